@@ -167,7 +167,7 @@ impl Connection {
         let mut served = pin!(served);
         let result = tokio::select! {
             result = served.as_mut() => result,
-            _ = stopping.wait_for(|stop| *stop) => {
+            () = async { let _ = stopping.wait_for(|stop| *stop).await; } => {
                 served.as_mut().graceful_shutdown();
                 served.await
             }
