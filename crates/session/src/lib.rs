@@ -1,1 +1,19 @@
-//! (being built)
+//! The heartbeat protocol: keys, counters, replay rules, both ends; no socket, no clock, no randomness.
+//!
+//! One authenticated datagram per node and interval, no connection, no handshake, no stored key.
+//! The node's end is [`NodeSession`], the cloud's end [`ServerSessions`]. Callers pass in time (as a
+//! [`Duration`](std::time::Duration) since an origin of their own, never going back) and random
+//! numbers, and carry the [`Datagram`]s.
+//!
+//! The rules, and what each one is for, are in `docs/protocol.md`.
+
+mod datagram;
+mod key;
+mod node;
+mod server;
+
+pub use datagram::Datagram;
+pub use key::{ClusterSecret, NodeUid, SessionKey};
+pub use node::{Dropped, GrantError, NodeEvent, NodeSession, SessionExhausted};
+pub use server::{Answer, Fresh, NodeIndex, Record, Refused, ServerSessions, Verdict};
+pub use toono_wire::datagram::{Poke, ReplyFlags};

@@ -47,6 +47,10 @@ pub struct SessionGrant {
     pub udp_port: u16,
     /// Milliseconds between two heartbeats.
     pub interval_ms: u32,
+    /// The highest boot number that the cloud has seen under this key. A node whose own number is
+    /// not above it (its disk was rolled back) goes on from here, or its heartbeats count as replays.
+    #[serde(default)]
+    pub boot_floor: u32,
 }
 
 impl std::fmt::Debug for SessionGrant {

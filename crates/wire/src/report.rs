@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
+    /// The digest that heartbeats will carry once this report is acknowledged in full; 0 for none.
+    #[serde(default)]
+    pub digest: u64,
     /// A `v1.NodeStatus`, present when it changed. The Ready condition in it is the node's own view.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<serde_json::Value>,

@@ -1,0 +1,281 @@
+//! The node's end of a session: makes heartbeats, judges what comes back.
+
+use std::time::Duration;
+
+use toono_wire::{
+    datagram::{
+        DownlinkHeader, HeartbeatBody, Poke, ReplyBody, ReplyFlags, SealedDownlink, UplinkHeader,
+    },
+    join::SessionGrant,
+};
+
+use crate::{
+    Datagram, SessionKey,
+    key::{Cipher, downlink_nonce, uplink_nonce},
+};
+
+/// At most one heartbeat ahead of time in this span, so that two servers that answer in turn (a
+/// misbehaving load balancer) cannot drive a node into a tight loop.
+const MIN_BETWEEN_REPEATS: Duration = Duration::from_secs(2);
+
+/// One start of the node daemon, under one grant.
+///
+/// The caller keeps the boot number on disk and **increments and syncs it before each `new`**;
+/// the first is 1. A number at or below [`SessionGrant::boot_floor`] counts as a replay at the cloud:
+/// go on from `boot_floor + 1` then, again synced to disk before use.
+pub struct NodeSession {
+    epoch: u8,
+    generation: u16,
+    index: u32,
+    salt: u32,
+    key: SessionKey,
+    uplink: Cipher,
+    /// Counter of the newest heartbeat; its high half is the boot number.
+    sent: u64,
+    sent_at: Duration,
+    /// Newest heartbeat counter that was answered.
+    answered: u64,
+    answered_at: Option<Duration>,
+    repeated_at: Option<Duration>,
+    instance: Option<Instance>,
+}
+
+/// The server process that the node last learnt.
+struct Instance {
+    id: u64,
+    downlink: Cipher,
+    /// Newest poke counter taken under this instance.
+    poked: Option<u64>,
+}
+
+/// What a datagram from the cloud means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeEvent {
+    /// The cloud answered a heartbeat.
+    Reply {
+        /// Fetch the bundle when this differs from the observed revision.
+        desired_revision: u64,
+        /// What else the cloud asks for.
+        flags: ReplyFlags,
+        /// Time until the next heartbeat.
+        interval: Duration,
+        /// The answer came from a server that has not yet counted this node as alive (it started
+        /// anew): send one more heartbeat now.
+        send_again: bool,
+        /// Since the newest heartbeat was made.
+        round_trip: Duration,
+    },
+    /// The cloud wants something now.
+    Poke(Poke),
+}
+
+/// Why a datagram was dropped. Nothing changed, and nothing is to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Dropped {
+    /// Not a reply or poke of this version.
+    #[error("not a session datagram")]
+    Malformed,
+    /// It names another node, generation or epoch.
+    #[error("a datagram for another session")]
+    Misdirected,
+    /// The tag does not match.
+    #[error("a datagram that fails authentication")]
+    Unauthentic,
+    /// A reply to a heartbeat that was answered before, or is not the one outstanding.
+    #[error("a stale reply")]
+    Stale,
+    /// A poke seen before, or from a server instance that this node does not know.
+    #[error("a replayed poke")]
+    Replayed,
+    /// A poke of a reason from a later version.
+    #[error("a poke of an unknown reason")]
+    UnknownPoke,
+}
+
+/// The grant cannot start a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GrantError {
+    /// `key_hex` is not 64 hexadecimal digits.
+    #[error("the session key is not 64 hexadecimal digits")]
+    Key,
+    /// Boot numbers start at 1.
+    #[error("the boot number is 0")]
+    Boot,
+}
+
+/// All sequence numbers of this start are used up, after 1,300 years at 10 s: start a new session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the session has used its last counter")]
+pub struct SessionExhausted;
+
+impl NodeSession {
+    /// A session for this start of the daemon.
+    ///
+    /// `boot` is this start's number, already on disk; `salt` is random.
+    ///
+    /// # Errors
+    /// When the grant's key or the boot number are unusable.
+    pub fn new(grant: &SessionGrant, boot: u32, salt: u32) -> Result<Self, GrantError> {
+        let key = SessionKey::from_hex(&grant.key_hex).ok_or(GrantError::Key)?;
+        if boot == 0 {
+            return Err(GrantError::Boot);
+        }
+        let start = u64::from(boot) << 32;
+        Ok(Self {
+            epoch: grant.epoch,
+            generation: grant.generation,
+            index: grant.index,
+            salt,
+            uplink: key.uplink(),
+            key,
+            sent: start,
+            sent_at: Duration::ZERO,
+            answered: start,
+            answered_at: None,
+            repeated_at: None,
+            instance: None,
+        })
+    }
+
+    /// The next heartbeat. `observed` is the bundle revision on disk, `digest` that of the last
+    /// acknowledged status (0 for none).
+    ///
+    /// # Errors
+    /// When this start has no counter left.
+    pub fn heartbeat(
+        &mut self,
+        now: Duration,
+        observed: u64,
+        digest: u64,
+    ) -> Result<Datagram, SessionExhausted> {
+        if self.sent & 0xffff_ffff == 0xffff_ffff {
+            return Err(SessionExhausted);
+        }
+        self.sent += 1;
+        self.sent_at = now;
+        let header = UplinkHeader {
+            epoch: self.epoch,
+            generation: self.generation,
+            index: self.index,
+            counter: self.sent,
+            salt: self.salt,
+        }
+        .encode();
+        let mut body = HeartbeatBody {
+            observed_revision: observed,
+            status_digest: digest,
+            instance: self.instance.as_ref().map_or(0, |instance| instance.id),
+            flags: 0,
+        }
+        .encode();
+        let tag = self.uplink.seal(uplink_nonce(self.sent, self.salt), &header, &mut body);
+        Ok(Datagram::assemble(&header, &body, &tag))
+    }
+
+    /// Judges bytes that arrived. Only what is authentic and new makes an event.
+    ///
+    /// # Errors
+    /// The reason why the datagram changes nothing.
+    pub fn receive(&mut self, bytes: &[u8], now: Duration) -> Result<NodeEvent, Dropped> {
+        let (header, sealed) = DownlinkHeader::split(bytes).map_err(|_| Dropped::Malformed)?;
+        if (header.epoch, header.generation, header.index)
+            != (self.epoch, self.generation, self.index)
+        {
+            return Err(Dropped::Misdirected);
+        }
+        let nonce = downlink_nonce(header.counter);
+        let clear = header.encode();
+        match sealed {
+            SealedDownlink::Reply(mut body, tag) => {
+                let known =
+                    self.instance.as_ref().filter(|instance| instance.id == header.instance);
+                let stranger = match known {
+                    Some(instance) => {
+                        instance
+                            .downlink
+                            .open(nonce, &clear, &mut body, tag)
+                            .ok_or(Dropped::Unauthentic)?;
+                        None
+                    }
+                    None => {
+                        let downlink = self.key.downlink(header.instance);
+                        downlink.open(nonce, &clear, &mut body, tag).ok_or(Dropped::Unauthentic)?;
+                        Some(Instance { id: header.instance, downlink, poked: None })
+                    }
+                };
+                self.reply(&ReplyBody::decode(&body), stranger, now)
+            }
+            SealedDownlink::Poke(mut body, tag) => {
+                let instance = self
+                    .instance
+                    .as_mut()
+                    .filter(|instance| instance.id == header.instance)
+                    .ok_or(Dropped::Replayed)?;
+                instance
+                    .downlink
+                    .open(nonce, &clear, &mut body, tag)
+                    .ok_or(Dropped::Unauthentic)?;
+                if instance.poked.is_some_and(|newest| header.counter <= newest) {
+                    return Err(Dropped::Replayed);
+                }
+                instance.poked = Some(header.counter);
+                Poke::decode(&body).map(NodeEvent::Poke).ok_or(Dropped::UnknownPoke)
+            }
+        }
+    }
+
+    /// An authentic reply. A new instance must answer the newest heartbeat: an older answer could be
+    /// a replay that leads the node back to a server that is gone.
+    fn reply(
+        &mut self,
+        body: &ReplyBody,
+        stranger: Option<Instance>,
+        now: Duration,
+    ) -> Result<NodeEvent, Dropped> {
+        let expected = body.echo > self.answered && body.echo <= self.sent;
+        if !expected || (stranger.is_some() && body.echo != self.sent) {
+            return Err(Dropped::Stale);
+        }
+        self.answered = body.echo;
+        self.answered_at = Some(now);
+        let mut send_again = false;
+        if let Some(stranger) = stranger {
+            self.instance = Some(stranger);
+            send_again = self.repeated_at.is_none_or(|last| now >= last + MIN_BETWEEN_REPEATS);
+            if send_again {
+                self.repeated_at = Some(now);
+            }
+        }
+        Ok(NodeEvent::Reply {
+            desired_revision: body.desired_revision,
+            flags: body.flags,
+            interval: Duration::from_millis(u64::from(body.interval_ms)),
+            send_again,
+            round_trip: now.saturating_sub(self.sent_at),
+        })
+    }
+
+    /// Heartbeats sent since the newest answered one. After some, and once more after a long time,
+    /// a node that reaches the cloud over HTTPS should ask for its grant again.
+    #[must_use]
+    pub fn unanswered(&self) -> u64 {
+        self.sent - self.answered
+    }
+
+    /// When the newest answer came.
+    #[must_use]
+    pub fn answered_at(&self) -> Option<Duration> {
+        self.answered_at
+    }
+}
+
+impl std::fmt::Debug for NodeSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeSession")
+            .field("index", &self.index)
+            .field("generation", &self.generation)
+            .field("sent", &self.sent)
+            .field("answered", &self.answered)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,259 @@
+//! The cloud's end of all sessions: a dense table, one small record a node.
+
+use std::{net::SocketAddr, time::Duration};
+
+use toono_wire::datagram::{
+    DownlinkHeader, DownlinkKind, HeartbeatBody, Poke, ReplyBody, ReplyFlags, UplinkHeader,
+};
+
+use crate::{
+    ClusterSecret, Datagram, NodeUid, SessionKey,
+    key::{downlink_nonce, uplink_nonce},
+};
+
+/// A node's dense number: its place in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIndex(pub u32);
+
+impl NodeIndex {
+    fn place(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+/// What the cloud remembers of one node's session.
+#[derive(Debug, Clone)]
+pub struct Record {
+    uid: NodeUid,
+    generation: u16,
+    fresh: Option<Fresh>,
+}
+
+/// The newest fresh heartbeat of a node under this server instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fresh {
+    /// When it arrived.
+    pub at: Duration,
+    /// Where it came from, and where pokes go.
+    pub address: SocketAddr,
+    /// The node's counter.
+    pub counter: u64,
+    /// The epoch of its key.
+    pub epoch: u8,
+    /// The bundle revision that the node has on disk.
+    pub observed_revision: u64,
+    /// Digest of the status that the node believes the cloud has; 0 for none.
+    pub status_digest: u64,
+}
+
+/// What the cloud tells a node in a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// The newest revision of the node's bundle.
+    pub desired_revision: u64,
+    /// What the node should do besides. [`ReplyFlags::REKEY`] is added for keys of an older epoch.
+    pub flags: ReplyFlags,
+    /// Time until the node's next heartbeat.
+    pub interval: Duration,
+}
+
+/// An authentic heartbeat.
+#[derive(Debug, Clone, Copy)]
+pub struct Verdict {
+    /// Which node speaks.
+    pub index: NodeIndex,
+    /// To be sent to where the heartbeat came from.
+    pub reply: Datagram,
+    /// Whether the node is alive now: the heartbeat was made for this server instance and is new.
+    /// When not, nothing but the reply may follow from it.
+    pub fresh: bool,
+}
+
+/// Why a datagram was refused. Nothing changed, and nothing is to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Not a heartbeat of this version.
+    #[error("not a heartbeat")]
+    Malformed,
+    /// No such node, generation or epoch.
+    #[error("a heartbeat of an unknown session")]
+    Unknown,
+    /// The tag does not match.
+    #[error("a heartbeat that fails authentication")]
+    Unauthentic,
+    /// Its counter is not above the newest one taken.
+    #[error("a replayed heartbeat")]
+    Replayed,
+}
+
+/// All sessions of one server process.
+#[derive(Debug)]
+pub struct ServerSessions {
+    instance: u64,
+    /// Newest epoch first.
+    secrets: Vec<ClusterSecret>,
+    /// Downlink datagrams made so far, over all nodes: the next nonce. It outlives any record, so
+    /// that forgetting a node and admitting it again cannot repeat a nonce.
+    sent: u64,
+    records: Vec<Option<Record>>,
+}
+
+impl ServerSessions {
+    /// An empty table. `instance` is random and not 0, chosen anew at each start of a server.
+    /// `secrets` are those whose keys are accepted; the first is the current one.
+    #[must_use]
+    pub fn new(instance: u64, secrets: Vec<ClusterSecret>) -> Self {
+        Self { instance, secrets, sent: 0, records: Vec::new() }
+    }
+
+    /// Which server process this is.
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.instance
+    }
+
+    /// Takes a node into the table. The same identity again changes nothing; another one forgets
+    /// the old one's session.
+    pub fn admit(&mut self, index: NodeIndex, uid: NodeUid, generation: u16) {
+        let place = index.place();
+        if self.records.len() <= place {
+            self.records.resize(place + 1, None);
+        }
+        if let Some(record) = self.records.get_mut(place) {
+            let same =
+                record.as_ref().is_some_and(|old| old.uid == uid && old.generation == generation);
+            if !same {
+                *record = Some(Record { uid, generation, fresh: None });
+            }
+        }
+    }
+
+    /// Forgets a node; its heartbeats are then those of a stranger.
+    pub fn remove(&mut self, index: NodeIndex) {
+        if let Some(record) = self.records.get_mut(index.place()) {
+            *record = None;
+        }
+    }
+
+    /// The newest fresh heartbeat of a node.
+    #[must_use]
+    pub fn fresh(&self, index: NodeIndex) -> Option<&Fresh> {
+        self.record(index)?.fresh.as_ref()
+    }
+
+    /// The current epoch and a node's key in it: what a grant holds.
+    #[must_use]
+    pub fn grant(&self, uid: &NodeUid, generation: u16) -> Option<(u8, SessionKey)> {
+        let secret = self.secrets.first()?;
+        Some((secret.epoch(), secret.session_key(uid, generation)))
+    }
+
+    /// Judges bytes that arrived from `from`. `answer` is asked what to tell the node, when the
+    /// bytes are an authentic heartbeat; a fresh one is in the table by then.
+    ///
+    /// # Errors
+    /// Why the datagram changes nothing and gets no reply.
+    pub fn receive(
+        &mut self,
+        bytes: &[u8],
+        from: SocketAddr,
+        now: Duration,
+        answer: impl FnOnce(NodeIndex, Option<&Fresh>) -> Answer,
+    ) -> Result<Verdict, Refused> {
+        let (header, mut sealed, tag) =
+            UplinkHeader::split(bytes).map_err(|_| Refused::Malformed)?;
+        let index = NodeIndex(header.index);
+        let record = self
+            .records
+            .get(index.place())
+            .and_then(Option::as_ref)
+            .filter(|record| record.generation == header.generation)
+            .ok_or(Refused::Unknown)?;
+        let key = self.key(record, header.epoch).ok_or(Refused::Unknown)?;
+        let nonce = uplink_nonce(header.counter, header.salt);
+        key.uplink().open(nonce, &header.encode(), &mut sealed, tag).ok_or(Refused::Unauthentic)?;
+        let body = HeartbeatBody::decode(&sealed);
+
+        let fresh = body.instance == self.instance;
+        if fresh {
+            if record.fresh.is_some_and(|newest| header.counter <= newest.counter) {
+                return Err(Refused::Replayed);
+            }
+            let newest = Fresh {
+                at: now,
+                address: from,
+                counter: header.counter,
+                epoch: header.epoch,
+                observed_revision: body.observed_revision,
+                status_digest: body.status_digest,
+            };
+            if let Some(record) = self.records.get_mut(index.place()).and_then(Option::as_mut) {
+                record.fresh = Some(newest);
+            }
+        }
+        let told = answer(index, self.fresh(index).filter(|_| fresh));
+        Ok(Verdict { index, reply: self.reply(&key, &header, &told), fresh })
+    }
+
+    /// An unasked word to a node, and where to send it; none before its first fresh heartbeat.
+    pub fn poke(&mut self, index: NodeIndex, poke: Poke) -> Option<(Datagram, SocketAddr)> {
+        let record = self.record(index)?;
+        let fresh = record.fresh?;
+        let key = self.key(record, fresh.epoch)?;
+        let generation = record.generation;
+        let header = self.downlink_header(DownlinkKind::Poke, fresh.epoch, generation, index);
+        Some((seal(&key, &header, poke.encode()), fresh.address))
+    }
+
+    fn reply(&mut self, key: &SessionKey, to: &UplinkHeader, told: &Answer) -> Datagram {
+        let current = self.secrets.first().is_some_and(|secret| secret.epoch() == to.epoch);
+        let body = ReplyBody {
+            echo: to.counter,
+            desired_revision: told.desired_revision,
+            flags: if current { told.flags } else { told.flags.with(ReplyFlags::REKEY) },
+            interval_ms: u32::try_from(told.interval.as_millis()).unwrap_or(u32::MAX),
+        };
+        let header =
+            self.downlink_header(DownlinkKind::Reply, to.epoch, to.generation, NodeIndex(to.index));
+        seal(key, &header, body.encode())
+    }
+
+    /// A header with the next counter of this instance. At a million datagrams a second the counter
+    /// lasts for 500,000 years.
+    fn downlink_header(
+        &mut self,
+        kind: DownlinkKind,
+        epoch: u8,
+        generation: u16,
+        index: NodeIndex,
+    ) -> DownlinkHeader {
+        self.sent += 1;
+        DownlinkHeader {
+            kind,
+            epoch,
+            generation,
+            index: index.0,
+            instance: self.instance,
+            counter: self.sent,
+        }
+    }
+
+    fn record(&self, index: NodeIndex) -> Option<&Record> {
+        self.records.get(index.place())?.as_ref()
+    }
+
+    fn key(&self, record: &Record, epoch: u8) -> Option<SessionKey> {
+        let secret = self.secrets.iter().find(|secret| secret.epoch() == epoch)?;
+        Some(secret.session_key(&record.uid, record.generation))
+    }
+}
+
+fn seal<const BODY: usize>(
+    key: &SessionKey,
+    header: &DownlinkHeader,
+    mut body: [u8; BODY],
+) -> Datagram {
+    let clear = header.encode();
+    let tag = key.downlink(header.instance).seal(downlink_nonce(header.counter), &clear, &mut body);
+    Datagram::assemble(&clear, &body, &tag)
+}
