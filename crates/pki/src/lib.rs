@@ -1,1 +1,50 @@
-//! (being built)
+//! The cluster's trust: its CA, the certificates it signs, CA pins, bootstrap tokens, TLS settings.
+//!
+//! It reads and writes only the CA's two files, and decides no one's rights: it says who a
+//! certificate names, not what they may do.
+
+mod authority;
+mod pin;
+mod tls;
+mod token;
+
+pub use authority::{CLIENT_LIFETIME, ClusterCa, Issued, NodeKey, SERVER_LIFETIME};
+pub use pin::{BadPin, CaPin};
+pub use tls::{
+    Subject, client_config, client_config_pinned, server_config, subject, verified_ca_pem,
+};
+pub use token::{BadToken, BootstrapToken};
+
+/// Why a certificate, key or TLS setting could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file of the CA cannot be read or written.
+    #[error("cannot {verb} {}", path.display())]
+    File {
+        /// `read` or `write`.
+        verb: &'static str,
+        /// Which file.
+        path: std::path::PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// PEM or DER that does not hold what it should.
+    #[error("{what} is not valid: {reason}")]
+    Malformed {
+        /// Which document.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Signing failed.
+    #[error("cannot sign {what}")]
+    Sign {
+        /// Which certificate.
+        what: String,
+        /// The signer's reason.
+        source: rcgen::Error,
+    },
+    /// TLS refuses the material.
+    #[error("cannot set up TLS")]
+    Tls(#[from] rustls::Error),
+}
