@@ -1,1 +1,22 @@
-//! (being built)
+//! The objects of a cluster, durable: a journal with group commit, snapshots, recovery, and watches
+//! over the versioned table of the `mvcc` crate.
+//!
+//! It must not know what an object means, and nothing but [`Store::commit`] changes one.
+//!
+//! All reads are from memory. A commit is evaluated in memory first, at a revision that no reader may
+//! name yet; when its journal record is on the disk the revision becomes visible and the commit is
+//! acknowledged. Commits that wait together share one write and one sync.
+
+mod config;
+mod error;
+mod memory;
+mod store;
+mod watcher;
+
+pub use config::{HISTORY, HISTORY_BYTES, SEGMENT_BYTES, SNAPSHOT_AFTER_BYTES, StoreConfig};
+pub use error::{CommitError, DamageKind, OpenError, Poisoned};
+pub use store::{Committed, Recovery, Store, TailCut};
+pub use toono_mvcc::{
+    Compacted, Draft, Entry, Event, EventKind, Expect, Key, Op, Owner, Page, Prefix, Rev, Txn,
+};
+pub use watcher::{Lagged, WatchItem, Watcher};

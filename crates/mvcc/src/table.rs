@@ -1,0 +1,325 @@
+//! The table of all objects in all remembered versions. It must not wait, lock or write anywhere: one
+//! caller at a time changes it, and says which revisions others may read.
+
+mod history;
+mod restore;
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+pub use self::restore::{Change, Restore, RestoreError};
+use self::history::History;
+use crate::event_log::EventLog;
+use crate::versions::{Version, Versions};
+use crate::{Entry, Event, EventKind, Events, Expect, Key, Op, Owner, Prefix, Rejected, Rev, Txn};
+
+/// How many recent events the table keeps for watchers.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Events of one resource. A watcher that is further behind has to list again.
+    pub events_per_resource: usize,
+    /// Bytes of values that the events of one resource may keep.
+    pub event_bytes_per_resource: usize,
+}
+
+impl Default for Limits {
+    /// Room for every node of a large fleet to change once while a watcher looks away. An event
+    /// takes some 200 bytes, and shares the value of an object that has not changed again.
+    fn default() -> Self {
+        Self { events_per_resource: 128 * 1024, event_bytes_per_resource: 256 * 1024 * 1024 }
+    }
+}
+
+/// The revision asked for is older than what is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("revision {asked} was compacted; the oldest that can be read is {oldest}")]
+pub struct Compacted {
+    /// The revision asked for.
+    pub asked: Rev,
+    /// The oldest that can be answered.
+    pub oldest: Rev,
+}
+
+/// A part of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The objects, in the order of their keys.
+    pub entries: Vec<Entry>,
+    /// Whether there are objects after the last of `entries`.
+    pub more: bool,
+}
+
+/// What a transaction did.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// Its revision; the head as it was, if it changed nothing.
+    pub rev: Rev,
+    /// One event for each operation, in their order.
+    pub events: Vec<Arc<Event>>,
+}
+
+/// All objects of one resource.
+#[derive(Debug)]
+struct Resource {
+    objects: BTreeMap<Key, Versions>,
+    log: EventLog,
+}
+
+/// All objects in all remembered versions, and the events that led from one to the next.
+#[derive(Debug)]
+pub struct Table {
+    head: Rev,
+    floor: Rev,
+    /// Nothing is known of events up to here; what a resource without a log goes by.
+    log_floor: Rev,
+    /// By `group/plural`: objects are found in a tree of their own kind, and a resource's name is
+    /// compared once and not at every step.
+    resources: BTreeMap<Box<str>, Resource>,
+    history: History,
+    owners: HashSet<Owner>,
+    limits: Limits,
+}
+
+impl Table {
+    /// The empty table, at revision 0.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            head: Rev::ZERO,
+            floor: Rev::ZERO,
+            log_floor: Rev::ZERO,
+            resources: BTreeMap::new(),
+            history: History::default(),
+            owners: HashSet::new(),
+            limits,
+        }
+    }
+
+    /// The revision of the newest change, durable or not.
+    #[must_use]
+    pub fn head(&self) -> Rev {
+        self.head
+    }
+
+    /// The oldest revision that can be read.
+    #[must_use]
+    pub fn floor(&self) -> Rev {
+        self.floor
+    }
+
+    /// The bytes of values kept only for reads below the head.
+    #[must_use]
+    pub fn history_bytes(&self) -> usize {
+        self.history.bytes()
+    }
+
+    /// One prefix for each resource that was ever written.
+    #[must_use]
+    pub fn resources(&self) -> Vec<Prefix> {
+        self.resources.keys().map(|name| Prefix::of_resource(name)).collect()
+    }
+
+    /// Checks a transaction against the head and, if all its conditions hold, applies it at the next
+    /// revision.
+    pub fn apply(&mut self, txn: Txn) -> Result<Applied, Rejected> {
+        self.check(&txn)?;
+        if txn.ops.is_empty() {
+            return Ok(Applied { rev: self.head, events: Vec::new() });
+        }
+        let rev = self.head.next();
+        let mut events = Vec::with_capacity(txn.ops.len());
+        for (_, op) in txn.ops {
+            let value = op.draft().seal(rev);
+            let (kind, key, owner) = match op {
+                Op::Put { key, owner, .. } => (EventKind::Put, key, owner),
+                Op::Delete { key, .. } => (EventKind::Delete, key, Owner::PLATFORM),
+            };
+            events.push(self.write(rev, kind, key, value, owner));
+        }
+        self.head = rev;
+        Ok(Applied { rev, events })
+    }
+
+    fn check(&self, txn: &Txn) -> Result<(), Rejected> {
+        let guards = txn.guards.iter().map(|(key, expect)| (key, *expect, false));
+        let ops = txn.ops.iter().map(|(expect, op)| {
+            (op.key(), *expect, matches!(op, Op::Delete { .. }))
+        });
+        for (key, expect, needs_object) in guards.chain(ops) {
+            let current = self.newest(key);
+            let holds = match expect {
+                Expect::Any => !needs_object || current.is_some(),
+                Expect::Absent => !needs_object && current.is_none(),
+                Expect::At(rev) => current.is_some_and(|version| version.modified == rev),
+            };
+            if !holds {
+                let current = current.and_then(|version| entry(key, version));
+                return Err(Rejected::Conflict { key: key.clone(), current });
+            }
+        }
+        if txn.ops.len() > 1 {
+            let mut seen = HashSet::with_capacity(txn.ops.len());
+            if let Some((_, op)) = txn.ops.iter().find(|(_, op)| !seen.insert(op.key())) {
+                return Err(Rejected::Duplicate { key: op.key().clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest version of an object that exists.
+    fn newest(&self, key: &Key) -> Option<&Version> {
+        let versions = self.resources.get(key.resource())?.objects.get(key)?;
+        versions.newest().filter(|version| version.value.is_some())
+    }
+
+    /// Writes one change at `rev`, which is above every version that the key has.
+    fn write(&mut self, rev: Rev, kind: EventKind, key: Key, value: Bytes, owner: Owner) -> Arc<Event> {
+        let prev = self.newest(&key).and_then(|version| entry(&key, version));
+        let (created, owner) = match &prev {
+            Some(prev) => (prev.created, prev.owner.clone()),
+            None => (rev, self.shared(owner)),
+        };
+        let version = Version {
+            value: (kind == EventKind::Put).then(|| value.clone()),
+            created,
+            modified: rev,
+            owner: owner.clone(),
+        };
+        let event = Arc::new(Event {
+            rev,
+            kind,
+            entry: Entry { key: key.clone(), value, created, modified: rev, owner },
+            prev,
+        });
+        if let Some(prev) = &event.prev {
+            self.history.superseded(rev, key.clone(), prev.value.len());
+        }
+        let log_floor = self.log_floor;
+        let resource = match self.resources.get_mut(key.resource()) {
+            Some(resource) => resource,
+            None => self.resources.entry(key.resource().into()).or_insert_with(|| Resource {
+                objects: BTreeMap::new(),
+                log: EventLog::new(log_floor),
+            }),
+        };
+        match resource.objects.get_mut(&key) {
+            Some(versions) => versions.push(version),
+            None => {
+                resource.objects.insert(key, Versions::One(version));
+            }
+        }
+        resource.log.push(Arc::clone(&event), &self.limits);
+        event
+    }
+
+    /// The same owner, in the text that all its objects share.
+    fn shared(&mut self, owner: Owner) -> Owner {
+        if owner.is_platform() {
+            return owner;
+        }
+        if let Some(known) = self.owners.get(&owner) {
+            return known.clone();
+        }
+        self.owners.insert(owner.clone());
+        owner
+    }
+
+    /// The object at `key` as it was at revision `at`.
+    pub fn get(&self, key: &Key, at: Rev) -> Result<Option<Entry>, Compacted> {
+        self.readable(at)?;
+        let versions = self.resources.get(key.resource()).and_then(|it| it.objects.get(key));
+        Ok(versions.and_then(|versions| entry(key, versions.at(at)?)))
+    }
+
+    /// The first `limit` objects of `prefix` after the key `after`, as they were at revision `at`.
+    pub fn list(
+        &self,
+        prefix: &Prefix,
+        at: Rev,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Page, Compacted> {
+        self.readable(at)?;
+        let mut page = Page::default();
+        let Some(resource) = self.resources.get(prefix.resource_name()) else {
+            return Ok(page);
+        };
+        let start = match after {
+            Some(after) if after.as_str() >= prefix.as_str() => Bound::Excluded(after.as_str()),
+            _ => Bound::Included(prefix.as_str()),
+        };
+        let objects = resource.objects.range::<str, _>((start, Bound::Unbounded));
+        for (key, versions) in objects.take_while(|(key, _)| prefix.contains(key)) {
+            let Some(found) = versions.at(at).and_then(|version| entry(key, version)) else {
+                continue;
+            };
+            if page.entries.len() == limit {
+                page.more = true;
+                break;
+            }
+            page.entries.push(found);
+        }
+        Ok(page)
+    }
+
+    /// Events of `prefix` after `since` and up to `through`, looking at about `most` of them so that
+    /// a caller holding a lock stays quick; read on from [`Events::through`].
+    pub fn events(
+        &self,
+        prefix: &Prefix,
+        since: Rev,
+        through: Rev,
+        most: usize,
+    ) -> Result<Events, Compacted> {
+        let log = self.resources.get(prefix.resource_name()).map(|resource| &resource.log);
+        let oldest = log.map_or(self.log_floor, EventLog::floor);
+        if since < oldest {
+            return Err(Compacted { asked: since, oldest });
+        }
+        Ok(match log {
+            Some(log) => log.read(prefix, since, through, most),
+            None => Events { events: Vec::new(), through: through.max(since) },
+        })
+    }
+
+    /// Makes `floor` the oldest revision that can be read, at once, and forgets about `most` of the
+    /// versions that only older reads saw. Answers whether there is more to forget: call again.
+    ///
+    /// Events stay for watchers: they have limits of their own. A floor below the present one, or
+    /// above the head, is moved to it.
+    pub fn compact(&mut self, floor: Rev, most: usize) -> bool {
+        self.floor = floor.clamp(self.floor, self.head);
+        for _ in 0..most {
+            let Some(key) = self.history.pop(self.floor) else { return false };
+            let Some(resource) = self.resources.get_mut(key.resource()) else { continue };
+            if let Some(versions) = resource.objects.get_mut(&key)
+                && versions.compact(self.floor)
+            {
+                resource.objects.remove(&key);
+            }
+        }
+        self.history.has(self.floor)
+    }
+
+    fn readable(&self, at: Rev) -> Result<(), Compacted> {
+        if at < self.floor {
+            return Err(Compacted { asked: at, oldest: self.floor });
+        }
+        Ok(())
+    }
+}
+
+/// The version as it is handed out; `None` for a deletion.
+fn entry(key: &Key, version: &Version) -> Option<Entry> {
+    Some(Entry {
+        key: key.clone(),
+        value: version.value.clone()?,
+        created: version.created,
+        modified: version.modified,
+        owner: version.owner.clone(),
+    })
+}

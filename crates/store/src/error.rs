@@ -1,0 +1,155 @@
+//! What can go wrong, with the file or the key that it went wrong with.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+use toono_mvcc::{Entry, Key, Rejected};
+
+/// The store could not be opened. Nothing was changed on the disk.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another process has this store open.
+    #[error("the store in {} is in use by another process", dir.display())]
+    Taken {
+        /// The store's directory.
+        dir: PathBuf,
+    },
+    /// The operating system refused something.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried, as a verb: `read`, `create`, …
+        action: &'static str,
+        /// With which file or directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file is damaged in a place that leaving out would lose acknowledged writes.
+    #[error("{} is damaged at byte {offset}: {kind}", file.display())]
+    Damaged {
+        /// The damaged file.
+        file: PathBuf,
+        /// Where in it, in bytes from its beginning.
+        offset: u64,
+        /// What is wrong there.
+        kind: DamageKind,
+    },
+}
+
+impl OpenError {
+    /// What a person can do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Taken { .. } => {
+                "stop the other server, or give this one a data directory of its own"
+            }
+            Self::Io { .. } => "check the directory's permissions, free space and disk",
+            Self::Damaged { .. } => {
+                "copy the whole directory away, then restore it from a backup or from another \
+                 replica; nothing in it was changed"
+            }
+        }
+    }
+}
+
+/// What is wrong at a place in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DamageKind {
+    /// Bytes that are no whole record, and whole records after them.
+    Garbage {
+        /// The file that has a whole record further on.
+        intact_file: PathBuf,
+        /// Where in that file.
+        intact_offset: u64,
+    },
+    /// Revisions are missing.
+    Gap {
+        /// The newest revision before the gap.
+        after: u64,
+        /// The revision found.
+        found: u64,
+    },
+    /// A snapshot that does not add up, and no older one with the journal since then.
+    Snapshot,
+    /// A whole record whose content contradicts the state before it.
+    Contradiction(String),
+}
+
+impl fmt::Display for DamageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Garbage { intact_file, intact_offset } => write!(
+                f,
+                "no whole record there, but one follows at byte {intact_offset} of {}",
+                intact_file.display()
+            ),
+            Self::Gap { after, found } => {
+                write!(f, "revision {found} follows revision {after}")
+            }
+            Self::Snapshot => {
+                f.write_str("the snapshot does not add up, and nothing older is complete")
+            }
+            Self::Contradiction(what) => f.write_str(what),
+        }
+    }
+}
+
+/// A transaction was not acknowledged.
+#[derive(Clone, Debug, Error)]
+pub enum CommitError {
+    /// A condition did not hold. Nothing was changed.
+    #[error("{key} is not as the transaction expects it")]
+    Conflict {
+        /// The first key whose condition failed.
+        key: Key,
+        /// What is there, `None` if nothing is.
+        current: Option<Entry>,
+    },
+    /// Two changes are about the same key. Nothing was changed.
+    #[error("the transaction changes {key} twice")]
+    Duplicate {
+        /// The key.
+        key: Key,
+    },
+    /// The transaction has more bytes than the journal takes in one. Nothing was changed.
+    #[error("the transaction has {bytes} bytes, {limit} are allowed")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The journal failed, now or earlier. Whether this transaction will be there after a restart is
+    /// not known; no later one will.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+    /// The store is being closed. Whether this transaction will be there is not known.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl From<Rejected> for CommitError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Conflict { key, current } => Self::Conflict { key, current },
+            Rejected::Duplicate { key } => Self::Duplicate { key },
+        }
+    }
+}
+
+/// A write or a sync of the journal failed. What the disk holds of it cannot be known without reading
+/// it again, so the store takes no more writes until it was opened anew. Reads go on.
+#[derive(Clone, Debug, Error)]
+#[error("the journal failed to {action} {}; the store takes no writes until the server restarts", path.display())]
+pub struct Poisoned {
+    /// What failed, as a verb: `write`, `sync`, …
+    pub action: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: Arc<io::Error>,
+}
