@@ -1,1 +1,33 @@
-//! (being built)
+//! Which node a pod goes to, by Kubernetes' rules.
+//!
+//! [`Cluster`] is a compact picture of nodes and of what runs on them, kept up to date by small
+//! changes; [`Cluster::place`] answers with a node or with the reasons, in Kubernetes' words. The
+//! crate never does I/O, never reads a clock and never draws a random number: the same changes in
+//! the same order give the same placements.
+//!
+//! Labels are interned ([`intern`]) and nodes have dense indexes, so that later indexes (by label,
+//! by free resources) can be plain arrays and sets of integers.
+
+mod cluster;
+mod filter;
+pub mod intern;
+mod node;
+mod place;
+mod pod;
+mod quantity;
+mod reasons;
+mod requirement;
+mod resident;
+mod resources;
+mod score;
+mod spread;
+mod taints;
+
+pub use cluster::Cluster;
+pub use node::{NodeIndex, NodeView};
+pub use place::Placement;
+pub use pod::{HostPort, NodeTerm, PodKey, PodView, SpreadConstraint};
+pub use quantity::{InvalidQuantity, milli_units, units};
+pub use requirement::{Operator, Requirement};
+pub use resources::Resources;
+pub use taints::{Effect, Taint, Toleration};
