@@ -11,7 +11,7 @@ mod token;
 pub use authority::{CLIENT_LIFETIME, ClusterCa, Issued, NodeKey, SERVER_LIFETIME};
 pub use pin::{BadPin, CaPin};
 pub use tls::{
-    Subject, client_config, client_config_pinned, server_config, subject, verified_ca_pem,
+    Subject, client_config, client_config_pinned, pin_of, server_config, subject, verified_ca_pem,
 };
 pub use token::{BadToken, BootstrapToken};
 

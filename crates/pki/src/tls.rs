@@ -90,6 +90,20 @@ pub fn verified_ca_pem(ca_pem: &str, pin: CaPin) -> Result<(), PkiError> {
     })
 }
 
+/// The pin of the first certificate in `ca_pem`.
+///
+/// # Errors
+/// When there is none.
+pub fn pin_of(ca_pem: &str) -> Result<CaPin, PkiError> {
+    let what = "the CA certificate";
+    let chain = certificates(ca_pem, what)?;
+    let malformed = |reason: String| PkiError::Malformed { what, reason };
+    let first = chain.first().ok_or_else(|| malformed("it is empty".into()))?;
+    let (_, parsed) =
+        X509Certificate::from_der(first).map_err(|error| malformed(error.to_string()))?;
+    Ok(CaPin::of_spki(parsed.public_key().raw))
+}
+
 /// Whom a client certificate names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
