@@ -48,3 +48,12 @@ pub enum PkiError {
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
 }
+
+/// 32 random bytes, or none when the system has no randomness.
+#[must_use]
+pub fn random_secret() -> Option<[u8; 32]> {
+    use ring::rand::SecureRandom as _;
+    let mut secret = [0; 32];
+    ring::rand::SystemRandom::new().fill(&mut secret).ok()?;
+    Some(secret)
+}
