@@ -1,1 +1,21 @@
-//! (being built)
+//! The Kubernetes API as data: the resource table, names, quantities, selectors, errors, users.
+//!
+//! Types only: no I/O, no async runtime, no clock. Time is passed in.
+
+pub mod error;
+pub mod kinds;
+pub mod merge;
+pub mod meta;
+pub mod names;
+pub mod print;
+pub mod quantity;
+pub mod resource;
+pub mod selector;
+pub mod user;
+
+pub use error::{ApiError, FieldError, GroupResource};
+pub use meta::{Metadata, ObjectHeader};
+pub use quantity::Quantity;
+pub use resource::Resource;
+pub use selector::{FieldSelector, LabelSelector};
+pub use user::UserInfo;
