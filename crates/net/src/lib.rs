@@ -10,6 +10,7 @@ mod address;
 mod name;
 pub mod netlink;
 pub mod netns;
+pub mod nft;
 
 pub use address::{Cidr, CidrError, MacAddress, MacAddressError};
 pub use name::{LinkName, LinkNameError, MARK_PREFIX, Mark, MarkError};
