@@ -225,7 +225,7 @@ impl World {
                 });
             }
             Action::PullImage { container, .. } => {
-                let unreachable = which % 2 == 0;
+                let unreachable = which.is_multiple_of(2);
                 self.see(Observation::ImagePullFailed {
                     container,
                     unreachable,
