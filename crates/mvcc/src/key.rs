@@ -17,14 +17,12 @@ const CORE: &str = "core";
 pub struct Key(Arc<str>);
 
 impl Key {
-    /// A key of its parts, none of which may contain a slash (no Kubernetes name does). Give the core
-    /// group as `""` and cluster scope as the namespace `""`.
+    /// A key of its parts. Give the core group as `""` and cluster scope as the namespace `""`.
+    ///
+    /// No Kubernetes name contains a slash. A key made of one that does is not
+    /// [well formed](Key::is_well_formed): there is no object at it, and the store takes none.
     #[must_use]
     pub fn new(group: &str, plural: &str, namespace: &str, name: &str) -> Self {
-        debug_assert!(
-            ![group, plural, namespace, name].iter().any(|part| part.contains('/')),
-            "a part of a key contains a slash"
-        );
         let group = stored_group(group);
         Self(format!("{group}/{plural}/{namespace}/{name}").into())
     }
@@ -32,8 +30,13 @@ impl Key {
     /// Reads a key back from its text; `None` if that does not have four parts.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let slashes = text.bytes().filter(|byte| *byte == b'/').count();
-        (slashes == 3).then(|| Self(text.into()))
+        has_four_parts(text).then(|| Self(text.into()))
+    }
+
+    /// Whether the text has four parts, as [`Key::parse`] demands.
+    #[must_use]
+    pub fn is_well_formed(&self) -> bool {
+        has_four_parts(&self.0)
     }
 
     /// The whole text.
@@ -142,16 +145,17 @@ impl Prefix {
     }
 }
 
+fn has_four_parts(text: &str) -> bool {
+    text.bytes().filter(|byte| *byte == b'/').count() == 3
+}
+
 fn stored_group(group: &str) -> &str {
     if group.is_empty() { CORE } else { group }
 }
 
 /// The text before the second slash.
 fn resource_of(text: &str) -> &str {
-    text.match_indices('/')
-        .nth(1)
-        .and_then(|(end, _)| text.get(..end))
-        .unwrap_or(text)
+    text.match_indices('/').nth(1).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -176,6 +180,8 @@ mod tests {
         }
         assert_eq!(Key::parse("core/pods/web"), None);
         assert_eq!(Key::parse("core/pods/a/b/c"), None);
+        assert!(Key::new("", "pods", "shop", "web").is_well_formed());
+        assert!(!Key::new("", "pods", "shop", "web/../db").is_well_formed());
     }
 
     #[test]

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 
-pub use self::restore::{Change, Restore, RestoreError};
 use self::history::History;
+pub use self::restore::{Change, Restore, RestoreError};
 use crate::event_log::EventLog;
 use crate::versions::{Version, Versions};
 use crate::{Entry, Event, EventKind, Events, Expect, Key, Op, Owner, Prefix, Rejected, Rev, Txn};
@@ -146,9 +146,8 @@ impl Table {
 
     fn check(&self, txn: &Txn) -> Result<(), Rejected> {
         let guards = txn.guards.iter().map(|(key, expect)| (key, *expect, false));
-        let ops = txn.ops.iter().map(|(expect, op)| {
-            (op.key(), *expect, matches!(op, Op::Delete { .. }))
-        });
+        let ops =
+            txn.ops.iter().map(|(expect, op)| (op.key(), *expect, matches!(op, Op::Delete { .. })));
         for (key, expect, needs_object) in guards.chain(ops) {
             let current = self.newest(key);
             let holds = match expect {
@@ -177,7 +176,14 @@ impl Table {
     }
 
     /// Writes one change at `rev`, which is above every version that the key has.
-    fn write(&mut self, rev: Rev, kind: EventKind, key: Key, value: Bytes, owner: Owner) -> Arc<Event> {
+    fn write(
+        &mut self,
+        rev: Rev,
+        kind: EventKind,
+        key: Key,
+        value: Bytes,
+        owner: Owner,
+    ) -> Arc<Event> {
         let prev = self.newest(&key).and_then(|version| entry(&key, version));
         let (created, owner) = match &prev {
             Some(prev) => (prev.created, prev.owner.clone()),

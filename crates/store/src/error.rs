@@ -115,6 +115,12 @@ pub enum CommitError {
         /// The key.
         key: Key,
     },
+    /// A name in the key contains a slash. Nothing was changed.
+    #[error("{key} is no key of an object")]
+    InvalidKey {
+        /// The key.
+        key: Key,
+    },
     /// The transaction has more bytes than the journal takes in one. Nothing was changed.
     #[error("the transaction has {bytes} bytes, {limit} are allowed")]
     TooLarge {

@@ -8,14 +8,18 @@
 //! acknowledged. Commits that wait together share one write and one sync.
 
 mod config;
+mod disk;
 mod error;
+mod journal;
 mod memory;
 mod store;
+mod upkeep;
 mod watcher;
+mod writer;
 
 pub use config::{HISTORY, HISTORY_BYTES, SEGMENT_BYTES, SNAPSHOT_AFTER_BYTES, StoreConfig};
 pub use error::{CommitError, DamageKind, OpenError, Poisoned};
-pub use store::{Committed, Recovery, Store, TailCut};
+pub use store::{Committed, MAX_KEY_BYTES, MAX_TXN_BYTES, Recovery, Store, TailCut};
 pub use toono_mvcc::{
     Compacted, Draft, Entry, Event, EventKind, Expect, Key, Op, Owner, Page, Prefix, Rev, Txn,
 };

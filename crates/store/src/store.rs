@@ -2,11 +2,24 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
-use toono_mvcc::{Compacted, Entry, Key, Page, Prefix, Rev, Table, Txn};
+use tokio::sync::{mpsc, oneshot};
+use toono_mvcc::{Compacted, Entry, Key, Op, Page, Prefix, Rev, Txn};
 
+use crate::disk::{Directory, Disk};
 use crate::memory::Memory;
-use crate::{CommitError, OpenError, StoreConfig, Watcher};
+use crate::upkeep::{Load, Upkeep};
+use crate::writer::{self, Request, Writer};
+use crate::{CommitError, OpenError, StoreConfig, Watcher, journal};
+
+/// The most bytes that one transaction may have, keys and all. Kubernetes' API server takes requests
+/// of 3 MiB; this leaves room for transactions that change several objects.
+pub const MAX_TXN_BYTES: usize = 16 * 1024 * 1024;
+
+/// The longest key, and the longest name of an owner. Group, plural, namespace and name of Kubernetes
+/// have at most 253 bytes each.
+pub const MAX_KEY_BYTES: usize = 1024;
 
 /// What opening found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,29 +55,87 @@ pub struct Committed {
     pub entries: Vec<Entry>,
 }
 
-/// A store. Clones are the same store; it is closed when the last one is dropped.
+/// A store. Clones are the same store; dropping the last one waits for the write in progress and
+/// closes it. Watchers do not keep it open.
 #[derive(Clone, Debug)]
 pub struct Store {
     memory: Arc<Memory>,
+    threads: Arc<Threads>,
+}
+
+/// The store's threads, which end when this is dropped.
+#[derive(Debug)]
+struct Threads {
+    /// `None` only while it is being dropped.
+    queue: Option<mpsc::Sender<Request>>,
+    load: Arc<Load>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.load.stop();
+        // The writer ends when nobody can send to it any more, and its end ends the upkeep. The
+        // directory's lock is released by whichever is last.
+        self.queue = None;
+        for handle in self.handles.drain(..) {
+            if handle.join().is_err() {
+                tracing::error!("a thread of the store has panicked");
+            }
+        }
+    }
 }
 
 impl Store {
     /// Opens the store in a directory, which it then has for itself, and recovers what is in it.
     /// This reads the whole state from the disk: call it where blocking is allowed.
     pub fn open(config: StoreConfig) -> Result<(Self, Recovery), OpenError> {
-        let memory = Arc::new(Memory::new(Table::new(config.events)));
-        Ok((Self { memory }, Recovery::default()))
+        let disk = Directory::open(&config.dir)?;
+        Self::open_on(Arc::new(disk), &config)
+    }
+
+    pub(crate) fn open_on(
+        disk: Arc<dyn Disk>,
+        config: &StoreConfig,
+    ) -> Result<(Self, Recovery), OpenError> {
+        let recovered = journal::recover(Arc::clone(&disk), config)?;
+        if let Some(cut) = &recovered.report.tail_cut {
+            tracing::warn!(
+                file = %cut.file.display(),
+                offset = cut.offset,
+                bytes = cut.bytes,
+                "cut an unfinished write off the end of the journal"
+            );
+        }
+        let memory = Arc::new(Memory::new(recovered.table));
+        let load = Arc::new(Load::new(config, recovered.snapshot.bytes, recovered.journal_bytes));
+        let (queue, requests) = mpsc::channel(writer::QUEUE);
+        let (wake, woken) = std::sync::mpsc::sync_channel(1);
+        let writer =
+            Writer::new(Arc::clone(&memory), recovered.journal, requests, Arc::clone(&load), wake);
+        let upkeep = Upkeep::new(Arc::clone(&disk), Arc::clone(&memory), Arc::clone(&load), woken);
+        // The first of them ends by itself, should the second not start.
+        let mut threads = Threads { queue: Some(queue), load, handles: Vec::new() };
+        let failed = |source| OpenError::Io {
+            action: "start a thread for",
+            path: disk.dir().to_owned(),
+            source,
+        };
+        let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
+        threads.handles.push(spawn("store-writer").spawn(|| writer.run()).map_err(failed)?);
+        threads.handles.push(spawn("store-upkeep").spawn(|| upkeep.run()).map_err(failed)?);
+        Ok((Self { memory, threads: Arc::new(threads) }, recovered.report))
     }
 
     /// Applies a transaction. Answers after it is on the disk and visible to every reader.
     ///
-    /// Dropping the future does not take the transaction back.
+    /// Dropping the future does not take back a transaction that was handed over.
     pub async fn commit(&self, txn: Txn) -> Result<Committed, CommitError> {
-        let applied = self.memory.write().apply(txn)?;
-        let resources = applied.events.iter().map(|event| event.entry.key.resource());
-        self.memory.publish(applied.rev, resources);
-        let entries = applied.events.iter().map(|event| event.entry.clone()).collect();
-        Ok(Committed { rev: applied.rev, entries })
+        check(&txn)?;
+        let queue = self.threads.queue.as_ref().ok_or(CommitError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        queue.send(Request { txn, answer }).await.map_err(|_| CommitError::Closed)?;
+        answered.await.map_err(|_| CommitError::Closed)?
     }
 
     /// The newest revision that is durable and visible.
@@ -97,4 +168,27 @@ impl Store {
         self.memory.read().events(prefix, since, since, 0)?;
         Ok(Watcher::new(Arc::clone(&self.memory), prefix.clone(), since))
     }
+}
+
+/// What the journal cannot hold is refused here, where it concerns only its sender.
+fn check(txn: &Txn) -> Result<(), CommitError> {
+    let mut bytes = 0_usize;
+    for (_, op) in &txn.ops {
+        if !op.key().is_well_formed() {
+            return Err(CommitError::InvalidKey { key: op.key().clone() });
+        }
+        let owner = match op {
+            Op::Put { owner, .. } => owner.as_str().len(),
+            Op::Delete { .. } => 0,
+        };
+        let names = op.key().as_str().len().max(owner);
+        if names > MAX_KEY_BYTES {
+            return Err(CommitError::TooLarge { bytes: names, limit: MAX_KEY_BYTES });
+        }
+        bytes = bytes.saturating_add(op.draft().max_len()).saturating_add(2 * MAX_KEY_BYTES);
+    }
+    if bytes > MAX_TXN_BYTES {
+        return Err(CommitError::TooLarge { bytes, limit: MAX_TXN_BYTES });
+    }
+    Ok(())
 }

@@ -102,10 +102,8 @@ impl Watcher {
 
     fn read_events(&mut self, visible: Rev) -> Result<(), Lagged> {
         let read = self.memory.read().events(&self.prefix, self.read, visible, READ_AT_ONCE);
-        let events = read.map_err(|compacted| Lagged {
-            seen: self.read,
-            dropped: compacted.oldest,
-        })?;
+        let events =
+            read.map_err(|compacted| Lagged { seen: self.read, dropped: compacted.oldest })?;
         self.read = events.through;
         self.pending.extend(events.events);
         Ok(())

@@ -1,0 +1,12 @@
+//! The store as the API server uses it, on a real directory.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod behaviour;
+mod killed;
+mod recovery;
+mod setup;
