@@ -11,6 +11,8 @@ use crate::codec::{CloseReason, Codec, Event, Forward, Kind, MAX_BUFFERED, Proto
 /// The most streams of one connection at a time: 128 forwarded connections, of two streams each.
 /// An exec needs five.
 pub const MAX_STREAMS: usize = 256;
+/// The id of our pings: even, as a server's must be. Nothing depends on which of them is answered.
+const SERVER_PING: u32 = 2;
 /// The longest `requestid` header; clients count up from 0.
 const MAX_REQUEST_ID: usize = 64;
 
@@ -117,7 +119,7 @@ impl Connection {
                     self.events.push_back(Event::Reset { stream: StreamId(stream) });
                 }
             }
-            // The client's pings are odd; an even one would answer a ping that we never send.
+            // The client's pings are odd; an even one answers ours.
             Control::Ping { id } if id % 2 == 1 => frame::put_ping(&mut self.output, id),
             Control::GoAway => self.gone_away = true,
             Control::Ping { .. } | Control::Ignored => {}
@@ -221,7 +223,9 @@ impl Codec for Connection {
     }
 
     fn keep_alive(&mut self) {
-        // The clients neither expect nor miss anything while a stream is open.
+        if !self.closed {
+            frame::put_ping(&mut self.output, SERVER_PING);
+        }
     }
 
     fn close(&mut self, reason: CloseReason) {

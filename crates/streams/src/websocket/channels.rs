@@ -28,6 +28,8 @@ pub struct Channels {
     text: BytesMut,
     /// The channels that the client may still write.
     writable: Vec<u8>,
+    /// The channels that the server may still write.
+    readable: Vec<u8>,
     closed: bool,
 }
 
@@ -35,11 +37,12 @@ impl Channels {
     /// A connection with these streams.
     pub fn new(protocol: CommandProtocol, kinds: impl IntoIterator<Item = Kind>) -> Self {
         let mut events = VecDeque::new();
-        let mut writable = Vec::new();
+        let (mut writable, mut readable) = (Vec::new(), Vec::new());
         for kind in kinds {
             let Some(channel) = channel_of(kind) else { continue };
-            if matches!(kind, Kind::Stdin | Kind::Resize) {
-                writable.push(channel);
+            match kind {
+                Kind::Stdin | Kind::Resize => writable.push(channel),
+                _ => readable.push(channel),
             }
             events.push_back(Event::Opened { stream: StreamId(channel.into()), kind, forward: None });
         }
@@ -51,6 +54,7 @@ impl Channels {
             channel: None,
             text: BytesMut::new(),
             writable,
+            readable,
             closed: false,
         }
     }
@@ -151,7 +155,7 @@ impl Codec for Channels {
 
     fn send(&mut self, stream: StreamId, data: &[u8]) {
         let Ok(channel) = u8::try_from(stream.0) else { return };
-        if self.closed {
+        if self.closed || !self.readable.contains(&channel) {
             return;
         }
         let mut rest = data;
@@ -171,8 +175,14 @@ impl Codec for Channels {
         }
     }
 
-    fn finish(&mut self, _stream: StreamId) {
-        // Only clients can close a channel; the server closes the connection when all is said.
+    fn finish(&mut self, stream: StreamId) {
+        // The protocol has no word for a finished channel of the server's: it closes the
+        // connection when the last of them is finished.
+        let before = self.readable.len();
+        self.readable.retain(|open| StreamId(u32::from(*open)) != stream);
+        if self.readable.is_empty() && before > 0 {
+            self.close(CloseReason::Done);
+        }
     }
 
     fn reset(&mut self, stream: StreamId) {
