@@ -1,2 +1,68 @@
-//! x
-fn main() {}
+//! `toono`: parses the command line, wires the services together, chooses the exit code.
+
+mod cli;
+mod failure;
+mod kubeconfig;
+mod lab;
+mod logging;
+mod node;
+mod node_link;
+mod preflight;
+mod secret;
+mod server;
+mod shutdown;
+mod status;
+mod table;
+mod token;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tokio::runtime::Builder;
+
+use crate::{
+    cli::{Cli, Command},
+    failure::{EXIT_FAILURE, Failure},
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The keeper comes before everything: it must stay single-threaded and small.
+    if let Command::Keeper(args) = cli.command {
+        return toono_sandbox::keeper_main(&args.arguments);
+    }
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    logging::start(&cli.log)?;
+    let mut runtime = match cli.command {
+        Command::Server(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    let runtime = runtime.enable_all().build().map_err(|error| {
+        Failure::caused("no-runtime", &error, "is the limit of threads or file descriptors reached?")
+    })?;
+    runtime.block_on(dispatch(cli.command))
+}
+
+async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    let done = |()| ExitCode::SUCCESS;
+    match command {
+        Command::Server(args) => server::run(&args).await.map(done),
+        Command::Node(args) => node::run(args).await.map(done),
+        Command::Up(args) => up::run(&args).await.map(done),
+        Command::Down(args) => up::down(&args).await.map(done),
+        Command::Status(args) => status::run(&args).await.map(done),
+        Command::Token(args) => token::run(&args).await.map(done),
+        Command::Lab(args) => lab::run(args).await,
+        Command::Keeper(_) => Ok(ExitCode::SUCCESS),
+    }
+}

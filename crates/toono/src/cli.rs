@@ -1,0 +1,245 @@
+//! The command line: what can be asked, with its defaults. It decides nothing.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use toono_fleet::ClusterCidr;
+use toono_http::client::Endpoint;
+use toono_pki::{BootstrapToken, CaPin};
+
+/// Where everything is kept unless told otherwise.
+pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/toono";
+
+/// Kubernetes for places with a bad network.
+#[derive(Debug, Parser)]
+#[command(name = "toono", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// What to log: a level, or filters such as `info,toono_fleet=debug`.
+    #[arg(long, global = true, env = "TOONO_LOG", default_value = "info", value_name = "FILTER")]
+    pub(crate) log: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the cloud side: API server, store, controllers, scheduler and fleet.
+    Server(ServerArgs),
+    /// Run this machine as a node.
+    Node(NodeArgs),
+    /// Build a working edge on this machine: a server, sites behind NAT, nodes, an application.
+    Up(UpArgs),
+    /// Stop what `up` started and remove every process, network, mount and cgroup of it.
+    Down(DownArgs),
+    /// Show the server, its pools and nodes.
+    Status(StatusArgs),
+    /// Manage the tokens that nodes join with.
+    Token(TokenArgs),
+    /// Play with the sites that `up` built.
+    Lab(LabArgs),
+    /// One pod's process; the node starts it, people do not.
+    #[command(hide = true)]
+    Keeper(KeeperArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataDir {
+    /// Where everything is kept.
+    #[arg(long = "data", value_name = "DIR", default_value = DEFAULT_DATA_DIR)]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// HTTPS and the nodes' datagrams arrive here (TCP and UDP, one number).
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6443")]
+    pub(crate) listen: SocketAddr,
+    /// More names or addresses that clients and nodes dial; they go into the certificate.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) advertise: Vec<String>,
+    /// Pod addresses; each node gets a /24 of it.
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    pub(crate) cluster_cidr: ClusterCidr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// The server's URL, such as https://cloud.example:6443.
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Endpoint,
+    /// A bootstrap token; needed for the first start only.
+    #[arg(long, env = "TOONO_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<BootstrapToken>,
+    /// The hash of the cluster's CA key; needed for the first start only.
+    #[arg(long, value_name = "sha256:HEX")]
+    pub(crate) ca_cert_hash: Option<CaPin>,
+    /// The node's name; the host's unless given.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The node pool to join.
+    #[arg(long)]
+    pub(crate) pool: Option<String>,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// Pods' cgroups are made below this one.
+    #[arg(long, value_name = "PATH", default_value = "/toono")]
+    pub(crate) cgroup_root: String,
+    /// Where the images of a registry host are fetched, as HOST=URL; may be repeated.
+    #[arg(long, value_name = "HOST=URL")]
+    pub(crate) registry: Vec<RegistryMirror>,
+}
+
+/// `HOST=URL`.
+#[derive(Debug, Clone)]
+pub(crate) struct RegistryMirror {
+    pub(crate) host: String,
+    pub(crate) endpoint: Endpoint,
+}
+
+impl std::str::FromStr for RegistryMirror {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, url) = text
+            .split_once('=')
+            .filter(|(host, _)| !host.is_empty())
+            .ok_or_else(|| format!("`{text}` is not HOST=URL"))?;
+        let endpoint = url.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self { host: host.to_owned(), endpoint })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// How many sites.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=26))]
+    pub(crate) pools: u8,
+    /// How many nodes in each.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) nodes_per_pool: u8,
+    /// The server's address and port.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6443")]
+    pub(crate) listen: SocketAddr,
+    /// The addresses of the imitated Internet between the sites and the cloud, a /24.
+    #[arg(long, value_name = "CIDR", default_value = "100.64.0.0/24")]
+    pub(crate) lab_subnet: String,
+    /// Start what is not running, and return without waiting for nodes and pods.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DownArgs {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// Remove the data as well.
+    #[arg(long)]
+    pub(crate) purge: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClientArgs {
+    /// The kubeconfig to use.
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// The form of the answer.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print the command that a node joins with.
+    Create {
+        #[command(flatten)]
+        client: ClientArgs,
+        /// Hours until it expires; 0 means never.
+        #[arg(long, value_name = "HOURS", default_value_t = 24)]
+        ttl_hours: u32,
+    },
+    /// List the tokens, without their secrets.
+    Ls {
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Delete a token, by its id or whole.
+    Rm {
+        #[command(flatten)]
+        client: ClientArgs,
+        /// The first six characters, or the whole token.
+        token: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LabArgs {
+    #[command(subcommand)]
+    pub(crate) command: LabCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabCommand {
+    /// Cut a site's link to the cloud: packets vanish, nobody is told.
+    Cut {
+        #[command(flatten)]
+        data: DataDir,
+        /// The pool, such as pool-a.
+        pool: String,
+    },
+    /// Heal a site's link.
+    Heal {
+        #[command(flatten)]
+        data: DataDir,
+        /// The pool, such as pool-a.
+        pool: String,
+    },
+    /// Run a command in the network of a node's host.
+    Shell {
+        #[command(flatten)]
+        data: DataDir,
+        /// The node, such as pool-a-1.
+        node: String,
+        /// The command; a shell if none is given.
+        #[arg(last = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Serve the images in a directory; `up` starts it.
+    #[command(hide = true)]
+    Registry {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        root: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeeperArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
+}

@@ -1,0 +1,245 @@
+//! `toono server`: opens what the services need, wires them together, and waits for the end.
+//!
+//! The order is that of failing cleanly: first the port and the data directory are taken, then
+//! anything is written.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use toono_api::UserInfo;
+use toono_apiserver::{ApiConfig, ApiServer};
+use toono_fleet::{ClusterSecret, Fleet, FleetConfig};
+use toono_http::server::Limits;
+use toono_pki::{BootstrapToken, ClusterCa};
+use toono_store::{Store, StoreConfig};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    task::JoinSet,
+};
+
+use crate::{
+    cli::ServerArgs,
+    failure::Failure,
+    kubeconfig,
+    node_link::FleetLink,
+    secret,
+    shutdown::Shutdown,
+    token,
+};
+
+/// Rotation gives the next secret the next number.
+const FIRST_EPOCH: u8 = 1;
+/// The file of the data directory with the token that nodes may join with.
+pub(crate) const TOKEN_FILE: &str = "node-token";
+/// The file of the data directory with the CA's pin.
+pub(crate) const PIN_FILE: &str = "ca-cert-hash";
+
+pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
+    let shutdown = Shutdown::on_signal()?;
+    let (tcp, udp) = bind(args.listen).await?;
+    let port = tcp.local_addr().map_err(|error| port_failure(args.listen, &error))?.port();
+    let dir = &args.data.dir;
+    create_dir(dir)?;
+    let store = open_store(&dir.join("store")).await?;
+    let ca = ClusterCa::load_or_create(&dir.join("pki")).map_err(pki_failure)?;
+    let tls = ca
+        .issue_server(&certificate_names(args))
+        .and_then(|own| toono_pki::server_config(&ca, &own))
+        .map_err(pki_failure)?;
+    write_credentials(dir, &ca, args.listen, port)?;
+
+    let link = Arc::new(FleetLink::default());
+    let api = ApiServer::new(store, ApiConfig::default(), link.clone())
+        .await
+        .map_err(|error| Failure::caused("store-failed", &error, "look at the store's disk"))?;
+    let join_token = join_token(&dir.join(TOKEN_FILE))?;
+    token::ensure(&api.client(system_user("kube-controller-manager")), &join_token, None)
+        .await
+        .map_err(|error| kubeconfig::unreachable(&error))?;
+    let secret = secret::load_or_create(&dir.join("cluster-secret"))?;
+    let mut config = FleetConfig::new(
+        vec![ClusterSecret::new(FIRST_EPOCH, &secret)],
+        port,
+        env!("CARGO_PKG_VERSION"),
+    );
+    config.cluster_cidr = args.cluster_cidr;
+    let fleet = Fleet::new(config, api.client(system_user("toono:fleet")), Arc::new(ca))
+        .map_err(|error| Failure::caused("fleet-failed", &error, "is /dev/urandom there?"))?;
+    link.connect(fleet.clone());
+    api.mount_fleet(fleet.handler());
+
+    let mut services = JoinSet::new();
+    services.spawn(toono_controllers::run(
+        api.client(system_user("kube-controller-manager")),
+        shutdown.clone().wait(),
+    ));
+    let ending = shutdown.clone();
+    services.spawn(async move { fleet.run(udp, ending.wait()).await });
+    services.spawn(toono_http::server::serve(
+        tcp,
+        Some(tls),
+        api.handler(),
+        Limits::default(),
+        shutdown.wait(),
+    ));
+    tracing::info!(listen = %args.listen, data = %dir.display(), "serving");
+    wait_for(services).await
+}
+
+async fn wait_for(mut services: JoinSet<()>) -> Result<(), Failure> {
+    while services.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Services inside the server act as the users that Kubernetes' own components are.
+fn system_user(name: &str) -> UserInfo {
+    UserInfo {
+        name: format!("system:{name}"),
+        uid: String::new(),
+        groups: vec!["system:masters".into(), "system:authenticated".into()],
+    }
+}
+
+async fn bind(listen: SocketAddr) -> Result<(TcpListener, UdpSocket), Failure> {
+    let tcp = TcpListener::bind(listen).await.map_err(|error| port_failure(listen, &error))?;
+    let address = tcp.local_addr().map_err(|error| port_failure(listen, &error))?;
+    let udp = UdpSocket::bind(address).await.map_err(|error| port_failure(address, &error))?;
+    Ok((tcp, udp))
+}
+
+fn port_failure(listen: SocketAddr, error: &std::io::Error) -> Failure {
+    let hint = match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "another program holds this port: stop it, or choose another with --listen"
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            "no interface of this machine has this address: choose another with --listen"
+        }
+        _ => "choose another address with --listen",
+    };
+    Failure::new("port-taken", format!("cannot listen on {listen}: {error}"), hint)
+}
+
+fn create_dir(dir: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
+        Failure::new(
+            "data-dir",
+            format!("cannot create {}: {error}", dir.display()),
+            "choose a directory that you may write with --data",
+        )
+    })
+}
+
+async fn open_store(dir: &Path) -> Result<Store, Failure> {
+    let (store, recovery) = Store::open(StoreConfig::new(dir)).await.map_err(|error| {
+        let code = match &error {
+            toono_store::OpenError::Taken { .. } => "data-taken",
+            toono_store::OpenError::Damaged { .. } => "store-damaged",
+            _ => "store-failed",
+        };
+        Failure::caused(code, &error, error.hint())
+    })?;
+    if let Some(cut) = &recovery.tail_cut {
+        tracing::warn!(
+            file = %cut.file.display(),
+            offset = cut.offset,
+            bytes = cut.bytes,
+            "the journal's end was no whole record and was cut off"
+        );
+    }
+    Ok(store)
+}
+
+fn pki_failure(error: toono_pki::PkiError) -> Failure {
+    Failure::caused("pki-failed", &error, "look at the files in the data directory's pki folder")
+}
+
+/// Everything by which this machine may be dialled: its names, its addresses, and what the
+/// administrator adds.
+fn certificate_names(args: &ServerArgs) -> Vec<String> {
+    let mut names: Vec<String> = [
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ]
+    .map(str::to_owned)
+    .into();
+    names.extend(nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()));
+    names.extend(local_addresses().into_iter().map(|address| address.to_string()));
+    if !args.listen.ip().is_unspecified() {
+        names.push(args.listen.ip().to_string());
+    }
+    names.extend(args.advertise.iter().cloned());
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn local_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+        })
+        .collect()
+}
+
+/// The kubeconfig names an address that works on this machine.
+fn write_credentials(
+    dir: &Path,
+    ca: &ClusterCa,
+    listen: SocketAddr,
+    port: u16,
+) -> Result<(), Failure> {
+    let host = match listen.ip() {
+        ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+        ip => ip.to_string(),
+    };
+    let admin =
+        ca.issue_client("kubernetes-admin", &["system:masters"]).map_err(pki_failure)?;
+    let config = kubeconfig::render(&format!("https://{host}:{port}"), ca.cert_pem(), &admin);
+    let write = |name: &str, text: &str| {
+        let path: PathBuf = dir.join(name);
+        kubeconfig::write(&path, text).map_err(|error| {
+            Failure::new(
+                "data-dir",
+                format!("cannot write {}: {error}", path.display()),
+                "check the directory's permissions and free space",
+            )
+        })
+    };
+    write(PIN_FILE, &format!("{}\n", ca.pin()))?;
+    write(kubeconfig::FILE_NAME, &config)
+}
+
+/// The token of the first start is kept, so that scripts can read it at any time.
+fn join_token(path: &Path) -> Result<BootstrapToken, Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::new(
+            "data-dir",
+            format!("cannot use {}: {error}", path.display()),
+            "delete the file; a new token is made at the next start",
+        )
+    };
+    match fs::read_to_string(path) {
+        Ok(text) => text.parse().map_err(|error: toono_pki::BadToken| failed(&error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let made = BootstrapToken::generate().ok_or_else(token::no_randomness)?;
+            kubeconfig::write(path, &format!("{made}\n")).map_err(|error| failed(&error))?;
+            Ok(made)
+        }
+        Err(error) => Err(failed(&error)),
+    }
+}

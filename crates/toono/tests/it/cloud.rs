@@ -1,0 +1,127 @@
+//! A `toono server` alone, without any site.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+use crate::{
+    edge::{TOONO, free_port, success},
+    wait::until,
+};
+
+pub struct Cloud {
+    pub dir: TempDir,
+    pub port: u16,
+    child: Option<Child>,
+}
+
+impl Cloud {
+    /// A server that answers.
+    pub fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("toono-cloud-").tempdir().unwrap();
+        let mut cloud = Self { dir, port: free_port(), child: None };
+        cloud.spawn();
+        cloud.await_ready();
+        cloud
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(TOONO);
+        command
+            .args(["server", "--listen", &format!("127.0.0.1:{}", self.port), "--data"])
+            .arg(self.dir.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn spawn(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        self.child = Some(self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    pub fn await_ready(&self) {
+        until("the server to be ready", Duration::from_secs(20), || {
+            let output = self.kubectl_command(&["get", "--raw", "/readyz"]).output().unwrap();
+            output.status.success().then_some(())
+        });
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command
+            .args(arguments)
+            .env("KUBECONFIG", self.dir.path().join("admin.kubeconfig"))
+            .env("HOME", self.dir.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.kubectl_command(arguments).output().expect("kubectl must be installed");
+        success(&format!("kubectl {}", arguments.join(" ")), output)
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.path().join("server.log")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap()
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(name)).unwrap().trim().to_owned()
+    }
+
+    /// `toono node …` against this server with these credentials; it is expected to end.
+    pub fn node(&self, data: &Path, token: &str, pin: &str) -> Output {
+        self.node_command(data, token, pin).output().unwrap()
+    }
+
+    pub fn node_command(&self, data: &Path, token: &str, pin: &str) -> Command {
+        let mut command = Command::new(TOONO);
+        let server = format!("https://127.0.0.1:{}", self.port);
+        command
+            .args(["node", "--name", "stray", "--server", &server, "--token", token])
+            .args(["--ca-cert-hash", pin, "--cgroup-root", "/toono-stray", "--data"])
+            .arg(data)
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- server.log\n{}", self.log());
+        }
+        self.kill();
+    }
+}
+
+/// Asserts that a command failed with one `error[code]: …` line and one `hint: …` line.
+pub fn assert_refused(output: &Output, code: &str, says: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "it succeeded:\n{text}");
+    let errors: Vec<_> = text.lines().filter(|line| line.starts_with("error[")).collect();
+    let [error] = errors[..] else { panic!("not one error line:\n{text}") };
+    assert!(error.starts_with(&format!("error[{code}]: ")), "not {code}: {error}");
+    assert!(error.contains(says), "`{says}` is not in: {error}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("hint: ")).count(), 1, "{text}");
+}

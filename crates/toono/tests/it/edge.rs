@@ -1,0 +1,267 @@
+//! One edge on this machine, brought up by `toono up` and always taken down again.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The program under test.
+pub const TOONO: &str = env!("CARGO_BIN_EXE_toono");
+
+/// Edges are heavy and some tests compare the whole machine before and after, so they take turns.
+static TURN: Mutex<()> = Mutex::new(());
+/// Each edge has an imitated Internet of its own.
+static NEXT_SUBNET: AtomicU8 = AtomicU8::new(0);
+
+pub fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A data directory, a port and a subnet; `up` may have been called or not.
+pub struct Edge {
+    dir: TempDir,
+    pub port: u16,
+    pub subnet: String,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Edge {
+    /// Nothing runs yet.
+    pub fn prepare() -> Self {
+        let turn = turn();
+        assert!(nix::unistd::geteuid().is_root(), "these tests need root");
+        let own = std::process::id() as u8;
+        let third = 64 + own.wrapping_add(NEXT_SUBNET.fetch_add(1, Ordering::Relaxed)) % 128;
+        let dir = tempfile::Builder::new().prefix("toono-edge-").tempdir().unwrap();
+        Self { dir, port: free_port(), subnet: format!("100.64.{third}.0/24"), _turn: turn }
+    }
+
+    /// `toono up` with two pools of two nodes, seen to succeed.
+    pub fn up() -> Self {
+        let edge = Self::prepare();
+        edge.run_up();
+        edge
+    }
+
+    pub fn run_up(&self) -> String {
+        success("toono up", self.toono(&self.up_arguments()))
+    }
+
+    pub fn up_arguments(&self) -> Vec<String> {
+        let data = self.data().to_str().unwrap().to_owned();
+        let listen = format!("0.0.0.0:{}", self.port);
+        ["up", "--data", &data, "--listen", &listen, "--lab-subnet", &self.subnet]
+            .map(str::to_owned)
+            .into()
+    }
+
+    pub fn data(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data().join("admin.kubeconfig")
+    }
+
+    pub fn toono<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Output {
+        Command::new(TOONO).args(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// A subcommand that takes `--data`, seen to succeed.
+    pub fn toono_here(&self, before: &[&str], after: &[&str]) -> String {
+        let data = self.data().to_str().unwrap();
+        let arguments = [before, &["--data", data], after].concat();
+        success(&format!("toono {}", arguments.join(" ")), self.toono(&arguments))
+    }
+
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command
+            .args(arguments)
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("HOME", self.data())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// What kubectl printed; the test fails if it failed.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.kubectl_command(arguments).output().expect("kubectl must be installed");
+        success(&format!("kubectl {}", arguments.join(" ")), output)
+    }
+
+    pub fn kubectl_json(&self, arguments: &[&str]) -> Value {
+        let text = self.kubectl(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_str(&text).unwrap()
+    }
+
+    pub fn status(&self) -> Value {
+        let text = self.toono_here(&["status"], &["-o", "json"]);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Names of the nodes whose Ready condition has this status, sorted.
+    pub fn nodes_with_ready(&self, status: &str) -> Vec<String> {
+        let nodes = self.kubectl_json(&["get", "nodes"]);
+        let mut names: Vec<String> = nodes["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|node| condition(node, "Ready") == status)
+            .map(|node| node["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The pods of `hello`.
+    pub fn pods(&self) -> Vec<Value> {
+        let list = self.kubectl_json(&["get", "pods", "-l", "app=hello"]);
+        list["items"].as_array().unwrap().clone()
+    }
+
+    /// Processes of this edge: those whose command line names its data directory.
+    pub fn processes(&self) -> Vec<(i32, String)> {
+        processes_naming(self.data().to_str().unwrap())
+    }
+
+    /// The process of `toono COMMAND …`, with `part` in its command line.
+    pub fn process(&self, command: &str, part: &str) -> i32 {
+        let found: Vec<_> = self
+            .processes()
+            .into_iter()
+            .filter(|(_, line)| line.split(' ').nth(1) == Some(command) && line.contains(part))
+            .collect();
+        assert_eq!(found.len(), 1, "toono {command} … {part}: {found:?}");
+        found[0].0
+    }
+}
+
+impl Edge {
+    /// Runs kubectl on a terminal of its own, types `input`, and returns what the terminal showed.
+    pub fn under_a_terminal(&self, arguments: &[&str], input: &str) -> String {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let slave = || Stdio::from(pty.slave.try_clone().unwrap());
+        let mut child = self
+            .kubectl_command(arguments)
+            .stdin(slave())
+            .stdout(slave())
+            .stderr(slave())
+            .spawn()
+            .unwrap();
+        drop(pty.slave);
+        let mut master = std::fs::File::from(pty.master);
+        master.write_all(input.as_bytes()).unwrap();
+        let mut shown = Vec::new();
+        let mut buffer = [0; 4096];
+        // Reading a terminal that nobody holds open any more fails with EIO: the end.
+        while let Ok(read) = master.read(&mut buffer) {
+            if read == 0 {
+                break;
+            }
+            shown.extend_from_slice(&buffer[..read]);
+        }
+        child.wait().unwrap();
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+
+    /// The host's end of the imitated Internet: the link with the cloud's address.
+    pub fn wan_interface(&self) -> String {
+        let address = self.subnet.replace(".0/24", ".1");
+        let output = Command::new("ip").args(["-o", "-4", "addr"]).output().expect("iproute2");
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .find(|line| line.contains(&format!(" {address}/")))
+            .and_then(|line| line.split_whitespace().nth(1))
+            .unwrap()
+            .to_owned()
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+        }
+        let data = self.data().to_str().unwrap().to_owned();
+        let output = self.toono(&["down", "--purge", "--data", &data]);
+        if !output.status.success() {
+            eprintln!("toono down: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+impl Edge {
+    /// The last lines of each log, for a test that failed.
+    fn show_logs(&self) {
+        let mut folders = vec![self.data().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if path.is_dir() && !matches!(name.as_str(), "images" | "layers" | "store") {
+                    folders.push(path);
+                } else if name.ends_with(".log") && !path.starts_with(self.data().join("store")) {
+                    let text = std::fs::read_to_string(&path).unwrap_or_default();
+                    let lines: Vec<_> = text.lines().rev().take(15).collect();
+                    eprintln!("--- {}", path.display());
+                    lines.iter().rev().for_each(|line| eprintln!("{line}"));
+                }
+            }
+        }
+    }
+}
+
+pub fn processes_naming(text: &str) -> Vec<(i32, String)> {
+    let own = std::process::id() as i32;
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            (pid != own && line.contains(text)).then_some((pid, line.trim().to_owned()))
+        })
+        .collect()
+}
+
+pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a str {
+    object["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|condition| condition["type"] == kind)
+        .and_then(|condition| condition["status"].as_str())
+        .unwrap_or("")
+}
+
+pub fn success(what: &str, output: Output) -> String {
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub fn free_port() -> u16 {
+    loop {
+        let tcp = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        if UdpSocket::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
+}

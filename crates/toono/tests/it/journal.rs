@@ -1,0 +1,77 @@
+//! A damaged journal under the built server: a bad end is cut, a bad middle is refused.
+
+use std::{fs, os::unix::fs::FileExt as _, path::PathBuf};
+
+use crate::{
+    cloud::{Cloud, assert_refused},
+    edge::turn,
+};
+
+#[test]
+fn a_torn_end_is_cut_with_a_warning() {
+    let _turn = turn();
+    let (mut cloud, journal) = stopped_with_writes();
+    let file = fs::File::options().write(true).open(&journal).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length - 3).unwrap();
+    restart_and_expect_all_but_the_last(&mut cloud);
+}
+
+#[test]
+fn a_flipped_bit_at_the_end_is_cut_with_a_warning() {
+    let _turn = turn();
+    let (mut cloud, journal) = stopped_with_writes();
+    let length = fs::metadata(&journal).unwrap().len();
+    flip_a_bit(&journal, length - 40);
+    restart_and_expect_all_but_the_last(&mut cloud);
+}
+
+#[test]
+fn a_damaged_middle_is_refused_with_its_place() {
+    let _turn = turn();
+    let (cloud, journal) = stopped_with_writes();
+    let length = fs::metadata(&journal).unwrap().len();
+    let before = fs::read(&journal).unwrap();
+    flip_a_bit(&journal, length / 2);
+    let output = cloud.command().output().unwrap();
+    assert_refused(&output, "store-damaged", "damaged at byte");
+    flip_a_bit(&journal, length / 2);
+    assert_eq!(fs::read(&journal).unwrap(), before, "the refusal changed the journal");
+}
+
+/// A server killed after ten writes, and its newest journal file.
+fn stopped_with_writes() -> (Cloud, PathBuf) {
+    let mut cloud = Cloud::start();
+    for number in 0..10 {
+        cloud.kubectl(&["create", "configmap", &format!("kept-{number}"), "--from-literal=a=b"]);
+    }
+    cloud.kubectl(&["create", "configmap", "last", "--from-literal=a=b"]);
+    cloud.kill();
+    let mut journals: Vec<PathBuf> = fs::read_dir(cloud.dir.path().join("store"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("journal-"))
+        .collect();
+    journals.sort();
+    (cloud, journals.pop().unwrap())
+}
+
+fn flip_a_bit(path: &PathBuf, at: u64) {
+    let file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    byte[0] ^= 0x10;
+    file.write_all_at(&byte, at).unwrap();
+}
+
+fn restart_and_expect_all_but_the_last(cloud: &mut Cloud) {
+    cloud.spawn();
+    cloud.await_ready();
+    let names = cloud.kubectl(&["get", "configmaps", "-o", "name"]);
+    for number in 0..10 {
+        assert!(names.contains(&format!("configmap/kept-{number}")), "{names}");
+    }
+    assert!(!names.contains("configmap/last"), "{names}");
+    assert!(cloud.log().contains("WARN"), "no warning in:\n{}", cloud.log());
+    cloud.kubectl(&["create", "configmap", "after", "--from-literal=a=b"]);
+}
