@@ -8,6 +8,8 @@
 //! acknowledged. Commits that wait together share one write and one sync.
 
 mod config;
+#[cfg(test)]
+mod crash_tests;
 mod disk;
 mod error;
 mod journal;

@@ -108,9 +108,14 @@ impl Upkeep {
                 Ok(Wake) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.compact(Instant::now());
-            self.snapshot(Instant::now());
+            self.turn(Instant::now());
         }
+    }
+
+    /// Does what is due.
+    pub(crate) fn turn(&mut self, now: Instant) {
+        self.compact(now);
+        self.snapshot(now);
     }
 
     fn compact(&mut self, now: Instant) {

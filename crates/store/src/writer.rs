@@ -66,9 +66,14 @@ impl Writer {
     /// Works until every [`Store`](crate::Store) is gone.
     pub(crate) fn run(mut self) {
         while let Some(request) = self.queue.blocking_recv() {
-            let batch = self.collect(request);
-            self.settle(batch);
+            self.turn(request);
         }
+    }
+
+    /// One batch: this transaction and those that wait behind it.
+    pub(crate) fn turn(&mut self, request: Request) {
+        let batch = self.collect(request);
+        self.settle(batch);
     }
 
     /// Decides on what waits already. Nothing is waited for: while this batch is being written, the
