@@ -45,7 +45,11 @@ pub struct CommandProtocol {
     pub encoding: Encoding,
 }
 
-const fn command(name: &'static str, version: CommandVersion, encoding: Encoding) -> CommandProtocol {
+const fn command(
+    name: &'static str,
+    version: CommandVersion,
+    encoding: Encoding,
+) -> CommandProtocol {
     CommandProtocol { name, version, encoding }
 }
 
@@ -132,11 +136,17 @@ mod tests {
         let chosen = |offered: &[&str], known| choose_command(offered, known).map(|p| p.name);
         let all = ["v4.channel.k8s.io", "v3.channel.k8s.io", "channel.k8s.io"];
         assert_eq!(chosen(&all, &SPDY_COMMAND), Some("v4.channel.k8s.io"));
-        assert_eq!(chosen(&["v9.channel.k8s.io", "v2.channel.k8s.io"], &SPDY_COMMAND), Some("v2.channel.k8s.io"));
+        assert_eq!(
+            chosen(&["v9.channel.k8s.io", "v2.channel.k8s.io"], &SPDY_COMMAND),
+            Some("v2.channel.k8s.io")
+        );
         assert_eq!(chosen(&["v5.channel.k8s.io"], &SPDY_COMMAND), None);
         assert_eq!(chosen(&["v5.channel.k8s.io"], &WEBSOCKET_COMMAND), Some("v5.channel.k8s.io"));
         assert_eq!(chosen(&[], &WEBSOCKET_COMMAND), Some(""));
-        assert_eq!(choose_name(&["x", "v2.portforward.k8s.io"], &FORWARD_TUNNELS), Some("v2.portforward.k8s.io"));
+        assert_eq!(
+            choose_name(&["x", "v2.portforward.k8s.io"], &FORWARD_TUNNELS),
+            Some("v2.portforward.k8s.io")
+        );
     }
 
     #[test]

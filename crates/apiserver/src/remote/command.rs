@@ -45,12 +45,8 @@ pub(super) async fn respond(
 
     // The node answers first, so that its refusal is still a plain HTTP response.
     let verb = if target.subresource == Subresource::Exec { "exec" } else { "attach" };
-    let path = format!(
-        "/{verb}/{}/{}/{container}{}",
-        target.namespace,
-        target.pod,
-        options.node_query()
-    );
+    let path =
+        format!("/{verb}/{}/{}/{container}{}", target.namespace, target.pod, options.node_query());
     let (uplink, body) = node::uplink();
     let asked = node::request(Method::POST, node, &path, body)?;
     let answer = node::send(context.link.as_ref(), node, asked).await?;
@@ -209,7 +205,8 @@ impl Command {
 
     fn ended_without_status(&mut self, ended: Result<(), String>, codec: &mut dyn Codec) {
         let how = ended.err().unwrap_or_else(|| "its answer ended too soon".to_owned());
-        let message = format!("the connection to node {} broke while the command ran: {how}", self.node);
+        let message =
+            format!("the connection to node {} broke while the command ran: {how}", self.node);
         let status = ApiError::Internal(message).to_status().to_string();
         self.end(status.as_bytes(), codec);
     }

@@ -81,7 +81,8 @@ struct Connection {
 
 impl Forwarding {
     fn find(&mut self, stream: StreamId) -> Option<(u64, &mut Connection)> {
-        let of = |connection: &Connection| [connection.data, connection.error].contains(&Some(stream));
+        let of =
+            |connection: &Connection| [connection.data, connection.error].contains(&Some(stream));
         self.connections.iter_mut().find(|(_, one)| of(one)).map(|(key, one)| (*key, one))
     }
 

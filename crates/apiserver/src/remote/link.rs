@@ -80,7 +80,9 @@ impl LinkError {
     fn hint(&self) -> &'static str {
         match self {
             Self::Unknown { .. } => "the pod is bound to a node that never joined or was removed",
-            Self::Silent { .. } => "its site may have lost its uplink; the pod itself may be running",
+            Self::Silent { .. } => {
+                "its site may have lost its uplink; the pod itself may be running"
+            }
             Self::NoDialBack { .. } => {
                 "it sends heartbeats, so see whether its site lets it open TCP connections to the server"
             }

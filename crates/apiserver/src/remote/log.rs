@@ -100,6 +100,9 @@ mod tests {
             assert_eq!(written(raw).unwrap_err().code(), code, "{raw}");
         }
         let error = written("sinceSeconds=0").unwrap_err().to_string();
-        assert_eq!(error, "PodLogOptions \"web\" is invalid: sinceSeconds: Invalid value: 0: must be greater than 0");
+        assert_eq!(
+            error,
+            "PodLogOptions \"web\" is invalid: sinceSeconds: Invalid value: 0: must be greater than 0"
+        );
     }
 }

@@ -23,7 +23,9 @@ mod upgrade;
 
 pub use link::{LinkError, NodeLink};
 pub use node::{MAX_NODE_ERROR, NODE_ANSWER_TIMEOUT, UPLINK_QUEUE};
-pub use pump::{DOWNLINK_QUEUE, IDLE_TIMEOUT, LINGER, OUTPUT_HIGH_WATER, READ_CHUNK, STREAMS_TIMEOUT};
+pub use pump::{
+    DOWNLINK_QUEUE, IDLE_TIMEOUT, LINGER, OUTPUT_HIGH_WATER, READ_CHUNK, STREAMS_TIMEOUT,
+};
 
 /// Finds a pod by namespace and name and returns it as JSON, as it is now.
 pub type PodLookup = Arc<dyn Fn(&str, &str) -> Option<Bytes> + Send + Sync>;

@@ -60,7 +60,8 @@ pub(super) fn request(
     body: Body,
 ) -> Result<Request<Body>, ApiError> {
     let uri = Uri::builder().scheme("https").authority(node).path_and_query(path_and_query).build();
-    let uri = uri.map_err(|error| ApiError::BadRequest(format!("the request is too odd: {error}")))?;
+    let uri =
+        uri.map_err(|error| ApiError::BadRequest(format!("the request is too odd: {error}")))?;
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = uri;
@@ -74,8 +75,7 @@ pub(super) async fn send(
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
     let answer = tokio::time::timeout(NODE_ANSWER_TIMEOUT, link.send(node, request)).await;
-    let no_answer =
-        || LinkError::NoAnswer { node: node.to_owned(), waited: NODE_ANSWER_TIMEOUT };
+    let no_answer = || LinkError::NoAnswer { node: node.to_owned(), waited: NODE_ANSWER_TIMEOUT };
     let response = answer.unwrap_or_else(|_| Err(no_answer())).map_err(|error| {
         if let LinkError::Broken { source, .. } = &error {
             tracing::info!(node, source, "the connection to a node broke");

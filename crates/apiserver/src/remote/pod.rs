@@ -81,7 +81,8 @@ impl Pod {
             message += &format!(", choose one of: [{}]", names(&self.spec.containers));
         }
         if !self.spec.init_containers.is_empty() {
-            message += &format!(" or one of the init containers: [{}]", names(&self.spec.init_containers));
+            message +=
+                &format!(" or one of the init containers: [{}]", names(&self.spec.init_containers));
         }
         Err(ApiError::BadRequest(message))
     }
@@ -108,7 +109,8 @@ mod tests {
 
     #[test]
     fn a_container_is_chosen_as_kubernetes_does() {
-        let one = pod(&json!({"metadata": {"name": "web"}, "spec": {"containers": [{"name": "a"}]}}));
+        let one =
+            pod(&json!({"metadata": {"name": "web"}, "spec": {"containers": [{"name": "a"}]}}));
         let two = json!({"metadata": {"name": "web"}, "spec": {
             "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
         let mut annotated = two.clone();
@@ -124,6 +126,9 @@ mod tests {
             message(two.container(None)),
             "a container name must be specified for pod web, choose one of: [a b] or one of the init containers: [i]"
         );
-        assert_eq!(message(one.require_node().map(|_| "")), "pod web does not have a host assigned");
+        assert_eq!(
+            message(one.require_node().map(|_| "")),
+            "pod web does not have a host assigned"
+        );
     }
 }

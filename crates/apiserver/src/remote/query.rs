@@ -36,7 +36,9 @@ impl Query {
     /// As Kubernetes decodes booleans: missing, `false` and `0` are false; all else is true, also
     /// nothing after the name.
     pub(super) fn flag(&self, name: &str) -> bool {
-        self.all(name).next().is_some_and(|value| !value.eq_ignore_ascii_case("false") && value != "0")
+        self.all(name)
+            .next()
+            .is_some_and(|value| !value.eq_ignore_ascii_case("false") && value != "0")
     }
 
     /// A whole number.
@@ -132,7 +134,8 @@ mod tests {
     #[test]
     fn booleans_and_numbers_follow_kubernetes() {
         let query = Query::parse("a&b=&c=false&d=0&e=1&f=False&n=12&m=x&o=%zz%4");
-        let flags: Vec<bool> = ["a", "b", "c", "d", "e", "f", "g"].map(|name| query.flag(name)).into();
+        let flags: Vec<bool> =
+            ["a", "b", "c", "d", "e", "f", "g"].map(|name| query.flag(name)).into();
         assert_eq!(flags, [true, true, false, false, true, false, false]);
         assert_eq!(query.number("n"), Ok(Some(12)));
         assert_eq!(query.number("z"), Ok(None));

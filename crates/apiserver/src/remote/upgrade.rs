@@ -23,9 +23,11 @@ impl<'a> Offer<'a> {
     /// Reads the offer of an upgrade request.
     pub(super) fn parse(headers: &'a HeaderMap) -> Result<Self, ApiError> {
         let named = |name: HeaderName| tokens(texts(headers, name));
-        let upgrades = named(header::CONNECTION).iter().any(|token| token.eq_ignore_ascii_case("upgrade"));
+        let upgrades =
+            named(header::CONNECTION).iter().any(|token| token.eq_ignore_ascii_case("upgrade"));
         let wants = |protocol: &str| {
-            upgrades && named(header::UPGRADE).iter().any(|token| token.eq_ignore_ascii_case(protocol))
+            upgrades
+                && named(header::UPGRADE).iter().any(|token| token.eq_ignore_ascii_case(protocol))
         };
         if wants("SPDY/3.1") {
             let name = HeaderName::from_static(STREAM_PROTOCOL_HEADER);
@@ -111,9 +113,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        }).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
     }
 
     #[test]

@@ -6,7 +6,9 @@ use bytes::{BufMut, BytesMut};
 
 use super::frame::{self, Control, GoAwayStatus, Head, ResetStatus};
 use super::headers::{EmptyBlocks, Inflater, StreamHeaders};
-use crate::codec::{CloseReason, Codec, Event, Forward, Kind, MAX_BUFFERED, ProtocolError, StreamId};
+use crate::codec::{
+    CloseReason, Codec, Event, Forward, Kind, MAX_BUFFERED, ProtocolError, StreamId,
+};
 
 /// The most streams of one connection at a time: 128 forwarded connections, of two streams each.
 /// An exec needs five.

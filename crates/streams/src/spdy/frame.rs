@@ -82,12 +82,26 @@ impl Head {
 /// A control frame; header blocks are still compressed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Control {
-    SynStream { stream: u32, fin: bool, block: Bytes },
-    SynReply { block: Bytes },
-    RstStream { stream: u32 },
-    Ping { id: u32 },
+    SynStream {
+        stream: u32,
+        fin: bool,
+        block: Bytes,
+    },
+    SynReply {
+        block: Bytes,
+    },
+    RstStream {
+        stream: u32,
+    },
+    Ping {
+        id: u32,
+    },
     GoAway,
-    Headers { stream: u32, fin: bool, block: Bytes },
+    Headers {
+        stream: u32,
+        fin: bool,
+        block: Bytes,
+    },
     /// A kind that needs nothing done: settings, window updates, and those nobody defined.
     Ignored,
 }

@@ -62,7 +62,8 @@ impl Inflater {
             let (in_before, out_before) = (self.zlib.total_in(), self.zlib.total_out());
             let result = self.zlib.decompress(block, &mut chunk, FlushDecompress::Sync);
             let consumed = usize::try_from(self.zlib.total_in() - in_before).unwrap_or(usize::MAX);
-            let produced = usize::try_from(self.zlib.total_out() - out_before).unwrap_or(usize::MAX);
+            let produced =
+                usize::try_from(self.zlib.total_out() - out_before).unwrap_or(usize::MAX);
             block = block.get(consumed..).unwrap_or_default();
             plain.extend_from_slice(chunk.get(..produced).unwrap_or_default());
             if plain.len() > MAX_HEADER_BLOCK {

@@ -11,4 +11,4 @@ mod headers;
 
 pub use connection::{Connection, MAX_STREAMS};
 pub use frame::{MAX_CONTROL_FRAME, MAX_SEND};
-pub use headers::{DICTIONARY, MAX_HEADERS, MAX_HEADER_BLOCK};
+pub use headers::{DICTIONARY, MAX_HEADER_BLOCK, MAX_HEADERS};

@@ -44,7 +44,11 @@ impl Channels {
                 Kind::Stdin | Kind::Resize => writable.push(channel),
                 _ => readable.push(channel),
             }
-            events.push_back(Event::Opened { stream: StreamId(channel.into()), kind, forward: None });
+            events.push_back(Event::Opened {
+                stream: StreamId(channel.into()),
+                kind,
+                forward: None,
+            });
         }
         Self {
             protocol,

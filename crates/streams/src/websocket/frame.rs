@@ -103,12 +103,15 @@ impl Decoder {
             match (head.opcode, self.in_message) {
                 (CONTINUATION, true) | (TEXT | BINARY, false) => {}
                 (CONTINUATION, false) => return Err(malformed("it continues no message")),
-                (TEXT | BINARY, true) => return Err(malformed("it starts a message inside another")),
+                (TEXT | BINARY, true) => {
+                    return Err(malformed("it starts a message inside another"));
+                }
                 _ => return Err(malformed("its opcode is reserved")),
             }
             self.in_message = !head.fin;
             self.input.advance(head.size);
-            self.payload = Some(Payload { remaining: head.length, mask: head.mask, last: head.fin });
+            self.payload =
+                Some(Payload { remaining: head.length, mask: head.mask, last: head.fin });
         }
     }
 
@@ -174,7 +177,11 @@ fn parse_head(mut bytes: &[u8]) -> Result<Option<Head>, ProtocolError> {
     }
     let length = if long == 0 { u64::from(second & !MASKED) } else { bytes.get_uint(long) };
     if length > MAX_FRAME {
-        return Err(ProtocolError::TooLarge { what: "WebSocket frame", claimed: length, limit: MAX_FRAME });
+        return Err(ProtocolError::TooLarge {
+            what: "WebSocket frame",
+            claimed: length,
+            limit: MAX_FRAME,
+        });
     }
     let mask = bytes.get_u32().to_be_bytes();
     Ok(Some(Head { fin: first & FIN != 0, opcode, length, mask, size }))

@@ -7,5 +7,5 @@ mod channels;
 mod frame;
 
 pub use channels::{Channels, MAX_BASE64_MESSAGE};
-pub use frame::{MAX_FRAME, MAX_SEND};
 pub(crate) use frame::{Decoder, Item, put_binary, put_close, put_pong};
+pub use frame::{MAX_FRAME, MAX_SEND};
