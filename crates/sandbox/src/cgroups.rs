@@ -93,6 +93,13 @@ pub(crate) fn trees() -> io::Result<Vec<PathBuf>> {
         .collect())
 }
 
+/// Whether there is one tree, of version 2.
+pub(crate) fn unified_only() -> bool {
+    fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| {
+        mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/cgroup") && line.split(' ').nth(2) == Some("cgroup2"))
+    })
+}
+
 /// Whether the group and all below it are gone now.
 fn remove_or_kill(group: &Path) -> io::Result<bool> {
     if remove_empty(group)? {

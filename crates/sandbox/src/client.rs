@@ -402,7 +402,7 @@ async fn connect(dir: &Path) -> Result<AsyncFd<OwnedFd>, KeeperError> {
     within(dir, CALL_TIMEOUT, async {
         loop {
             match try_connect(dir) {
-                Ok(fd) => return AsyncFd::new(fd).map_err(|error| link(dir, error)),
+                Ok(fd) => return register(fd).map_err(|error| link(dir, error)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     sleep(BACKLOG_PAUSE).await;
                 }
@@ -411,6 +411,12 @@ async fn connect(dir: &Path) -> Result<AsyncFd<OwnedFd>, KeeperError> {
         }
     })
     .await
+}
+
+#[expect(unsafe_code, reason = "tokio cannot know that a descriptor stays open")]
+fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the `AsyncFd` owns the open descriptor, and nothing here replaces or closes it.
+    Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
 fn try_connect(dir: &Path) -> io::Result<OwnedFd> {

@@ -7,6 +7,7 @@
 
 mod cgroups;
 mod client;
+mod keeper;
 mod layout;
 mod protocol;
 mod spec;
@@ -16,6 +17,7 @@ pub use client::{
     CALL_TIMEOUT, CREATE_TIMEOUT, ExecExit, ExecIo, Keeper, KeeperError, SPAWN_TIMEOUT, Streams,
     Terminal, reclaim,
 };
+pub use keeper::keeper_main;
 pub use spec::{
     ContainerId, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, ExitStatus,
     KeeperProgram, Mount, Resources, SandboxSpec, Security, Snapshot,

@@ -1,0 +1,14 @@
+//! Real keepers with real containers. They need root, cgroups and Debian's busybox-static.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod commands;
+mod containers;
+mod lifetime;
+mod pod;
