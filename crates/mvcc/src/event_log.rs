@@ -85,7 +85,8 @@ impl EventLog {
             if event.rev > through {
                 break;
             }
-            if looked_at >= most && event.rev != last {
+            // At least one, as a reader that gets no further would ask forever.
+            if looked_at >= most.max(1) && event.rev != last {
                 found.through = last;
                 break;
             }

@@ -14,7 +14,7 @@ use thiserror::Error;
 use self::history::History;
 pub use self::restore::{Change, Restore, RestoreError};
 use crate::event_log::EventLog;
-use crate::versions::{Version, Versions};
+use crate::versions::{Object, Version, Versions};
 use crate::{Entry, Event, EventKind, Events, Expect, Key, Op, Owner, Prefix, Rejected, Rev, Txn};
 
 /// How many recent events the table keeps for watchers.
@@ -153,10 +153,10 @@ impl Table {
             let holds = match expect {
                 Expect::Any => !needs_object || current.is_some(),
                 Expect::Absent => !needs_object && current.is_none(),
-                Expect::At(rev) => current.is_some_and(|version| version.modified == rev),
+                Expect::At(rev) => current.is_some_and(|object| object.modified == rev),
             };
             if !holds {
-                let current = current.and_then(|version| entry(key, version));
+                let current = current.map(|object| entry(key, object));
                 return Err(Rejected::Conflict { key: key.clone(), current });
             }
         }
@@ -169,10 +169,9 @@ impl Table {
         Ok(())
     }
 
-    /// The newest version of an object that exists.
-    fn newest(&self, key: &Key) -> Option<&Version> {
-        let versions = self.resources.get(key.resource())?.objects.get(key)?;
-        versions.newest().filter(|version| version.value.is_some())
+    /// The object now, if it exists.
+    fn newest(&self, key: &Key) -> Option<&Object> {
+        self.resources.get(key.resource())?.objects.get(key)?.newest()
     }
 
     /// Writes one change at `rev`, which is above every version that the key has.
@@ -184,23 +183,13 @@ impl Table {
         value: Bytes,
         owner: Owner,
     ) -> Arc<Event> {
-        let prev = self.newest(&key).and_then(|version| entry(&key, version));
+        let prev = self.newest(&key).map(|object| entry(&key, object));
         let (created, owner) = match &prev {
             Some(prev) => (prev.created, prev.owner.clone()),
             None => (rev, self.shared(owner)),
         };
-        let version = Version {
-            value: (kind == EventKind::Put).then(|| value.clone()),
-            created,
-            modified: rev,
-            owner: owner.clone(),
-        };
-        let event = Arc::new(Event {
-            rev,
-            kind,
-            entry: Entry { key: key.clone(), value, created, modified: rev, owner },
-            prev,
-        });
+        let object = Object { value, created, modified: rev, owner };
+        let event = Arc::new(Event { rev, kind, entry: entry(&key, &object), prev });
         if let Some(prev) = &event.prev {
             self.history.superseded(rev, key.clone(), prev.value.len());
         }
@@ -212,11 +201,14 @@ impl Table {
                 log: EventLog::new(log_floor),
             }),
         };
-        match resource.objects.get_mut(&key) {
-            Some(versions) => versions.push(version),
-            None => {
-                resource.objects.insert(key, Versions::One(version));
+        match (resource.objects.get_mut(&key), kind) {
+            (Some(versions), EventKind::Put) => versions.push(Version::Object(object)),
+            (Some(versions), EventKind::Delete) => versions.push(Version::Deleted(rev)),
+            (None, EventKind::Put) => {
+                resource.objects.insert(key, Versions::One(object));
             }
+            // Not reached: what is deleted was found to exist.
+            (None, EventKind::Delete) => {}
         }
         resource.log.push(Arc::clone(&event), &self.limits);
         event
@@ -238,7 +230,7 @@ impl Table {
     pub fn get(&self, key: &Key, at: Rev) -> Result<Option<Entry>, Compacted> {
         self.readable(at)?;
         let versions = self.resources.get(key.resource()).and_then(|it| it.objects.get(key));
-        Ok(versions.and_then(|versions| entry(key, versions.at(at)?)))
+        Ok(versions.and_then(|versions| versions.at(at)).map(|object| entry(key, object)))
     }
 
     /// The first `limit` objects of `prefix` after the key `after`, as they were at revision `at`.
@@ -260,14 +252,12 @@ impl Table {
         };
         let objects = resource.objects.range::<str, _>((start, Bound::Unbounded));
         for (key, versions) in objects.take_while(|(key, _)| prefix.contains(key)) {
-            let Some(found) = versions.at(at).and_then(|version| entry(key, version)) else {
-                continue;
-            };
+            let Some(object) = versions.at(at) else { continue };
             if page.entries.len() == limit {
                 page.more = true;
                 break;
             }
-            page.entries.push(found);
+            page.entries.push(entry(key, object));
         }
         Ok(page)
     }
@@ -319,13 +309,13 @@ impl Table {
     }
 }
 
-/// The version as it is handed out; `None` for a deletion.
-fn entry(key: &Key, version: &Version) -> Option<Entry> {
-    Some(Entry {
+/// The object as it is handed out.
+fn entry(key: &Key, object: &Object) -> Entry {
+    Entry {
         key: key.clone(),
-        value: version.value.clone()?,
-        created: version.created,
-        modified: version.modified,
-        owner: version.owner.clone(),
-    })
+        value: object.value.clone(),
+        created: object.created,
+        modified: object.modified,
+        owner: object.owner.clone(),
+    }
 }

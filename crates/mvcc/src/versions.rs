@@ -4,40 +4,66 @@ use bytes::Bytes;
 
 use crate::{Owner, Rev};
 
-/// One version; a deletion is a version without a value.
+/// An object as of one revision.
 #[derive(Clone, Debug)]
-pub(crate) struct Version {
-    pub(crate) value: Option<Bytes>,
+pub(crate) struct Object {
+    pub(crate) value: Bytes,
     pub(crate) created: Rev,
     pub(crate) modified: Rev,
     pub(crate) owner: Owner,
+}
+
+/// What a revision made of an object.
+#[derive(Clone, Debug)]
+pub(crate) enum Version {
+    Object(Object),
+    Deleted(Rev),
+}
+
+impl Version {
+    fn rev(&self) -> Rev {
+        match self {
+            Self::Object(object) => object.modified,
+            Self::Deleted(rev) => *rev,
+        }
+    }
+
+    fn object(&self) -> Option<&Object> {
+        match self {
+            Self::Object(object) => Some(object),
+            Self::Deleted(_) => None,
+        }
+    }
 }
 
 /// All remembered versions of one object. Nearly every object of a big cluster rests with one, so
 /// that one is held in place, without an allocation of its own.
 #[derive(Debug)]
 pub(crate) enum Versions {
-    One(Version),
-    /// Two or more, by rising revision. Boxed so that the rare case does not widen the common one.
+    One(Object),
+    /// By rising revision, never beginning with a deletion. Boxed so that the rare case does not widen
+    /// the common one.
     #[expect(clippy::box_collection, reason = "a vector in place would be wider than the box")]
     Many(Box<Vec<Version>>),
 }
 
 impl Versions {
-    /// The newest version.
-    pub(crate) fn newest(&self) -> Option<&Version> {
+    /// The object now, if it exists.
+    pub(crate) fn newest(&self) -> Option<&Object> {
         match self {
-            Self::One(version) => Some(version),
-            Self::Many(versions) => versions.last(),
+            Self::One(object) => Some(object),
+            Self::Many(versions) => versions.last().and_then(Version::object),
         }
     }
 
-    /// The version that a read at `rev` sees. A deletion is such a version.
-    pub(crate) fn at(&self, rev: Rev) -> Option<&Version> {
+    /// The object as a read at `rev` sees it, if it does.
+    pub(crate) fn at(&self, rev: Rev) -> Option<&Object> {
         match self {
-            Self::One(version) => (version.modified <= rev).then_some(version),
+            Self::One(object) => (object.modified <= rev).then_some(object),
             // From the back: nearly all reads are at or near the head.
-            Self::Many(versions) => versions.iter().rev().find(|version| version.modified <= rev),
+            Self::Many(versions) => {
+                versions.iter().rev().find(|version| version.rev() <= rev).and_then(Version::object)
+            }
         }
     }
 
@@ -46,9 +72,7 @@ impl Versions {
         match self {
             Self::Many(versions) => versions.push(version),
             Self::One(first) => {
-                let mut versions = Vec::with_capacity(2);
-                versions.push(first.clone());
-                versions.push(version);
+                let versions = vec![Version::Object(first.clone()), version];
                 *self = Self::Many(Box::new(versions));
             }
         }
@@ -56,28 +80,21 @@ impl Versions {
 
     /// Forgets the versions that no read at `floor` or later sees. Answers whether nothing is left.
     pub(crate) fn compact(&mut self, floor: Rev) -> bool {
-        match self {
-            Self::One(version) => version.value.is_none() && version.modified <= floor,
-            Self::Many(versions) => {
-                let seen = versions.partition_point(|version| version.modified <= floor);
-                // The newest at or below the floor is still what a read at the floor sees, unless
-                // it says that there is nothing to see.
-                let deleted = seen
-                    .checked_sub(1)
-                    .and_then(|last| versions.get(last))
-                    .is_some_and(|version| version.value.is_none());
-                versions.drain(..if deleted { seen } else { seen.saturating_sub(1) });
-                if versions.len() <= 1 {
-                    match versions.pop() {
-                        Some(only) => *self = Self::One(only),
-                        None => return true,
-                    }
-                } else {
-                    versions.shrink_to_fit();
-                }
-                false
-            }
+        let Self::Many(versions) = self else { return false };
+        let mut forgotten = versions.partition_point(|version| version.rev() <= floor);
+        // The newest at or below the floor is still what a read at the floor sees, unless it says
+        // that there is nothing to see.
+        let newest = forgotten.checked_sub(1).and_then(|newest| versions.get(newest));
+        if matches!(newest, Some(Version::Object(_))) {
+            forgotten = forgotten.saturating_sub(1);
         }
+        versions.drain(..forgotten);
+        match versions.as_slice() {
+            [] => return true,
+            [Version::Object(only)] => *self = Self::One(only.clone()),
+            _ => versions.shrink_to_fit(),
+        }
+        false
     }
 }
 
@@ -88,8 +105,8 @@ mod tests {
     #[test]
     fn an_object_at_rest_stays_small() {
         // Millions are held; a growth here is a decision, not an accident.
-        assert_eq!(size_of::<Version>(), 56);
         assert_eq!(size_of::<Versions>(), 56);
+        assert_eq!(size_of::<Version>(), 56);
         assert_eq!(size_of::<Owner>(), 8);
     }
 }

@@ -47,9 +47,15 @@ pub(crate) struct Writer {
 
 /// Transactions that become durable together.
 struct Batch {
-    answers: Vec<(oneshot::Sender<Result<Committed, CommitError>>, Result<Applied, CommitError>)>,
+    decided: Vec<Decided>,
     /// The first revision that is not durable yet.
     first: Rev,
+}
+
+/// A transaction that was decided on and not answered yet.
+struct Decided {
+    answer: oneshot::Sender<Result<Committed, CommitError>>,
+    outcome: Result<Applied, CommitError>,
 }
 
 impl Writer {
@@ -79,12 +85,12 @@ impl Writer {
     /// Decides on what waits already. Nothing is waited for: while this batch is being written, the
     /// next one gathers in the queue.
     fn collect(&mut self, request: Request) -> Batch {
-        let mut batch = Batch { answers: Vec::new(), first: self.memory.visible().next() };
+        let mut batch = Batch { decided: Vec::new(), first: self.memory.visible().next() };
         let mut next = Some(request);
         while let Some(Request { txn, answer }) = next {
             let outcome = self.decide(txn);
-            batch.answers.push((answer, outcome));
-            if self.frame.len() >= BATCH_BYTES || batch.answers.len() >= BATCH_TXNS {
+            batch.decided.push(Decided { answer, outcome });
+            if self.frame.len() >= BATCH_BYTES || batch.decided.len() >= BATCH_TXNS {
                 break;
             }
             next = self.queue.try_recv().ok();
@@ -117,7 +123,7 @@ impl Writer {
         } else {
             self.publish(&batch);
         }
-        for (answer, outcome) in batch.answers {
+        for Decided { answer, outcome } in batch.decided {
             let answered = match (&written, outcome) {
                 (Err(poisoned), _) => Err(poisoned.clone().into()),
                 (Ok(_), Ok(applied)) => Ok(committed(&applied)),
@@ -144,7 +150,7 @@ impl Writer {
     }
 
     fn publish(&self, batch: &Batch) {
-        let applied = batch.answers.iter().filter_map(|(_, outcome)| outcome.as_ref().ok());
+        let applied = batch.decided.iter().filter_map(|decided| decided.outcome.as_ref().ok());
         let Some(last) = applied.clone().next_back() else { return };
         let events = applied.flat_map(|applied| applied.events.iter());
         self.memory.publish(last.rev, events.map(|event: &Arc<Event>| event.entry.key.resource()));

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{Limits, Resource, Table};
 use crate::event_log::EventLog;
-use crate::versions::{Version, Versions};
+use crate::versions::{Object, Versions};
 use crate::{Entry, EventKind, Key, Owner, Rev};
 
 /// A change that was already decided on, as it is kept.
@@ -80,13 +80,13 @@ impl Restore {
         } else if self.objects.last().is_some_and(|(last, _)| *last >= entry.key) {
             return Err(RestoreError::Order { key: entry.key });
         }
-        let version = Version {
-            value: Some(entry.value),
+        let object = Object {
+            value: entry.value,
             created: entry.created,
             modified: entry.modified,
             owner: self.table.shared(entry.owner),
         };
-        self.objects.push((entry.key, Versions::One(version)));
+        self.objects.push((entry.key, Versions::One(object)));
         Ok(())
     }
 
