@@ -1,1 +1,35 @@
-//! (being built)
+//! The cloud end of every node: join, UDP sessions, liveness, bundles, pokes, reports, dial-back tunnels.
+//!
+//! It knows the API only as a [`kube::Client`] (and, for bulk reads, a [`Feed`]), decides nothing
+//! about placement or eviction, and never dials a node: a node is reached only through a tunnel
+//! that it opened itself.
+//!
+//! What lives where: [`Table`](table::Table) holds the members and their sessions,
+//! [`Bundles`](bundles::Bundles) what each node must know, both in memory, both rebuilt from the API at
+//! start. Heartbeats never become writes; a change of readiness does.
+
+mod bundles;
+mod calls;
+mod cidr;
+mod config;
+mod events;
+mod feed;
+mod fleet;
+mod follow;
+mod join;
+mod objects;
+mod overview;
+mod pokes;
+mod readiness;
+mod report;
+mod routes;
+mod table;
+mod tunnel;
+mod udp;
+
+pub use cidr::{BadCidr, ClusterCidr};
+pub use config::FleetConfig;
+pub use feed::{Change, Feed, WatchFeed};
+pub use fleet::{Fleet, FleetError};
+pub use toono_session::ClusterSecret;
+pub use tunnel::FleetLinkError;

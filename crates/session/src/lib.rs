@@ -15,5 +15,5 @@ mod server;
 pub use datagram::Datagram;
 pub use key::{ClusterSecret, NodeUid, SessionKey};
 pub use node::{Dropped, GrantError, NodeEvent, NodeSession, SessionExhausted};
-pub use server::{Answer, Fresh, NodeIndex, Record, Refused, ServerSessions, Verdict};
+pub use server::{Answer, Fresh, NodeIndex, Opened, Record, Refused, ServerSessions};
 pub use toono_wire::datagram::{Poke, ReplyFlags};

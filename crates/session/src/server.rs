@@ -57,16 +57,18 @@ pub struct Answer {
     pub interval: Duration,
 }
 
-/// An authentic heartbeat.
-#[derive(Debug, Clone, Copy)]
-pub struct Verdict {
+/// An authentic heartbeat. [`ServerSessions::reply`] answers it; the answer goes to where it came from.
+#[derive(Debug, Clone)]
+pub struct Opened {
     /// Which node speaks.
     pub index: NodeIndex,
-    /// To be sent to where the heartbeat came from.
-    pub reply: Datagram,
+    /// What it says.
+    pub heartbeat: HeartbeatBody,
     /// Whether the node is alive now: the heartbeat was made for this server instance and is new.
     /// When not, nothing but the reply may follow from it.
     pub fresh: bool,
+    header: UplinkHeader,
+    key: SessionKey,
 }
 
 /// Why a datagram was refused. Nothing changed, and nothing is to be answered.
@@ -148,8 +150,7 @@ impl ServerSessions {
         Some((secret.epoch(), secret.session_key(uid, generation)))
     }
 
-    /// Judges bytes that arrived from `from`. `answer` is asked what to tell the node, when the
-    /// bytes are an authentic heartbeat; a fresh one is in the table by then.
+    /// Judges bytes that arrived from `from`. A fresh heartbeat is in the table afterwards.
     ///
     /// # Errors
     /// Why the datagram changes nothing and gets no reply.
@@ -158,23 +159,20 @@ impl ServerSessions {
         bytes: &[u8],
         from: SocketAddr,
         now: Duration,
-        answer: impl FnOnce(NodeIndex, Option<&Fresh>) -> Answer,
-    ) -> Result<Verdict, Refused> {
+    ) -> Result<Opened, Refused> {
         let (header, mut sealed, tag) =
             UplinkHeader::split(bytes).map_err(|_| Refused::Malformed)?;
         let index = NodeIndex(header.index);
         let record = self
-            .records
-            .get(index.place())
-            .and_then(Option::as_ref)
+            .record(index)
             .filter(|record| record.generation == header.generation)
             .ok_or(Refused::Unknown)?;
         let key = self.key(record, header.epoch).ok_or(Refused::Unknown)?;
         let nonce = uplink_nonce(header.counter, header.salt);
         key.uplink().open(nonce, &header.encode(), &mut sealed, tag).ok_or(Refused::Unauthentic)?;
-        let body = HeartbeatBody::decode(&sealed);
+        let heartbeat = HeartbeatBody::decode(&sealed);
 
-        let fresh = body.instance == self.instance;
+        let fresh = heartbeat.instance == self.instance;
         if fresh {
             if record.fresh.is_some_and(|newest| header.counter <= newest.counter) {
                 return Err(Refused::Replayed);
@@ -184,15 +182,30 @@ impl ServerSessions {
                 address: from,
                 counter: header.counter,
                 epoch: header.epoch,
-                observed_revision: body.observed_revision,
-                status_digest: body.status_digest,
+                observed_revision: heartbeat.observed_revision,
+                status_digest: heartbeat.status_digest,
             };
             if let Some(record) = self.records.get_mut(index.place()).and_then(Option::as_mut) {
                 record.fresh = Some(newest);
             }
         }
-        let told = answer(index, self.fresh(index).filter(|_| fresh));
-        Ok(Verdict { index, reply: self.reply(&key, &header, &told), fresh })
+        Ok(Opened { index, heartbeat, fresh, header, key })
+    }
+
+    /// The answer to a heartbeat. One that was not fresh is answered too: the node learns this
+    /// server's instance from it.
+    pub fn reply(&mut self, to: &Opened, answer: &Answer) -> Datagram {
+        let current = self.secrets.first().is_some_and(|secret| secret.epoch() == to.header.epoch);
+        let flags = if current { answer.flags } else { answer.flags.with(ReplyFlags::REKEY) };
+        let body = ReplyBody {
+            echo: to.header.counter,
+            desired_revision: answer.desired_revision,
+            flags,
+            interval_ms: u32::try_from(answer.interval.as_millis()).unwrap_or(u32::MAX),
+        };
+        let UplinkHeader { epoch, generation, .. } = to.header;
+        let header = self.downlink_header(DownlinkKind::Reply, epoch, generation, to.index);
+        seal(&to.key, &header, body.encode())
     }
 
     /// An unasked word to a node, and where to send it; none before its first fresh heartbeat.
@@ -203,19 +216,6 @@ impl ServerSessions {
         let generation = record.generation;
         let header = self.downlink_header(DownlinkKind::Poke, fresh.epoch, generation, index);
         Some((seal(&key, &header, poke.encode()), fresh.address))
-    }
-
-    fn reply(&mut self, key: &SessionKey, to: &UplinkHeader, told: &Answer) -> Datagram {
-        let current = self.secrets.first().is_some_and(|secret| secret.epoch() == to.epoch);
-        let body = ReplyBody {
-            echo: to.counter,
-            desired_revision: told.desired_revision,
-            flags: if current { told.flags } else { told.flags.with(ReplyFlags::REKEY) },
-            interval_ms: u32::try_from(told.interval.as_millis()).unwrap_or(u32::MAX),
-        };
-        let header =
-            self.downlink_header(DownlinkKind::Reply, to.epoch, to.generation, NodeIndex(to.index));
-        seal(key, &header, body.encode())
     }
 
     /// A header with the next counter of this instance. At a million datagrams a second the counter

@@ -1,0 +1,167 @@
+//! The fleet as the binary sees it: made once, run once, asked by the API server.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use ring::rand::SecureRandom;
+use tokio::{net::UdpSocket, sync::Notify, task::JoinSet};
+use toono_http::{Body, Handler};
+use toono_pki::ClusterCa;
+use toono_session::{NodeIndex, ServerSessions};
+
+use crate::{
+    Feed, FleetConfig, FleetLinkError, WatchFeed, bundles::Bundles, calls::Calls, events::Recorder,
+    follow, pokes::Pokes, readiness, routes, table::Table, tunnel::Tunnels, udp,
+};
+
+/// The cloud end of all nodes. Clones share everything.
+#[derive(Clone)]
+pub struct Fleet {
+    inner: Arc<Inner>,
+}
+
+/// The fleet cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// The system gave no random numbers.
+    #[error("the system's random number generator failed")]
+    Random,
+    /// [`FleetConfig::secrets`] is empty.
+    #[error("no cluster secret is configured")]
+    NoSecret,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: FleetConfig,
+    pub(crate) calls: Calls,
+    pub(crate) ca: Arc<ClusterCa>,
+    feed: Arc<dyn Feed>,
+    started: Instant,
+    state: Mutex<State>,
+    /// Woken when [`State::pokes`] has something to send.
+    pub(crate) poked: Notify,
+    /// Woken when a member's readiness may have changed.
+    pub(crate) readiness: Notify,
+    pub(crate) tunnels: Tunnels,
+    pub(crate) recorder: Recorder,
+}
+
+/// What the loops and requests share. Held for microseconds, never across an await.
+pub(crate) struct State {
+    pub(crate) table: Table,
+    pub(crate) bundles: Bundles,
+    pub(crate) pokes: Pokes,
+}
+
+impl Fleet {
+    /// A fleet over the API that `client` reaches, reading in bulk by list and watch.
+    ///
+    /// # Errors
+    /// Without a secret, or without randomness for this process' instance id.
+    pub fn new(
+        config: FleetConfig,
+        client: kube::Client,
+        ca: Arc<ClusterCa>,
+    ) -> Result<Self, FleetError> {
+        let feed = Arc::new(WatchFeed::new(client.clone()));
+        Self::with_feed(config, client, ca, feed)
+    }
+
+    /// As [`new`](Self::new), with bulk reads from elsewhere.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_feed(
+        config: FleetConfig,
+        client: kube::Client,
+        ca: Arc<ClusterCa>,
+        feed: Arc<dyn Feed>,
+    ) -> Result<Self, FleetError> {
+        if config.secrets.is_empty() {
+            return Err(FleetError::NoSecret);
+        }
+        // 0 means "no instance" on the wire.
+        let instance = random_u64().ok_or(FleetError::Random)?.max(1);
+        let sessions = ServerSessions::new(instance, config.secrets.clone());
+        let state = State {
+            table: Table::new(sessions),
+            bundles: Bundles::default(),
+            pokes: Pokes::default(),
+        };
+        let inner = Inner {
+            config,
+            calls: Calls(client),
+            ca,
+            feed,
+            started: Instant::now(),
+            state: Mutex::new(state),
+            poked: Notify::new(),
+            readiness: Notify::new(),
+            tunnels: Tunnels::default(),
+            recorder: Recorder::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Answers requests below `/fleet/`. Each must carry a `toono_api::UserInfo` in its extensions.
+    #[must_use]
+    pub fn handler(&self) -> Handler {
+        let inner = self.inner.clone();
+        Arc::new(move |request| Box::pin(routes::answer(inner.clone(), request)))
+    }
+
+    /// Serves sessions on `socket` and follows the API until `shutdown` completes.
+    pub async fn run(&self, socket: UdpSocket, shutdown: impl Future<Output = ()>) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(udp::serve(self.inner.clone(), socket));
+        tasks.spawn(follow::nodes(self.inner.clone(), self.inner.feed.nodes()));
+        tasks.spawn(follow::pods(self.inner.clone(), self.inner.feed.pods()));
+        tasks.spawn(readiness::watch_over(self.inner.clone()));
+        tasks.spawn(follow::sweep(self.inner.clone()));
+        tokio::select! {
+            () = shutdown => {}
+            // The loops do not end by themselves; a panic in one must not leave half a fleet.
+            Some(ended) = tasks.join_next() => {
+                tracing::error!(result = ?ended, "a loop of the fleet ended");
+            }
+        }
+        tasks.shutdown().await;
+    }
+
+    /// Sends a request to a node through a tunnel that the node opens when asked to.
+    ///
+    /// # Errors
+    /// When the node is unknown, does not dial back in time, or the tunnel breaks.
+    pub async fn send(
+        &self,
+        node: &str,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, FleetLinkError> {
+        crate::tunnel::send(&self.inner, node, request).await
+    }
+}
+
+impl Inner {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Since the fleet was made; the time of all its tables.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(crate) fn alive(&self, state: &State, index: NodeIndex) -> bool {
+        state.table.alive(index, self.now(), self.config.grace)
+    }
+}
+
+/// A number that no one can guess.
+pub(crate) fn random_u64() -> Option<u64> {
+    let mut bytes = [0; 8];
+    ring::rand::SystemRandom::new().fill(&mut bytes).ok()?;
+    Some(u64::from_be_bytes(bytes))
+}

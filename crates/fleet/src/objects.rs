@@ -1,0 +1,285 @@
+//! The few fields of Nodes and Pods that the fleet acts on, read without decoding the rest.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+/// The node's place in the session table.
+pub(crate) const ANNOTATION_INDEX: &str = "toono.io/session-index";
+/// Counts the identities that a node's name has had.
+pub(crate) const ANNOTATION_GENERATION: &str = "toono.io/session-generation";
+/// OpenYurt's label of the pool that a node belongs to.
+pub(crate) const LABEL_POOL: &str = "apps.openyurt.io/nodepool";
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Meta {
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) uid: String,
+    pub(crate) resource_version: String,
+    pub(crate) deletion_timestamp: Option<String>,
+    pub(crate) deletion_grace_period_seconds: Option<i64>,
+    pub(crate) labels: Option<HashMap<String, String>>,
+    pub(crate) annotations: Option<HashMap<String, String>>,
+}
+
+impl Meta {
+    /// The revision of the object's last change. Kubernetes promises since 1.35 that resource
+    /// versions are decimal and grow (KEP-5504); both stores that we know keep to it.
+    pub(crate) fn revision(&self) -> u64 {
+        self.resource_version.parse().unwrap_or(0)
+    }
+
+    fn annotation<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
+        self.annotations.as_ref()?.get(key)?.parse().ok()
+    }
+}
+
+/// What the fleet reads of a Node.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeObject {
+    pub(crate) metadata: Meta,
+    spec: NodeSpec,
+    status: NodeStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct NodeSpec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct NodeStatus {
+    conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Condition {
+    r#type: String,
+    status: String,
+}
+
+impl NodeObject {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(json)
+    }
+
+    pub(crate) fn session_index(&self) -> Option<u32> {
+        self.metadata.annotation(ANNOTATION_INDEX)
+    }
+
+    pub(crate) fn session_generation(&self) -> Option<u16> {
+        self.metadata.annotation(ANNOTATION_GENERATION)
+    }
+
+    pub(crate) fn pool(&self) -> &str {
+        self.metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(LABEL_POOL))
+            .map_or("", String::as_str)
+    }
+
+    pub(crate) fn pod_cidr(&self) -> &str {
+        self.spec.pod_cidr.as_deref().unwrap_or_default()
+    }
+
+    /// `True`, `False` or `Unknown`, also when the Node has no Ready condition.
+    pub(crate) fn ready(&self) -> &str {
+        self.status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.r#type == "Ready")
+            .map_or("Unknown", |condition| condition.status.as_str())
+    }
+}
+
+/// What the fleet reads of a Pod, and the object as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct PodObject {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) revision: u64,
+    /// The node that it is bound to; empty for none yet.
+    pub(crate) node: String,
+    pub(crate) deleting: bool,
+    /// Whether a node has taken it up: only a node sets `status.startTime`.
+    pub(crate) started: bool,
+    /// Changes when anything but the status and bookkeeping does: what a node must hear of.
+    pub(crate) digest: u64,
+    pub(crate) json: Bytes,
+}
+
+#[derive(Deserialize)]
+struct PodParts<'a> {
+    #[serde(default)]
+    kind: Option<String>,
+    #[serde(default)]
+    metadata: Meta,
+    #[serde(borrow, default)]
+    spec: Option<&'a RawValue>,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PodSpec {
+    node_name: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PodStatus {
+    start_time: Option<String>,
+}
+
+impl PodObject {
+    pub(crate) fn parse(json: Bytes) -> Result<Self, serde_json::Error> {
+        let parts: PodParts<'_> = serde_json::from_slice(&json)?;
+        let spec_json = parts.spec.map_or("{}", RawValue::get);
+        let spec: PodSpec = serde_json::from_str(spec_json)?;
+        let revision = parts.metadata.revision();
+        let whole = parts.kind.is_some();
+        let meta = parts.metadata;
+        let pod = Self {
+            digest: digest(&meta, spec_json),
+            revision,
+            node: spec.node_name.unwrap_or_default(),
+            deleting: meta.deletion_timestamp.is_some(),
+            started: parts.status.start_time.is_some(),
+            namespace: meta.namespace,
+            name: meta.name,
+            uid: meta.uid,
+            json: Bytes::new(),
+        };
+        Ok(Self { json: if whole { json } else { with_type(&json) }, ..pod })
+    }
+}
+
+/// Items of a Kubernetes list carry no kind, while a node wants objects that say what they are.
+fn with_type(json: &[u8]) -> Bytes {
+    let rest = json.strip_prefix(b"{").unwrap_or(json);
+    [br#"{"kind":"Pod","apiVersion":"v1","#.as_slice(), rest].concat().into()
+}
+
+fn digest(meta: &Meta, spec: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    spec.hash(&mut hasher);
+    meta.deletion_timestamp.hash(&mut hasher);
+    meta.deletion_grace_period_seconds.hash(&mut hasher);
+    for map in [&meta.labels, &meta.annotations] {
+        let mut pairs: Vec<_> = map.iter().flatten().collect();
+        pairs.sort();
+        pairs.hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// Sets a condition in a `status` object. `lastTransitionTime` moves only with the status, as
+/// Kubernetes' API conventions ask. Returns whether anything but the heartbeat time changed.
+pub(crate) fn set_condition(status: &mut Value, mut wanted: Value, now: &str) -> bool {
+    if !wanted.is_object() {
+        return false;
+    }
+    if !status.is_object() {
+        *status = serde_json::json!({});
+    }
+    let kind = wanted["type"].clone();
+    let Some(conditions) = status
+        .as_object_mut()
+        .map(|fields| fields.entry("conditions").or_insert_with(|| Value::Array(Vec::new())))
+    else {
+        return false;
+    };
+    if !conditions.is_array() {
+        *conditions = Value::Array(Vec::new());
+    }
+    let Some(conditions) = conditions.as_array_mut() else { return false };
+    match conditions.iter_mut().find(|condition| condition["type"] == kind) {
+        Some(old) => {
+            let same = ["status", "reason", "message"].iter().all(|key| old[*key] == wanted[*key]);
+            wanted["lastTransitionTime"] = if old["status"] == wanted["status"] {
+                old["lastTransitionTime"].clone()
+            } else {
+                now.into()
+            };
+            *old = wanted;
+            !same
+        }
+        None => {
+            wanted["lastTransitionTime"] = now.into();
+            conditions.push(wanted);
+            true
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(value: &Value) -> PodObject {
+        PodObject::parse(serde_json::to_vec(value).unwrap().into()).unwrap()
+    }
+
+    #[test]
+    fn a_status_change_is_no_news_to_the_node() {
+        let mut value = json!({"kind": "Pod", "apiVersion": "v1",
+            "metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "7"},
+            "spec": {"nodeName": "edge"}});
+        let before = pod(&value);
+        assert_eq!((before.node.as_str(), before.revision, before.started), ("edge", 7, false));
+        value["status"] = json!({"startTime": "2026-01-01T00:00:00Z"});
+        value["metadata"]["resourceVersion"] = "8".into();
+        let after = pod(&value);
+        assert_eq!((before.digest, after.started), (after.digest, true));
+        value["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        assert_ne!(pod(&value).digest, after.digest);
+    }
+
+    #[test]
+    fn list_items_get_their_type() {
+        let item = pod(&json!({"metadata": {"name": "p"}, "spec": null}));
+        let value: Value = serde_json::from_slice(&item.json).unwrap();
+        assert_eq!((&value["kind"], &value["metadata"]["name"]), (&json!("Pod"), &json!("p")));
+    }
+
+    #[test]
+    fn a_condition_moves_its_transition_time_only_with_its_status() {
+        let mut status = json!({"conditions": [
+            {"type": "Ready", "status": "True", "reason": "a", "message": "", "lastTransitionTime": "t0"}]});
+        assert!(set_condition(
+            &mut status,
+            json!({"type": "Ready", "status": "True", "reason": "b", "message": ""}),
+            "t1"
+        ));
+        assert_eq!(status["conditions"][0]["lastTransitionTime"], "t0");
+        assert!(set_condition(
+            &mut status,
+            json!({"type": "Ready", "status": "False", "reason": "b", "message": ""}),
+            "t2"
+        ));
+        assert_eq!(status["conditions"][0]["lastTransitionTime"], "t2");
+        assert!(!set_condition(
+            &mut status,
+            json!({"type": "Ready", "status": "False", "reason": "b", "message": ""}),
+            "t3"
+        ));
+    }
+}

@@ -1,0 +1,356 @@
+//! The members: every Node with a session, by index and by name, and what is known of its life.
+//!
+//! Pure bookkeeping: time is passed in (since the server's start), nothing is read or written.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use toono_session::{Fresh, NodeIndex, NodeUid, ServerSessions};
+
+use crate::objects::NodeObject;
+
+/// A Node's Ready condition as the API has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    True,
+    False,
+    Unknown,
+}
+
+impl Ready {
+    fn parse(text: &str) -> Self {
+        match text {
+            "True" => Self::True,
+            "False" => Self::False,
+            _ => Self::Unknown,
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// One Node with a session.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub(crate) name: Arc<str>,
+    pub(crate) uid: String,
+    pub(crate) generation: u16,
+    pub(crate) pool: String,
+    pub(crate) pod_cidr: String,
+    /// Revision of the Node that the fields above are from.
+    revision: u64,
+    pub(crate) ready: Ready,
+    /// A node that is not heard of has its grace from here on.
+    since: Duration,
+    /// Whether the member was read from the API at the start, rather than joined since.
+    loaded: bool,
+    /// A write of its readiness is under way or queued.
+    pub(crate) writing: bool,
+    /// The digest of the newest acknowledged report; none since the start.
+    pub(crate) reported: Option<u64>,
+    /// The next reply asks for a full report.
+    pub(crate) resend: bool,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Free,
+    /// A join is under way.
+    Reserved,
+    Taken(Box<Member>),
+}
+
+/// All members and their sessions.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) sessions: ServerSessions,
+    slots: Vec<Slot>,
+    by_name: HashMap<Arc<str>, NodeIndex>,
+    joining: HashSet<String>,
+    /// No slot below it is free.
+    lowest_free: usize,
+    /// Whether the API's Nodes have been read: before that an unknown name may be a member.
+    pub(crate) loaded: bool,
+}
+
+/// Why a name cannot join now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// A node of that name was heard this long ago, or has its grace after the server's start.
+    Alive(Option<Duration>),
+    /// Another join of that name is under way.
+    Joining,
+}
+
+impl Table {
+    pub(crate) fn new(sessions: ServerSessions) -> Self {
+        Self {
+            sessions,
+            slots: Vec::new(),
+            by_name: HashMap::new(),
+            joining: HashSet::new(),
+            lowest_free: 0,
+            loaded: false,
+        }
+    }
+
+    pub(crate) fn index(&self, name: &str) -> Option<NodeIndex> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(crate) fn member(&self, index: NodeIndex) -> Option<&Member> {
+        match self.slots.get(usize::try_from(index.0).ok()?)? {
+            Slot::Taken(member) => Some(member),
+            Slot::Free | Slot::Reserved => None,
+        }
+    }
+
+    pub(crate) fn member_mut(&mut self, index: NodeIndex) -> Option<&mut Member> {
+        match self.slots.get_mut(usize::try_from(index.0).ok()?)? {
+            Slot::Taken(member) => Some(member),
+            Slot::Free | Slot::Reserved => None,
+        }
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<(NodeIndex, &Member)> {
+        let index = self.index(name)?;
+        Some((index, self.member(index)?))
+    }
+
+    pub(crate) fn members(&self) -> impl Iterator<Item = (NodeIndex, &Member)> {
+        (0u32..).zip(&self.slots).filter_map(|(index, slot)| match slot {
+            Slot::Taken(member) => Some((NodeIndex(index), &**member)),
+            Slot::Free | Slot::Reserved => None,
+        })
+    }
+
+    /// The newest fresh heartbeat of a member.
+    pub(crate) fn fresh(&self, index: NodeIndex) -> Option<&Fresh> {
+        self.sessions.fresh(index)
+    }
+
+    /// Whether a member counts as alive: heard within the grace. A member that has not been heard
+    /// since the start, but was ready then, is given its grace first.
+    pub(crate) fn alive(&self, index: NodeIndex, now: Duration, grace: Duration) -> bool {
+        match (self.fresh(index), self.member(index)) {
+            (Some(fresh), Some(_)) => now < fresh.at + grace,
+            (None, Some(member)) => member.ready == Ready::True && now < member.since + grace,
+            _ => false,
+        }
+    }
+
+    /// The readiness that should be written for a member, when it differs from what the API has.
+    pub(crate) fn due(&self, index: NodeIndex, now: Duration, grace: Duration) -> Option<bool> {
+        let member = self.member(index)?;
+        let alive = self.alive(index, now, grace);
+        let due =
+            if alive { member.ready == Ready::Unknown } else { member.ready != Ready::Unknown };
+        due.then_some(alive)
+    }
+
+    /// Takes a Node as the API has it, unless something newer is known.
+    pub(crate) fn admit(&mut self, node: &NodeObject, now: Duration) -> Option<NodeIndex> {
+        let index = NodeIndex(node.session_index()?);
+        let generation = node.session_generation()?;
+        let place = usize::try_from(index.0).ok()?;
+        let revision = node.metadata.revision();
+        let known = self.named(&node.metadata.name).map(|(at, member)| (at, member.clone()));
+        if known.as_ref().is_some_and(|(_, member)| member.revision > revision) {
+            return None;
+        }
+        let same = known.filter(|(at, member)| {
+            *at == index && member.uid == node.metadata.uid && member.generation == generation
+        });
+        if same.is_none() {
+            if let Some(other) =
+                self.member(index).filter(|other| *other.name != *node.metadata.name)
+            {
+                tracing::warn!(
+                    node = node.metadata.name,
+                    holder = &*other.name,
+                    index = index.0,
+                    "two Nodes claim one session index; the first keeps it"
+                );
+                return None;
+            }
+            self.remove(&node.metadata.name, None);
+        }
+        if self.slots.len() <= place {
+            self.slots.resize_with(place + 1, || Slot::Free);
+        }
+        let name: Arc<str> = node.metadata.name.as_str().into();
+        let old = same.map(|(_, member)| member);
+        let member = Member {
+            name: name.clone(),
+            uid: node.metadata.uid.clone(),
+            generation,
+            pool: node.pool().to_owned(),
+            pod_cidr: node.pod_cidr().to_owned(),
+            revision,
+            ready: Ready::parse(node.ready()),
+            since: old.as_ref().map_or(now, |old| old.since),
+            loaded: old.as_ref().map_or(!self.loaded, |old| old.loaded),
+            writing: old.as_ref().is_some_and(|old| old.writing),
+            reported: old.as_ref().and_then(|old| old.reported),
+            resend: old.as_ref().is_some_and(|old| old.resend),
+        };
+        self.sessions.admit(index, NodeUid::new(&member.uid), generation);
+        if let Some(slot) = self.slots.get_mut(place) {
+            *slot = Slot::Taken(Box::new(member));
+        }
+        self.by_name.insert(name, index);
+        Some(index)
+    }
+
+    /// Forgets a Node; with `uid`, only if it is that one.
+    pub(crate) fn remove(&mut self, name: &str, uid: Option<&str>) -> Option<NodeIndex> {
+        let (index, member) = self.named(name)?;
+        if uid.is_some_and(|uid| uid != member.uid) {
+            return None;
+        }
+        self.by_name.remove(name);
+        self.sessions.remove(index);
+        self.free(index);
+        Some(index)
+    }
+
+    fn free(&mut self, index: NodeIndex) {
+        let Ok(place) = usize::try_from(index.0) else { return };
+        if let Some(slot) = self.slots.get_mut(place) {
+            *slot = Slot::Free;
+            self.lowest_free = self.lowest_free.min(place);
+        }
+    }
+
+    /// Claims a name for a join, and an index for it: the one it has, or the smallest free one.
+    /// [`release`](Self::release) must follow.
+    pub(crate) fn reserve(
+        &mut self,
+        name: &str,
+        now: Duration,
+        grace: Duration,
+    ) -> Result<(NodeIndex, Option<u16>), Taken> {
+        if self.joining.contains(name) {
+            return Err(Taken::Joining);
+        }
+        let known =
+            self.named(name).map(|(index, member)| (index, member.generation, member.loaded));
+        if let Some((index, _, loaded)) = known {
+            let heard = self.fresh(index).map(|fresh| now.saturating_sub(fresh.at));
+            // Who joined since the start and was never heard may have lost its grant: let it in.
+            if (heard.is_some() || loaded) && self.alive(index, now, grace) {
+                return Err(Taken::Alive(heard));
+            }
+        }
+        self.joining.insert(name.to_owned());
+        Ok(match known {
+            Some((index, generation, _)) => (index, Some(generation)),
+            None => (self.reserve_free(), None),
+        })
+    }
+
+    fn reserve_free(&mut self) -> NodeIndex {
+        let free = self
+            .slots
+            .iter()
+            .enumerate()
+            .skip(self.lowest_free)
+            .find(|(_, slot)| matches!(slot, Slot::Free))
+            .map_or(self.slots.len(), |(place, _)| place);
+        match self.slots.get_mut(free) {
+            Some(slot) => *slot = Slot::Reserved,
+            None => self.slots.push(Slot::Reserved),
+        }
+        self.lowest_free = free + 1;
+        NodeIndex(u32::try_from(free).unwrap_or(u32::MAX))
+    }
+
+    /// Ends a join: the index is free again unless a member has it.
+    pub(crate) fn release(&mut self, name: &str, index: NodeIndex) {
+        self.joining.remove(name);
+        let place = usize::try_from(index.0).unwrap_or(usize::MAX);
+        if matches!(self.slots.get(place), Some(Slot::Reserved)) {
+            self.free(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use toono_session::ClusterSecret;
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(40);
+
+    fn table() -> Table {
+        let mut table = Table::new(ServerSessions::new(1, vec![ClusterSecret::new(1, &[1; 32])]));
+        table.loaded = true;
+        table
+    }
+
+    fn node(name: &str, uid: &str, index: u32, revision: u64, ready: &str) -> NodeObject {
+        let value = json!({"metadata": {"name": name, "uid": uid, "resourceVersion": revision.to_string(),
+            "annotations": {"toono.io/session-index": index.to_string(), "toono.io/session-generation": "1"}},
+            "spec": {"podCIDR": "10.244.0.0/24"},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]}});
+        NodeObject::parse(&serde_json::to_vec(&value).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_smallest_free_index_is_dealt_once() {
+        let mut table = table();
+        let mut claim = |name: &str| table.reserve(name, Duration::ZERO, GRACE).unwrap().0;
+        assert_eq!(
+            (claim("a"), claim("b"), claim("c")),
+            (NodeIndex(0), NodeIndex(1), NodeIndex(2))
+        );
+        assert_eq!(table.reserve("a", Duration::ZERO, GRACE), Err(Taken::Joining));
+        table.admit(&node("a", "u", 0, 1, "Unknown"), Duration::ZERO);
+        for (name, index) in [("a", 0), ("b", 1), ("c", 2)] {
+            table.release(name, NodeIndex(index));
+        }
+        assert_eq!(table.reserve("d", Duration::ZERO, GRACE).unwrap().0, NodeIndex(1));
+        table.remove("a", Some("other"));
+        assert_eq!(table.reserve("e", Duration::ZERO, GRACE).unwrap().0, NodeIndex(2));
+        table.remove("a", Some("u"));
+        assert_eq!(table.reserve("f", Duration::ZERO, GRACE).unwrap().0, NodeIndex(0));
+    }
+
+    #[test]
+    fn a_ready_node_has_its_grace_after_a_start() {
+        let mut table = table();
+        table.loaded = false;
+        table.admit(&node("a", "u", 0, 1, "True"), Duration::from_secs(1));
+        table.loaded = true;
+        let index = NodeIndex(0);
+        assert_eq!(table.due(index, Duration::from_secs(40), GRACE), None);
+        assert_eq!(table.reserve("a", Duration::from_secs(40), GRACE), Err(Taken::Alive(None)));
+        assert_eq!(table.due(index, Duration::from_secs(41), GRACE), Some(false));
+        table.admit(&node("a", "u", 0, 2, "Unknown"), Duration::from_secs(42));
+        assert_eq!(table.due(index, Duration::from_secs(43), GRACE), None);
+        assert!(
+            table.admit(&node("a", "u", 0, 1, "True"), Duration::from_secs(44)).is_none(),
+            "old news"
+        );
+        assert_eq!(table.reserve("a", Duration::from_secs(50), GRACE), Ok((index, Some(1))));
+    }
+
+    #[test]
+    fn an_index_claimed_twice_stays_with_the_first() {
+        let mut table = table();
+        assert!(table.admit(&node("a", "u", 0, 1, "True"), Duration::ZERO).is_some());
+        assert!(table.admit(&node("b", "v", 0, 2, "True"), Duration::ZERO).is_none());
+        assert_eq!(table.named("a").unwrap().0, NodeIndex(0));
+    }
+}
