@@ -122,7 +122,7 @@ impl Connection {
                 }
             }
             // The client's pings are odd; an even one answers ours.
-            Control::Ping { id } if id % 2 == 1 => frame::put_ping(&mut self.output, id),
+            Control::Ping { id } if !id.is_multiple_of(2) => frame::put_ping(&mut self.output, id),
             Control::GoAway => self.gone_away = true,
             Control::Ping { .. } | Control::Ignored => {}
         }
@@ -133,7 +133,7 @@ impl Connection {
         if self.closed || self.gone_away {
             return;
         }
-        if stream % 2 == 0 || stream <= self.last_opened {
+        if stream.is_multiple_of(2) || stream <= self.last_opened {
             return frame::put_reset(&mut self.output, stream, ResetStatus::ProtocolError);
         }
         self.last_opened = stream;
