@@ -1,2 +1,67 @@
-//! x
-fn main() {}
+//! Benchmarks of a running edge: what its processes weigh, and how soon pods run.
+//!
+//! They print figures and judge nothing; docs/benchmarks.md keeps figures with their commands.
+
+mod footprint;
+mod percentiles;
+mod start;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Measures a running edge.
+#[derive(Debug, Parser)]
+#[command(name = "toono-sim", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Memory of the server, and of each node daemon with its keepers.
+    Footprint {
+        /// The data directory that `toono up` was given.
+        #[arg(long, default_value = "/var/lib/toono")]
+        data: PathBuf,
+    },
+    /// Creates pods and times bind → running for each, and all of them together.
+    Start {
+        /// The administrator's kubeconfig.
+        #[arg(long, default_value = "/var/lib/toono/admin.kubeconfig")]
+        kubeconfig: PathBuf,
+        /// How many pods, at once.
+        #[arg(long, default_value_t = 20)]
+        pods: usize,
+        /// How often.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// An image that is present on every node.
+        #[arg(long, default_value = "lab.toono.io/busybox:1")]
+        image: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = match Cli::parse().command {
+        Command::Footprint { data } => footprint::run(&data),
+        Command::Start { kubeconfig, pods, rounds, image } => {
+            runtime.block_on(start::run(&kubeconfig, pods, rounds, &image))
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

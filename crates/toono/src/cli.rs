@@ -37,9 +37,6 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Play with the sites that `up` built.
     Lab(LabArgs),
-    /// One pod's process; the node starts it, people do not.
-    #[command(hide = true)]
-    Keeper(KeeperArgs),
 }
 
 #[derive(Debug, Args)]
@@ -86,29 +83,9 @@ pub(crate) struct NodeArgs {
     /// Pods' cgroups are made below this one.
     #[arg(long, value_name = "PATH", default_value = "/toono")]
     pub(crate) cgroup_root: String,
-    /// Where the images of a registry host are fetched, as HOST=URL; may be repeated.
-    #[arg(long, value_name = "HOST=URL")]
-    pub(crate) registry: Vec<RegistryMirror>,
-}
-
-/// `HOST=URL`.
-#[derive(Debug, Clone)]
-pub(crate) struct RegistryMirror {
-    pub(crate) host: String,
-    pub(crate) endpoint: Endpoint,
-}
-
-impl std::str::FromStr for RegistryMirror {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (host, url) = text
-            .split_once('=')
-            .filter(|(host, _)| !host.is_empty())
-            .ok_or_else(|| format!("`{text}` is not HOST=URL"))?;
-        let endpoint = url.parse().map_err(|error| format!("{error}"))?;
-        Ok(Self { host: host.to_owned(), endpoint })
-    }
+    /// Where the images of a registry host are fetched; may be repeated.
+    #[arg(long, value_name = "HOST=URL[,URL...]")]
+    pub(crate) registry: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -226,7 +203,7 @@ pub(crate) enum LabCommand {
         node: String,
         /// The command; a shell if none is given.
         #[arg(last = true)]
-        command: Vec<std::ffi::OsString>,
+        command: Vec<String>,
     },
     /// Serve the images in a directory; `up` starts it.
     #[command(hide = true)]
@@ -236,10 +213,4 @@ pub(crate) enum LabCommand {
         #[arg(long)]
         root: PathBuf,
     },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KeeperArgs {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) arguments: Vec<std::ffi::OsString>,
 }

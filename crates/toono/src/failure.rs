@@ -23,6 +23,12 @@ impl Failure {
         Self { code, what: one_line(&what.to_string()), hint: hint.into() }
     }
 
+    /// The same failure with another hint.
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+
     /// As [`Failure::new`], with the error's whole chain of sources on the line.
     pub(crate) fn caused(
         code: &'static str,

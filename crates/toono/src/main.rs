@@ -26,13 +26,17 @@ use crate::{
     failure::{EXIT_FAILURE, Failure},
 };
 
+/// The hidden command that a node starts for each pod.
+const KEEPER: &str = "keeper";
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    // The keeper comes before everything: it must stay single-threaded and small.
-    if let Command::Keeper(args) = cli.command {
-        return toono_sandbox::keeper_main(&args.arguments);
+    // The keeper comes before everything, the command line's parser too: there is one for each
+    // pod, so it must stay small and single-threaded.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == KEEPER) {
+        return toono_sandbox::keeper_main(arguments);
     }
-    match run(cli) {
+    match run(Cli::parse()) {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("{failure}");
@@ -63,6 +67,5 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Status(args) => status::run(&args).await.map(done),
         Command::Token(args) => token::run(&args).await.map(done),
         Command::Lab(args) => lab::run(args).await,
-        Command::Keeper(_) => Ok(ExitCode::SUCCESS),
     }
 }

@@ -1,0 +1,75 @@
+//! `toono node`: looks at the machine, then hands over to the agent.
+
+use toono_agent::{Agent, AgentError, Bootstrap, Config};
+use toono_images::RegistryConfig;
+use toono_sandbox::KeeperProgram;
+
+use crate::{cli::NodeArgs, failure::Failure, preflight, shutdown::Shutdown};
+
+/// The bridge of the pod network.
+const BRIDGE: &str = "toono0";
+
+pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
+    preflight::node()?;
+    let shutdown = Shutdown::on_signal()?;
+    let config = configure(args)?;
+    Agent::run(config, shutdown.wait()).await.map_err(|error| explain(&error))
+}
+
+fn configure(args: NodeArgs) -> Result<Config, Failure> {
+    let name = match args.name {
+        Some(name) => name,
+        None => host_name()?,
+    };
+    let bridge = BRIDGE
+        .parse()
+        .map_err(|error| Failure::caused("internal", &error, "this is a defect: please report it"))?;
+    let bootstrap = match (args.token, args.ca_cert_hash) {
+        (Some(token), Some(ca_pin)) => Some(Bootstrap { token, ca_pin }),
+        _ => None,
+    };
+    Ok(Config {
+        server: args.server,
+        name,
+        pool: args.pool,
+        data: args.data.dir,
+        bootstrap,
+        cgroup_parent: args.cgroup_root,
+        bridge,
+        registries: registries(&args.registry)?,
+        keeper: KeeperProgram::this(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+fn host_name() -> Result<String, Failure> {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .map(|name| name.to_lowercase())
+        .ok_or_else(|| Failure::new("node-failed", "this host has no name", "give one with --name"))
+}
+
+fn registries(mirrors: &[String]) -> Result<RegistryConfig, Failure> {
+    let mut config = RegistryConfig::default();
+    for mirror in mirrors {
+        config.add(mirror).map_err(|error| {
+            Failure::caused("bad-registry", &error, "as in lab.toono.io=http://10.0.0.1:5000")
+        })?;
+    }
+    Ok(config)
+}
+
+fn explain(error: &AgentError) -> Failure {
+    let code = match error {
+        AgentError::NotRoot { .. } => "not-root",
+        AgentError::Locked { .. } | AgentError::OtherNode { .. } => "data-taken",
+        AgentError::Disk { .. } => "data-dir",
+        AgentError::NoBootstrap => "no-token",
+        AgentError::WrongCa { .. } => "ca-mismatch",
+        AgentError::TokenRefused { .. } => "token-refused",
+        AgentError::NameTaken { .. } => "name-taken",
+        _ => "node-failed",
+    };
+    Failure::caused(code, error, error.hint())
+}

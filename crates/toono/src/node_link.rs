@@ -1,0 +1,52 @@
+//! Ties the API server's way to a node to the fleet that knows the way.
+
+use std::sync::OnceLock;
+
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use toono_apiserver::{LinkError, NodeLink};
+use toono_fleet::{Fleet, FleetLinkError};
+use toono_http::Body;
+
+/// The API server is made before the fleet, which needs its client; so the fleet comes later.
+#[derive(Default)]
+pub(crate) struct FleetLink {
+    fleet: OnceLock<Fleet>,
+}
+
+impl FleetLink {
+    /// From now on requests go through this fleet. A second call changes nothing.
+    pub(crate) fn connect(&self, fleet: Fleet) {
+        let _ = self.fleet.set(fleet);
+    }
+}
+
+impl NodeLink for FleetLink {
+    fn send(
+        &self,
+        node: &str,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, Result<Response<Body>, LinkError>> {
+        let (fleet, node) = (self.fleet.get().cloned(), node.to_owned());
+        Box::pin(async move {
+            let Some(fleet) = fleet else { return Err(LinkError::Unknown { node }) };
+            fleet.send(&node, request).await.map_err(translate)
+        })
+    }
+}
+
+fn translate(error: FleetLinkError) -> LinkError {
+    match error {
+        FleetLinkError::Unknown { node } => LinkError::Unknown { node },
+        FleetLinkError::NoDialBack { node, heard, waited } => {
+            LinkError::NoDialBack { node, heard, waited }
+        }
+        FleetLinkError::Broken { node, source } => {
+            LinkError::Broken { node, source: Box::new(source) }
+        }
+        FleetLinkError::Random { node } => LinkError::Broken {
+            node,
+            source: "the system's random number generator failed".into(),
+        },
+    }
+}

@@ -1,0 +1,95 @@
+//! `toono down`: everything that `up` made, in the reverse order; each step does what is left to do.
+
+use std::{fs, path::Path};
+
+use crate::{
+    cli::DownArgs,
+    failure::{Failure, chain},
+    lab, preflight,
+    up::{
+        plan::{self, STOP_GRACE},
+        processes::daemon_failure,
+        progress::Progress,
+    },
+};
+
+/// Stops the edge of a data directory. No error when there is none.
+pub(crate) async fn down(args: &DownArgs) -> Result<(), Failure> {
+    preflight::root()?;
+    let dir = plan::absolute(&args.data.dir)?;
+    let name = lab::name(&dir)?;
+    let progress = Progress::default();
+    let nodes = node_names(&dir);
+
+    progress
+        .step("nodes", async {
+            for node in &nodes {
+                plan::node(&dir, node).stop(STOP_GRACE).map_err(daemon_failure)?;
+            }
+            Ok(())
+        })
+        .await?;
+    progress
+        .step("pods", async {
+            for node in &nodes {
+                stop_pods(&dir, &name, node).await?;
+            }
+            Ok(())
+        })
+        .await?;
+    progress
+        .step("server and registry", async {
+            plan::server(&dir).stop(STOP_GRACE).map_err(daemon_failure)?;
+            plan::registry(&dir).stop(STOP_GRACE).map_err(daemon_failure)?;
+            Ok(())
+        })
+        .await?;
+    progress
+        .step("networks of the sites", async {
+            toono_lab::down(&name).await.map_err(|error| lab::explain(&error))
+        })
+        .await?;
+    if args.purge {
+        progress.step("data", async { purge(&dir) }).await?;
+    }
+    Ok(())
+}
+
+/// What a server and `up` keep in a data directory. A purge removes these and nothing else: the
+/// directory may have been named by mistake.
+const OURS: [&str; 9] = [
+    "admin.kubeconfig",
+    "ca-cert-hash",
+    "cluster-secret",
+    "images",
+    "node-token",
+    "nodes",
+    "pki",
+    "run",
+    "store",
+];
+
+fn purge(dir: &Path) -> Result<(), Failure> {
+    for path in OURS.map(|name| dir.join(name)) {
+        let removed =
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::new(
+                    "data-dir",
+                    format!("cannot remove {}: {error}", path.display()),
+                    "remove it by hand",
+                ));
+            }
+            _ => {}
+        }
+    }
+    // Someone's own files may be in it, or it may be a mount point: then it stays.
+    let _ = fs::remove_dir(dir);
+    Ok(())
+}
+
+fn node_names(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(plan::nodes_dir(dir)) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
