@@ -22,6 +22,8 @@ use crate::{CommitError, Committed, StoreConfig, journal};
 /// Batches of one run: enough for several journal files and snapshots.
 const BATCHES: usize = 30;
 
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
+
 type Answer = oneshot::Receiver<Result<Committed, CommitError>>;
 type Objects = BTreeMap<Key, (u64, usize)>;
 
@@ -204,7 +206,7 @@ fn run(seed: u64, fault: Fault, at: usize) {
 }
 
 fn every_call(fault: Fault) {
-    for seed in 1..=4 {
+    for seed in SEEDS {
         let disk = PowerDisk::new(seed);
         let mut rig = Rig::open(&disk).unwrap();
         let calls = work(&mut rig, &disk, &mut Model::new(), &mut Dice(seed));
@@ -227,4 +229,34 @@ fn a_power_cut_at_any_call_loses_nothing_acknowledged() {
 #[test]
 fn an_error_at_any_call_loses_nothing_acknowledged() {
     every_call(Fault::Error);
+}
+
+/// The journal's last frame is damaged, and a snapshot has what was in it: nothing is lost, and what is
+/// written then does not come to stand behind a gap.
+#[test]
+fn a_snapshot_makes_up_for_a_damaged_journal_tail() {
+    for seed in SEEDS {
+        let mut dice = Dice(seed);
+        let disk = PowerDisk::new(seed);
+        let mut model = Model::new();
+        let mut rig = Rig::open(&disk).unwrap();
+        let newest_file = |kind| {
+            let names = crate::disk::Disk::names(&disk).unwrap();
+            names.into_iter().rfind(|name| name.starts_with(kind)).unwrap_or_default()
+        };
+        let covered = |rig: &Rig| format!("snapshot-{:020}.snap", rig.memory.visible().0);
+        while newest_file("snapshot") != covered(&rig) {
+            assert!(rig.batch(model.batch(&mut dice)).iter().all(Result::is_ok));
+            rig.upkeep.turn(Instant::now());
+            model.acknowledged = model.states.len() - 1;
+        }
+        disk.spoil(&newest_file("journal"));
+        for _ in 0..3 {
+            drop(rig);
+            rig = Rig::open(&disk).unwrap();
+            model.check(&rig);
+            assert!(rig.batch(model.batch(&mut dice)).iter().all(Result::is_ok));
+            model.acknowledged = model.states.len() - 1;
+        }
+    }
 }

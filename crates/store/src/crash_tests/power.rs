@@ -150,6 +150,13 @@ impl PowerDisk {
         self.state().fault = None;
     }
 
+    /// Flips a bit of the last byte of a file.
+    pub(super) fn spoil(&self, name: &str) {
+        let mut state = self.state();
+        let file = state.names[name];
+        *state.files[file].bytes.last_mut().unwrap() ^= 1;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
     }

@@ -202,3 +202,34 @@ async fn a_snapshot_replaces_the_journal_before_it() {
         fs::write(&snapshots[0], whole).unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_no_loss_while_the_journal_is_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    small_files(dir.path(), 2000, u64::MAX, 100).await;
+    // All but the last, which the store goes on writing to and which no snapshot replaces.
+    let mut journal = files(dir.path(), "journal-");
+    journal.pop();
+    let kept: Vec<_> = journal.iter().map(|file| (file, fs::read(file).unwrap())).collect();
+
+    let mut config = StoreConfig::new(dir.path());
+    config.snapshot_after_bytes = 1;
+    let (store, _) = Store::open(config).unwrap();
+    while journal.iter().any(|file| file.exists()) {
+        put(&store, Expect::Any, pod("a"), "x").await.unwrap();
+    }
+    let revision = store.revision();
+    drop(store);
+    // Opening removes what a snapshot in the works has left.
+    assert_eq!(open(dir.path()).1.revision, revision);
+    let snapshot = files(dir.path(), "snapshot-").pop().unwrap();
+    flip(&snapshot, 60);
+    let (file, _, kind) = damage(dir.path());
+    assert_eq!((file, kind), (snapshot, DamageKind::Snapshot));
+
+    for (file, bytes) in kept {
+        fs::write(file, bytes).unwrap();
+    }
+    let (_, recovery) = open(dir.path());
+    assert_eq!((recovery.revision, recovery.snapshot), (revision, Rev::ZERO));
+}
