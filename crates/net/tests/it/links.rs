@@ -51,7 +51,8 @@ fn sysctls_belong_to_the_namespace() {
 #[tokio::test]
 async fn a_bridge_with_a_veth_into_another_namespace() {
     let (host, pod) = (TestNetNs::new("host"), TestNetNs::new("pod"));
-    let (inside, outside) = (Netlink::in_namespace(&pod.netns).unwrap(), Netlink::in_namespace(&host.netns).unwrap());
+    let (inside, outside) =
+        (Netlink::in_namespace(&pod.netns).unwrap(), Netlink::in_namespace(&host.netns).unwrap());
     let (bridge, near, far) = (link("bridge"), link("near"), link("eth0"));
     let owner = mark("pods");
 
@@ -71,7 +72,13 @@ async fn a_bridge_with_a_veth_into_another_namespace() {
     assert_eq!((veth.master, veth.mtu, veth.up), (Some(made.index), 1400, true));
     let after = outside.link(&bridge).await.unwrap();
     assert_eq!(after.address, made.address, "a bridge keeps its address when it gets a port");
-    let names = outside.links_of(&owner).await.unwrap().into_iter().map(|link| link.name).collect::<Vec<_>>();
+    let names = outside
+        .links_of(&owner)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|link| link.name)
+        .collect::<Vec<_>>();
     assert_eq!(names, [bridge.clone(), near.clone()]);
     assert_eq!(outside.links_of(&mark("other")).await.unwrap(), []);
 
@@ -112,7 +119,10 @@ async fn addresses_routes_and_neighbours() {
     netlink.set_mac(&bridge, MacAddress::new([2, 0, 0, 0, 0, 9])).await.unwrap();
     netlink.set_up(&bridge).await.unwrap();
     netlink.set_up(&lo).await.unwrap();
-    assert_eq!(netlink.link(&bridge).await.unwrap().address.unwrap().to_string(), "02:00:00:00:00:09");
+    assert_eq!(
+        netlink.link(&bridge).await.unwrap().address.unwrap().to_string(),
+        "02:00:00:00:00:09"
+    );
 
     let own: Cidr = "10.9.0.1/24".parse().unwrap();
     netlink.ensure_address(&bridge, own).await.unwrap();
@@ -128,7 +138,9 @@ async fn addresses_routes_and_neighbours() {
     }
     let routes = netlink.routes().await.unwrap();
     for route in [&default, &far, &near] {
-        let wanted = |found: &&Route| found.destination == route.destination && found.gateway == route.gateway;
+        let wanted = |found: &&Route| {
+            found.destination == route.destination && found.gateway == route.gateway
+        };
         let found = routes.iter().filter(wanted).collect::<Vec<_>>();
         assert_eq!(found.len(), 1, "{route:?} in {routes:?}");
         assert_eq!(found[0].link.as_ref(), Some(&bridge));

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use toono_net::nft::{
-    Base, Chain, ChainKind, ChainName, Family, Field, Hook, Nftables, PRIORITY_FILTER, PRIORITY_SRCNAT,
-    Policy, Rule, States, Table, TableName,
+    Base, Chain, ChainKind, ChainName, Family, Field, Hook, Nftables, PRIORITY_FILTER,
+    PRIORITY_SRCNAT, Policy, Rule, States, Table, TableName,
 };
 use toono_net::{Cidr, Netlink, Route, VethPeer};
 
@@ -45,7 +45,8 @@ fn router_table() -> Table {
         Rule::new("known").when(Field::State(States::ESTABLISHED.or(States::RELATED))).accept(),
         Rule::new("uninvited").when(Field::InputInterface(link("wan"))).counted().drop(),
     ];
-    let nat = vec![Rule::new("nat").when(Field::OutputInterface(link("wan"))).counted().masquerade()];
+    let nat =
+        vec![Rule::new("nat").when(Field::OutputInterface(link("wan"))).counted().masquerade()];
     Table {
         family: Family::Inet,
         name: TableName::new("toono_nat").unwrap(),
@@ -66,12 +67,16 @@ fn router_table() -> Table {
 
 #[tokio::test]
 async fn a_host_behind_a_nat_router() {
-    let (cloud, router, site) = (TestNetNs::new("cloud"), TestNetNs::new("router"), TestNetNs::new("site"));
+    let (cloud, router, site) =
+        (TestNetNs::new("cloud"), TestNetNs::new("router"), TestNetNs::new("site"));
     cable((&router, "wan", "100.64.0.2/24"), (&cloud, "eth0", "100.64.0.1/24")).await;
     cable((&router, "lan", "192.168.7.1/24"), (&site, "eth0", "192.168.7.10/24")).await;
     router.netns.write_sysctl("net/ipv4/ip_forward", "1").unwrap();
     let site_links = Netlink::in_namespace(&site.netns).unwrap();
-    site_links.replace_route(&Route::default_via(Ipv4Addr::new(192, 168, 7, 1).into())).await.unwrap();
+    site_links
+        .replace_route(&Route::default_via(Ipv4Addr::new(192, 168, 7, 1).into()))
+        .await
+        .unwrap();
     // The cloud knows the way, so that only the filter can keep it out.
     let inward = Route::via("192.168.7.0/24".parse().unwrap(), Ipv4Addr::new(100, 64, 0, 2).into());
     Netlink::in_namespace(&cloud.netns).unwrap().replace_route(&inward).await.unwrap();
@@ -85,7 +90,10 @@ async fn a_host_behind_a_nat_router() {
     nft.apply(&table).unwrap();
     inside.send_to(b"out", outside.local_addr().unwrap()).unwrap();
     let (data, from) = receive(&outside, ARRIVES).unwrap();
-    assert_eq!((data.as_slice(), from.ip()), (b"out".as_slice(), Ipv4Addr::new(100, 64, 0, 2).into()));
+    assert_eq!(
+        (data.as_slice(), from.ip()),
+        (b"out".as_slice(), Ipv4Addr::new(100, 64, 0, 2).into())
+    );
     outside.send_to(b"back", from).unwrap();
     assert_eq!(receive(&inside, ARRIVES).unwrap().0, b"back");
 
@@ -93,6 +101,9 @@ async fn a_host_behind_a_nat_router() {
     stranger.send_to(b"in", inside.local_addr().unwrap()).unwrap();
     assert_eq!(receive(&inside, STAYS_AWAY), None);
     let counters = nft.read(table.family, &table.name).unwrap().unwrap().counters;
-    let counted = counters.iter().map(|counter| (counter.comment.as_str(), counter.packets)).collect::<Vec<_>>();
+    let counted = counters
+        .iter()
+        .map(|counter| (counter.comment.as_str(), counter.packets))
+        .collect::<Vec<_>>();
     assert_eq!(counted, [("uninvited", 1), ("nat", 1)]);
 }

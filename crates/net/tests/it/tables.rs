@@ -21,14 +21,20 @@ fn everything(family: Family) -> Table {
     let network = |text: &str| text.parse().unwrap();
     let (v4, v6) = (family != Family::Ip6, family != Family::Ip);
     let mut addresses = Vec::new();
-    for (wanted, source, destination) in [(v4, "10.1.0.0/16", "10.2.3.4/32"), (v6, "2001:db8::/33", "2001:db8::1/128")] {
+    for (wanted, source, destination) in
+        [(v4, "10.1.0.0/16", "10.2.3.4/32"), (v6, "2001:db8::/33", "2001:db8::1/128")]
+    {
         if wanted {
-            addresses.push(Rule::new("from").when(Field::Source(network(source))).counted().accept());
+            addresses
+                .push(Rule::new("from").when(Field::Source(network(source))).counted().accept());
             addresses.push(Rule::new("").unless(Field::Destination(network(destination))).drop());
         }
     }
     let mut forward = vec![
-        Rule::new("known").when(Field::State(States::ESTABLISHED.or(States::RELATED))).counted().accept(),
+        Rule::new("known")
+            .when(Field::State(States::ESTABLISHED.or(States::RELATED)))
+            .counted()
+            .accept(),
         Rule::new("odd").unless(Field::State(States::NEW)).drop(),
         Rule::new("web")
             .when(Field::InputInterface(link("lan")))
@@ -36,20 +42,33 @@ fn everything(family: Family) -> Table {
             .when(Field::DestinationPort(Protocol::TCP, 80))
             .then(Statement::Verdict(Verdict::Jump(web.clone()))),
         Rule::new("mark").when(Field::Mark(7)).then(Statement::SetMark(8)),
-        Rule::new("icmp").unless(Field::Protocol(Protocol::ICMP)).then(Statement::Verdict(Verdict::Return)),
-        Rule::new("dns").unless(Field::SourcePort(Protocol::UDP, 53)).then(Statement::Verdict(Verdict::Goto(web))),
+        Rule::new("icmp")
+            .unless(Field::Protocol(Protocol::ICMP))
+            .then(Statement::Verdict(Verdict::Return)),
+        Rule::new("dns")
+            .unless(Field::SourcePort(Protocol::UDP, 53))
+            .then(Statement::Verdict(Verdict::Goto(web))),
     ];
     forward.extend(addresses);
-    let nat = vec![Rule::new("nat").when(Field::OutputInterface(link("wan"))).counted().masquerade()];
+    let nat =
+        vec![Rule::new("nat").when(Field::OutputInterface(link("wan"))).counted().masquerade()];
     Table {
         family,
         name: TableName::new("toono_test").unwrap(),
         chains: vec![
             chain("web", None, vec![Rule::new("").counted()]),
-            chain("forward", base(ChainKind::Filter, Hook::Forward, PRIORITY_FILTER, Policy::Drop), forward),
+            chain(
+                "forward",
+                base(ChainKind::Filter, Hook::Forward, PRIORITY_FILTER, Policy::Drop),
+                forward,
+            ),
             chain("input", base(ChainKind::Filter, Hook::Input, -5, Policy::Accept), Vec::new()),
             chain("output", base(ChainKind::Route, Hook::Output, 5, Policy::Accept), Vec::new()),
-            chain("postrouting", base(ChainKind::Nat, Hook::Postrouting, PRIORITY_SRCNAT, Policy::Accept), nat),
+            chain(
+                "postrouting",
+                base(ChainKind::Nat, Hook::Postrouting, PRIORITY_SRCNAT, Policy::Accept),
+                nat,
+            ),
         ],
     }
 }
@@ -99,9 +118,11 @@ fn a_refused_table_changes_nothing() {
 fn a_table_of_a_thousand_rules() {
     let test = TestNetNs::new("nft");
     let mut nft = Nftables::in_namespace(&test.netns).unwrap();
-    let rules = (0..1000).map(|n| Rule::new(&format!("rule {n}")).when(Field::Mark(n)).counted().accept());
+    let rules =
+        (0..1000).map(|n| Rule::new(&format!("rule {n}")).when(Field::Mark(n)).counted().accept());
     let name = TableName::new("toono_large").unwrap();
-    let table = Table { family: Family::Inet, name, chains: vec![chain("many", None, rules.collect())] };
+    let table =
+        Table { family: Family::Inet, name, chains: vec![chain("many", None, rules.collect())] };
     assert!(nft.apply(&table).unwrap());
     assert!(!nft.apply(&table).unwrap());
 }
