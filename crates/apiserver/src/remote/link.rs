@@ -40,10 +40,12 @@ pub enum LinkError {
         silent_for: Duration,
     },
     /// It was told to dial back and did not in time.
-    #[error("node {node} did not dial back within {}s", waited.as_secs())]
+    #[error("node {node} did not dial back within {}s; it was {heard}", waited.as_secs())]
     NoDialBack {
         /// The node.
         node: String,
+        /// When its last heartbeat came, as `last heard 12 s ago`.
+        heard: String,
         /// For how long.
         waited: Duration,
     },
@@ -84,7 +86,8 @@ impl LinkError {
                 "its site may have lost its uplink; the pod itself may be running"
             }
             Self::NoDialBack { .. } => {
-                "it sends heartbeats, so see whether its site lets it open TCP connections to the server"
+                "a node that is heard may be kept by its site from opening TCP connections to the \
+                 server; one that is not has lost its uplink, and the pod itself may be running"
             }
             Self::Busy { .. } => "end some logs -f, exec or port-forward sessions of this node",
             Self::Broken { .. } | Self::NoAnswer { .. } => "the link may be weak: try again",
@@ -117,7 +120,10 @@ mod tests {
         let silent = ApiError::from(&LinkError::Silent { node: node.clone(), silent_for: wait });
         assert_eq!(silent.code(), 503);
         assert!(silent.to_string().starts_with("node edge-1 has not been heard for 42s (hint: "));
-        let mute = ApiError::from(&LinkError::NoDialBack { node, waited: wait });
+        let heard = "last heard 3 s ago".to_owned();
+        let mute = ApiError::from(&LinkError::NoDialBack { node, heard, waited: wait });
         assert_eq!((mute.code(), mute.reason()), (504, "Timeout"));
+        let text = "node edge-1 did not dial back within 42s; it was last heard 3 s ago (hint: ";
+        assert!(mute.to_string().starts_with(text), "{mute}");
     }
 }
