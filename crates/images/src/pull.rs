@@ -52,8 +52,7 @@ pub(crate) async fn pull(
     let config = config(image, registry, &manifest.config).await?;
     let diff_ids = config.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
-        let reason =
-            format!("it lists {} layers of {}", diff_ids.len(), manifest.layers.len());
+        let reason = format!("it lists {} layers of {}", diff_ids.len(), manifest.layers.len());
         return Err(invalid(image, "configuration", reason));
     }
     for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
@@ -88,9 +87,9 @@ async fn manifest(
     };
     let is_ours = |os: &str, arch: &str| os == "linux" && arch == architecture();
     let platforms = || entries.iter().filter_map(|entry| entry.platform.as_ref());
-    let ours = entries.iter().find(|entry| {
-        entry.platform.as_ref().is_some_and(|p| is_ours(&p.os, &p.architecture))
-    });
+    let ours = entries
+        .iter()
+        .find(|entry| entry.platform.as_ref().is_some_and(|p| is_ours(&p.os, &p.architecture)));
     let Some(ours) = ours else {
         return Err(PullError::NoSuchPlatform {
             image: image.clone(),
@@ -158,12 +157,11 @@ async fn fetch_layer(
         };
         let unpacked = unpack_file(&archive.0, &tree.0).map_err(failed)?;
         check(&failed_image, &diff_id, &unpacked)?;
-        publish(&tree.0, &destination)
-            .map_err(|error| disk(&failed_image, &destination, error))
+        publish(&tree.0, &destination).map_err(|error| disk(&failed_image, &destination, error))
     };
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(disk(image, Path::new("layers"), io::Error::other(error)))
-    })
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(disk(image, Path::new("layers"), io::Error::other(error))))
 }
 
 async fn download(
@@ -173,8 +171,7 @@ async fn download(
     path: &Path,
 ) -> Result<(), PullError> {
     let file = tokio::fs::File::create(path).await.map_err(|error| disk(image, path, error))?;
-    let mut download =
-        Download { path: path.to_owned(), file, hasher: Hasher::new(), received: 0 };
+    let mut download = Download { path: path.to_owned(), file, hasher: Hasher::new(), received: 0 };
     let mut pause = FIRST_PAUSE;
     let mut attempt = 1;
     loop {

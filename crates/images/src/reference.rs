@@ -79,7 +79,8 @@ impl FromStr for ImageRef {
         let (rest, digest) = match text.split_once('@') {
             None => (text, None),
             Some((rest, digest)) => {
-                let digest = digest.parse().map_err(|_| bad("its digest is not sha256:<64 hex>"))?;
+                let digest =
+                    digest.parse().map_err(|_| bad("its digest is not sha256:<64 hex>"))?;
                 (rest, Some(digest))
             }
         };
@@ -180,12 +181,12 @@ fn is_path_component(component: &str) -> bool {
     let bounded = component.bytes().next().is_some_and(alphanumeric)
         && component.bytes().next_back().is_some_and(alphanumeric);
     bounded
-        && component
-            .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            .all(|separator| {
+        && component.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(
+            |separator| {
                 matches!(separator, "" | "." | "_" | "__")
                     || separator.bytes().all(|byte| byte == b'-')
-            })
+            },
+        )
 }
 
 #[cfg(test)]
@@ -224,8 +225,26 @@ mod tests {
     #[test]
     fn other_texts_are_refused() {
         for text in [
-            "", ":", "/", "a/", "/a", "UPPER", "a//b", "a:b:c", "a@sha256:12", "a@md5:00", "a..b",
-            "a___b", "-a", "a-", "a b", "host:99999/a", "host-.io/a", "a:-x", "../a", "a/../b",
+            "",
+            ":",
+            "/",
+            "a/",
+            "/a",
+            "UPPER",
+            "a//b",
+            "a:b:c",
+            "a@sha256:12",
+            "a@md5:00",
+            "a..b",
+            "a___b",
+            "-a",
+            "a-",
+            "a b",
+            "host:99999/a",
+            "host-.io/a",
+            "a:-x",
+            "../a",
+            "a/../b",
         ] {
             assert!(text.parse::<ImageRef>().is_err(), "{text}");
         }

@@ -26,11 +26,8 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const DOCKER_HUB: &str = "registry-1.docker.io";
 /// Where distributions keep the certificates that they trust.
-const SYSTEM_CERTIFICATES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
+const SYSTEM_CERTIFICATES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// Where the registries are.
 #[derive(Debug, Clone, Default)]
@@ -89,7 +86,13 @@ impl Registry {
     pub(crate) fn new(image: &ImageRef, endpoint: Endpoint) -> Self {
         // Without TLS no certificate is read: parsing the system's takes memory.
         let roots = if endpoint.tls { system_roots() } else { rustls::RootCertStore::empty() };
-        Self { image: image.clone(), tls: tls_config(roots), endpoint, connection: None, token: None }
+        Self {
+            image: image.clone(),
+            tls: tls_config(roots),
+            endpoint,
+            connection: None,
+            token: None,
+        }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -220,8 +223,7 @@ impl Registry {
 
     /// Gets an anonymous token from where the registry says.
     async fn authenticate(&mut self, refusal: &Response<Incoming>) -> Result<(), PullError> {
-        let denied =
-            || PullError::Denied { image: self.image.clone(), endpoint: self.address() };
+        let denied = || PullError::Denied { image: self.image.clone(), endpoint: self.address() };
         let challenge = refusal
             .headers()
             .get(header::WWW_AUTHENTICATE)

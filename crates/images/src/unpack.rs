@@ -21,8 +21,10 @@ use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2},
     sys::{
-        stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat,
-            utimensat},
+        stat::{
+            FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat,
+            utimensat,
+        },
         time::TimeSpec,
     },
     unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat},
@@ -155,7 +157,8 @@ impl Target {
                     .map_err(|errno| failed(errno.into()))?;
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                let device = |number: io::Result<Option<u32>>| number.map(Option::unwrap_or_default);
+                let device =
+                    |number: io::Result<Option<u32>>| number.map(Option::unwrap_or_default);
                 let major = device(entry.header().device_major()).map_err(failed)?;
                 let minor = device(entry.header().device_minor()).map_err(failed)?;
                 let file_kind = match kind {
@@ -289,13 +292,7 @@ impl Metadata {
     }
 
     fn apply(&self, parent: BorrowedFd<'_>, name: &OsStr, is_symlink: bool) -> io::Result<()> {
-        fchownat(
-            parent,
-            name,
-            Some(self.owner),
-            Some(self.group),
-            AtFlags::AT_SYMLINK_NOFOLLOW,
-        )?;
+        fchownat(parent, name, Some(self.owner), Some(self.group), AtFlags::AT_SYMLINK_NOFOLLOW)?;
         if !is_symlink {
             // After the owner: changing that clears the set-user-ID bit.
             fchmodat(parent, name, self.mode, FchmodatFlags::FollowSymlink)?;
@@ -391,13 +388,7 @@ fn set_attribute(
     let path = CString::new(path)?;
     // SAFETY: both strings end with a zero and `value` is as long as said; all outlive the call.
     let result = unsafe {
-        libc::lsetxattr(
-            path.as_ptr(),
-            attribute.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            0,
-        )
+        libc::lsetxattr(path.as_ptr(), attribute.as_ptr(), value.as_ptr().cast(), value.len(), 0)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -96,7 +96,10 @@ pub(crate) fn trees() -> io::Result<Vec<PathBuf>> {
 /// Whether there is one tree, of version 2.
 pub(crate) fn unified_only() -> bool {
     fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| {
-        mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/cgroup") && line.split(' ').nth(2) == Some("cgroup2"))
+        mounts.lines().any(|line| {
+            line.split(' ').nth(1) == Some("/sys/fs/cgroup")
+                && line.split(' ').nth(2) == Some("cgroup2")
+        })
     })
 }
 

@@ -229,7 +229,8 @@ impl Keeper {
     /// [`KeeperError::Refused`], for example `exec: "nope": executable file not found in $PATH`.
     pub async fn exec(&self, spec: &ExecSpec) -> Result<ExecIo, KeeperError> {
         let connection = self.ask(Call::Exec(spec.clone())).await?;
-        let (reply, fds) = within(&self.dir, CREATE_TIMEOUT, answer(&self.dir, &connection)).await?;
+        let (reply, fds) =
+            within(&self.dir, CREATE_TIMEOUT, answer(&self.dir, &connection)).await?;
         match reply {
             Reply::ExecStarted => Ok(ExecIo {
                 streams: self.streams(fds)?,
@@ -337,8 +338,7 @@ impl Terminal {
     /// The system's, when this is no terminal.
     #[expect(unsafe_code, reason = "an ioctl")]
     pub fn resize(&self, columns: u16, rows: u16) -> io::Result<()> {
-        let size =
-            libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: the descriptor is open while `self` lives, and the kernel only reads `size`.
         unsafe { set_window_size(self.0.as_raw_fd(), &raw const size) }?;
         Ok(())
@@ -446,9 +446,9 @@ async fn within<T>(
     deadline: Duration,
     work: impl Future<Output = Result<T, KeeperError>>,
 ) -> Result<T, KeeperError> {
-    timeout(deadline, work).await.unwrap_or_else(|_| {
-        Err(KeeperError::TimedOut { dir: dir.to_owned(), timeout: deadline })
-    })
+    timeout(deadline, work)
+        .await
+        .unwrap_or_else(|_| Err(KeeperError::TimedOut { dir: dir.to_owned(), timeout: deadline }))
 }
 
 fn link(dir: &Path, source: io::Error) -> KeeperError {

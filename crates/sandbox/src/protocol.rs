@@ -18,9 +18,7 @@ use nix::sys::socket::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::spec::{
-    ContainerId, ContainerSpec, ContainerState, ExecSpec, ExitStatus, Snapshot,
-};
+use crate::spec::{ContainerId, ContainerSpec, ContainerState, ExecSpec, ExitStatus, Snapshot};
 
 /// The version that this program speaks. It grows when an old keeper could misunderstand a call.
 pub(crate) const VERSION: u32 = 1;
@@ -78,7 +76,9 @@ pub(crate) enum Reply {
     ExecStarted,
     ExecExited(ExitStatus),
     Done,
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
 }
 
 /// What a keeper writes to the pipe of whoever started it, once.
@@ -121,7 +121,6 @@ pub(crate) fn send<T: Serialize>(
 }
 
 /// Receives one message; `None` when the peer has closed.
-#[expect(unsafe_code, reason = "received descriptors become owned ones")]
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Received>> {
     let fd = socket.as_raw_fd();
     // With MSG_TRUNC the kernel tells the message's real length, so an idle keeper holds no buffer.
@@ -133,14 +132,22 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Received>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
     }
     let mut bytes = vec![0; length];
+    let fds = receive_into(fd, &mut bytes)?;
+    Ok(Some(Received { bytes, fds }))
+}
+
+/// Receives the descriptors of one message on a stream socket; its few bytes are of no interest.
+pub(crate) fn receive_descriptors(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+    let mut bytes = [0; 256];
+    receive_into(socket.as_raw_fd(), &mut bytes)
+}
+
+#[expect(unsafe_code, reason = "received descriptors become owned ones")]
+fn receive_into(socket: RawFd, bytes: &mut [u8]) -> io::Result<Vec<OwnedFd>> {
     let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
-    let mut slices = [IoSliceMut::new(&mut bytes)];
-    let message = socket::recvmsg::<UnixAddr>(
-        fd,
-        &mut slices,
-        Some(&mut control),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )?;
+    let mut slices = [IoSliceMut::new(bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = socket::recvmsg::<UnixAddr>(socket, &mut slices, Some(&mut control), flags)?;
     let mut fds = Vec::new();
     for item in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(received) = item {
@@ -149,7 +156,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Received>> {
             fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
-    Ok(Some(Received { bytes, fds }))
+    Ok(fds)
 }
 
 /// Reads a message's JSON.

@@ -34,9 +34,15 @@ const CONFIGURATION: &str = "config.json";
 /// The container's ends of its standard streams.
 #[derive(Debug)]
 pub(super) enum Ends {
-    Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    Pipes {
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
     /// A listening socket's path, to which the terminal's master is sent.
-    Terminal { console: PathBuf },
+    Terminal {
+        console: PathBuf,
+    },
 }
 
 /// Creates and starts a container; the outcome is its first process.
@@ -111,11 +117,10 @@ fn start_command(
 ) -> Outcome {
     let failure = FailurePipe::new().map_err(text)?;
     let uid = u32::try_from(uid).map_err(text)?;
-    let builder =
-        ContainerBuilder::new(spec.container.as_str().to_owned(), SyscallType::default())
-            .with_executor(failure.program(false))
-            .with_root_path(layout::runtime_state(&sandbox.dir))
-            .map_err(cause)?;
+    let builder = ContainerBuilder::new(spec.container.as_str().to_owned(), SyscallType::default())
+        .with_executor(failure.program(false))
+        .with_root_path(layout::runtime_state(&sandbox.dir))
+        .map_err(cause)?;
     let pid = with_ends(builder, ends, uid)
         .map_err(text)?
         .as_tenant()
@@ -128,11 +133,7 @@ fn start_command(
     Ok(pid.as_raw())
 }
 
-fn with_ends(
-    mut builder: ContainerBuilder,
-    ends: &Ends,
-    uid: u32,
-) -> io::Result<ContainerBuilder> {
+fn with_ends(mut builder: ContainerBuilder, ends: &Ends, uid: u32) -> io::Result<ContainerBuilder> {
     match ends {
         Ends::Terminal { console } => Ok(builder.with_console_socket(Some(console.clone()))),
         Ends::Pipes { stdin, stdout, stderr } => {

@@ -42,12 +42,8 @@ pub(super) fn fork() -> nix::Result<Option<Pid>> {
 /// Starts the work in a child.
 #[expect(unsafe_code, reason = "_exit")]
 pub(super) fn start(work: impl FnOnce() -> Outcome) -> io::Result<Work> {
-    let (ours, theirs) = socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )?;
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     if let Some(pid) = fork()? {
         return Ok(Work { pid, outcome: ours });
     }

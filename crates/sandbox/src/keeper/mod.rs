@@ -31,7 +31,7 @@ use nix::{
         signalfd::{SfdFlags, SignalFd},
         socket,
     },
-    unistd::{dup2_stdin, dup2_stderr, dup2_stdout, setsid},
+    unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid},
 };
 
 use crate::{

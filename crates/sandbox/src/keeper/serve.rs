@@ -33,7 +33,8 @@ use crate::{
     cgroups, layout,
     protocol::{self, AnyEnvelope, Call, Envelope, Reply},
     spec::{
-        ContainerId, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, SandboxSpec, Snapshot,
+        ContainerId, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, SandboxSpec,
+        Snapshot,
     },
 };
 
@@ -305,9 +306,10 @@ impl Keeper {
         if spec.name.is_empty() || !spec.name.chars().all(is_name) {
             return Err(format!("`{}` is no container name", spec.name));
         }
-        let is_being_made = self.jobs.iter().any(|job| {
-            matches!(&job.kind, JobKind::Create { spec, .. } if spec.id() == id)
-        });
+        let is_being_made = self
+            .jobs
+            .iter()
+            .any(|job| matches!(&job.kind, JobKind::Create { spec, .. } if spec.id() == id));
         if is_being_made || self.find(&id).is_some() {
             return Err(format!("container {id} exists"));
         }
@@ -360,8 +362,8 @@ impl Keeper {
         let outcome = job.work.finish();
         match job.kind {
             JobKind::Create { spec, log, started_at } => {
-                let result = outcome
-                    .and_then(|pid| self.created(&spec, pid, job.held, log, started_at));
+                let result =
+                    outcome.and_then(|pid| self.created(&spec, pid, job.held, log, started_at));
                 if let Err(reason) = &result {
                     eprintln!("{}: {reason}", spec.id());
                     if let Err(error) = state::delete(&self.spec, &spec.id()) {
@@ -492,9 +494,7 @@ impl Keeper {
     }
 
     fn tell_watchers(&mut self) {
-        let is_due = |connection: &Connection| {
-            matches!(connection.waits_for, Wait::Change(since) if since != self.version)
-        };
+        let is_due = |connection: &Connection| matches!(connection.waits_for, Wait::Change(since) if since != self.version);
         if self.connections.iter().any(is_due) {
             let reply = Reply::Snapshot(self.snapshot());
             self.connections.retain(|connection| {

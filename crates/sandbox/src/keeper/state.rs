@@ -68,7 +68,10 @@ pub(super) fn streams(
         let name = format!("{name}.sock");
         let path = folder.join(&name);
         let listener = listen(folder, &name)?;
-        return Ok((Held::Console { listener, path: path.clone() }, Ends::Terminal { console: path }));
+        return Ok((
+            Held::Console { listener, path: path.clone() },
+            Ends::Terminal { console: path },
+        ));
     }
     let (stdin_reader, stdin) = if with_stdin {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
@@ -196,10 +199,9 @@ pub(super) fn release(sandbox: &SandboxSpec, id: &ContainerId) -> io::Result<()>
 /// Deletes all that is left of a container but its log.
 pub(super) fn delete(sandbox: &SandboxSpec, id: &ContainerId) -> io::Result<()> {
     release(sandbox, id)?;
-    for dir in [
-        layout::container(&sandbox.dir, id),
-        layout::runtime_state(&sandbox.dir).join(id.as_str()),
-    ] {
+    for dir in
+        [layout::container(&sandbox.dir, id), layout::runtime_state(&sandbox.dir).join(id.as_str())]
+    {
         layout::ignore_missing(fs::remove_dir_all(dir))?;
     }
     Ok(())
@@ -240,7 +242,8 @@ fn receive_master(listener: &OwnedFd) -> io::Result<OwnedFd> {
     let raw = accept4(listener.as_raw_fd(), flags)?;
     // SAFETY: the kernel has just made this descriptor for this process.
     let connection = unsafe { OwnedFd::from_raw_fd(raw) };
-    protocol::receive(connection.as_fd())?
-        .and_then(|message| message.fds.into_iter().next())
+    protocol::receive_descriptors(connection.as_fd())?
+        .into_iter()
+        .next()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no terminal came"))
 }

@@ -88,7 +88,7 @@ fn records(text: &str) -> impl Iterator<Item = Vec<&str>> {
 /// The file's text; empty when there is none, as an image needs no such file.
 fn read(root: &Path, path: &str) -> String {
     let mut text = String::new();
-    if let Ok(fd) = open_in(root, Path::new(path), OFlag::O_RDONLY) {
+    if let Ok(fd) = open_in(root, Path::new(path), OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
         let _ = File::from(fd).take(MAX_FILE_BYTES).read_to_string(&mut text);
     }
     text
@@ -98,7 +98,7 @@ fn read(root: &Path, path: &str) -> String {
 pub(super) fn open_in(root: &Path, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
     let root = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let how = OpenHow::new()
-        .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     Ok(openat2(&root, path, how)?)
 }

@@ -91,7 +91,7 @@ async fn a_container_with_a_terminal_is_logged() {
     let mut spec = pod.container("main", "tty && echo $TERM");
     spec.tty = true;
     let (status, log) = pod.run(&spec).await;
-    assert_eq!((status.code, log.as_str()), (0, "/dev/console\r\nxterm\r\n"));
+    assert_eq!((status.code, log.as_str()), (0, "/dev/pts/0\nxterm\n"));
 }
 
 #[tokio::test]

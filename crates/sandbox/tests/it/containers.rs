@@ -165,7 +165,12 @@ async fn containers_share_the_pods_namespaces_but_not_processes() {
     for kind in ["pid", "mnt", "cgroup"] {
         assert_ne!(namespace(pid, kind), namespace(keeper, kind), "{kind}");
     }
-    let (_, log) = pod.run(&pod.container("second", "ls /dev/shm; ls /proc | grep -c '^[0-9]'; ip -o addr show lo | grep -c 127.0.0.1")).await;
+    let (_, log) = pod
+        .run(&pod.container(
+            "second",
+            "ls /dev/shm; ls /proc | grep -c '^[0-9]'; ip -o addr show lo | grep -c 127.0.0.1",
+        ))
+        .await;
     // The shell, ls and grep at most.
     let lines: Vec<&str> = log.lines().collect();
     assert_eq!((lines.first(), lines.last()), (Some(&"here"), Some(&"1")), "{log}");

@@ -72,8 +72,9 @@ impl Pod {
             loop {
                 let snapshot = self.keeper.wait_change(version).await.unwrap();
                 version = snapshot.version;
-                if let Some(ContainerState { status: ContainerStatus::Exited { status, .. }, .. }) =
-                    snapshot.containers.into_iter().find(|container| container.id == *id)
+                if let Some(ContainerState {
+                    status: ContainerStatus::Exited { status, .. }, ..
+                }) = snapshot.containers.into_iter().find(|container| container.id == *id)
                 {
                     return status;
                 }
@@ -165,12 +166,17 @@ fn busybox(root: &Path) {
     }
     fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
     fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
-    for name in ["sh", "cat", "id", "sleep", "ls", "tail", "head", "stty", "kill", "hostname", "tr",
-        "ip", "tty", "env", "pwd", "dd", "touch", "mount", "grep", "wc", "true"] {
+    for name in [
+        "sh", "cat", "id", "sleep", "ls", "tail", "head", "stty", "kill", "hostname", "tr", "ip",
+        "tty", "env", "pwd", "dd", "touch", "mount", "grep", "wc", "true",
+    ] {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }
-    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/:/bin/sh\n")
-        .unwrap();
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/:/bin/sh\n",
+    )
+    .unwrap();
     fs::write(root.join("etc/group"), "root:x:0:\napp:x:1001:\nweb:x:33:app\n").unwrap();
     fs::write(root.join("etc/version"), "base").unwrap();
     fs::write(root.join("etc/not-executable"), "").unwrap();
