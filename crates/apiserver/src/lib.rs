@@ -3,7 +3,23 @@
 //! Generic over `toono_api`'s resource table; no handler knows a kind. It never dials anything: a
 //! node is reached only through [`NodeLink`], which the binary ties to `fleet`.
 
-pub mod node_link;
+mod access;
+mod authenticate;
+mod bootstrap;
+mod client;
+mod discovery;
+mod encode;
+pub mod limits;
+mod namespaces;
+mod openapi;
+mod query;
 pub mod remote;
+mod represent;
+mod request;
+mod respond;
+mod router;
+mod server;
+mod verbs;
 
-pub use node_link::{LinkError, NodeLink};
+pub use remote::{LinkError, NodeLink};
+pub use server::{ApiConfig, ApiServer, StartError};

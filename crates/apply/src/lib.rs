@@ -1,1 +1,83 @@
-//! (being built)
+//! How a patch changes an object: JSON Patch (RFC 6902), merge patch (RFC 7386), strategic merge.
+//!
+//! Pure functions over JSON. They know merge keys only through `toono_api`'s schema.
+
+mod strategic;
+
+use serde_json::Value;
+use toono_api::merge::MergeSchema;
+
+pub use strategic::strategic_merge;
+
+/// Most operations of one JSON patch, as in Kubernetes.
+pub const JSON_PATCH_MAX_OPERATIONS: usize = 10_000;
+
+/// The forms that a patch may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchKind {
+    /// `application/json-patch+json`.
+    Json,
+    /// `application/merge-patch+json`.
+    Merge,
+    /// `application/strategic-merge-patch+json`.
+    Strategic,
+}
+
+impl PatchKind {
+    /// The form that a content type names, parameters aside.
+    #[must_use]
+    pub fn of_content_type(content_type: &str) -> Option<Self> {
+        match content_type.split(';').next().unwrap_or_default().trim() {
+            "application/json-patch+json" => Some(Self::Json),
+            "application/merge-patch+json" => Some(Self::Merge),
+            "application/strategic-merge-patch+json" => Some(Self::Strategic),
+            _ => None,
+        }
+    }
+}
+
+/// Why a patch cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum PatchError {
+    /// The patch does not have the shape of its form.
+    #[error("the patch is not valid: {0}")]
+    Malformed(String),
+    /// It has too many operations.
+    #[error("the allowed maximum operations in a JSON patch is {JSON_PATCH_MAX_OPERATIONS}, got {0}")]
+    TooManyOperations(usize),
+    /// A JSON patch's `test` failed, or a path is not there.
+    #[error("the server rejected our request due to an error in our request: {0}")]
+    DoesNotApply(String),
+}
+
+/// Applies a patch of the given form to an object.
+///
+/// # Errors
+/// When the patch is malformed or does not apply; the object is then in no defined state.
+pub fn apply(
+    kind: PatchKind,
+    object: &mut Value,
+    patch: Value,
+    schema: &MergeSchema,
+) -> Result<(), PatchError> {
+    match kind {
+        PatchKind::Json => json_patch(object, patch),
+        PatchKind::Merge => {
+            if !patch.is_object() {
+                return Err(PatchError::Malformed("a merge patch must be an object".to_owned()));
+            }
+            json_patch::merge(object, &patch);
+            Ok(())
+        }
+        PatchKind::Strategic => strategic_merge(object, patch, schema),
+    }
+}
+
+fn json_patch(object: &mut Value, patch: Value) -> Result<(), PatchError> {
+    let patch: json_patch::Patch =
+        serde_json::from_value(patch).map_err(|error| PatchError::Malformed(error.to_string()))?;
+    if patch.0.len() > JSON_PATCH_MAX_OPERATIONS {
+        return Err(PatchError::TooManyOperations(patch.0.len()));
+    }
+    json_patch::patch(object, &patch.0).map_err(|error| PatchError::DoesNotApply(error.to_string()))
+}

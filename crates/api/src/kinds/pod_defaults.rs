@@ -28,9 +28,7 @@ pub fn pod(object: &mut Value) {
 /// Fills the pod template of a workload.
 pub fn template(spec: &mut Fields) {
     if let Some(pod) = spec.get_mut("template") {
-        if let Some(metadata) = map_in(pod, "metadata") {
-            set_default(metadata, "creationTimestamp", Value::Null);
-        }
+        map_in(pod, "metadata");
         if let Some(inner) = map_in(pod, "spec") {
             pod_spec(inner);
         }

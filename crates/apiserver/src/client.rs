@@ -1,0 +1,28 @@
+//! A `kube::Client` that calls the router without a socket.
+
+use std::convert::Infallible;
+
+use http_body_util::BodyExt;
+use toono_api::UserInfo;
+use toono_http::{Body, BoxError};
+
+use crate::{authenticate::InProcess, router, server::ApiServer};
+
+impl ApiServer {
+    /// A client that acts as `user`, in this process. Needs a tokio runtime.
+    #[must_use]
+    pub fn client(&self, user: UserInfo) -> kube::Client {
+        let server = self.clone();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let server = server.clone();
+            let user = user.clone();
+            async move {
+                let mut request: http::Request<Body> =
+                    request.map(|body| body.map_err(BoxError::from).boxed_unsync());
+                request.extensions_mut().insert(InProcess(user));
+                Ok::<_, Infallible>(router::answer(&server, request).await)
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+}

@@ -1,0 +1,81 @@
+//! Between JSON values and the bytes that the store keeps.
+
+use serde_json::{Map, Value};
+use toono_api::ApiError;
+use toono_mvcc::{Draft, Entry};
+
+/// Encodes an object around the hole for its `resourceVersion`.
+pub(crate) fn draft(object: &Value) -> Draft {
+    let empty = Map::new();
+    let fields = object.as_object().unwrap_or(&empty);
+    let metadata = fields.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
+    let mut head = String::with_capacity(128);
+    head.push('{');
+    for field in ["kind", "apiVersion"] {
+        if let Some(value) = fields.get(field) {
+            push_field(&mut head, field, value);
+            head.push(',');
+        }
+    }
+    head.push_str("\"metadata\":{\"resourceVersion\":\"");
+    let mut tail = String::with_capacity(1024);
+    tail.push('"');
+    for (field, value) in metadata.iter().filter(|(field, _)| *field != "resourceVersion") {
+        tail.push(',');
+        push_field(&mut tail, field, value);
+    }
+    tail.push('}');
+    let rest = fields.iter().filter(|(field, _)| !matches!(field.as_str(), "kind" | "apiVersion" | "metadata"));
+    for (field, value) in rest {
+        tail.push(',');
+        push_field(&mut tail, field, value);
+    }
+    tail.push('}');
+    Draft::new(head, tail)
+}
+
+fn push_field(text: &mut String, field: &str, value: &Value) {
+    text.push_str(&Value::from(field).to_string());
+    text.push(':');
+    text.push_str(&value.to_string());
+}
+
+/// Decodes a stored object.
+pub(crate) fn decode(entry: &Entry) -> Result<Value, ApiError> {
+    serde_json::from_slice(&entry.value)
+        .map_err(|error| ApiError::Internal(format!("{} is stored as no JSON: {error}", entry.key)))
+}
+
+/// The metadata of an object, made if it is absent.
+pub(crate) fn metadata(object: &mut Value) -> Result<&mut Map<String, Value>, ApiError> {
+    let not_a_map = || ApiError::BadRequest("metadata must be an object".to_owned());
+    let fields = object
+        .as_object_mut()
+        .ok_or_else(|| ApiError::BadRequest("the body must be an object".to_owned()))?;
+    fields
+        .entry("metadata")
+        .or_insert_with(|| Value::Object(Map::new()))
+        .as_object_mut()
+        .ok_or_else(not_a_map)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use toono_mvcc::Rev;
+
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_is_what_was_given_with_its_revision() {
+        for mut object in [
+            json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a", "resourceVersion": "1"}, "spec": {"x": "\"q\""}}),
+            json!({"metadata": {}}),
+            json!({"data": {"a\"b": 1}}),
+        ] {
+            let sealed: Value = serde_json::from_slice(&draft(&object).seal(Rev(42))).unwrap();
+            metadata(&mut object).unwrap().insert("resourceVersion".into(), "42".into());
+            assert_eq!(sealed, object);
+        }
+    }
+}

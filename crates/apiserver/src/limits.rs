@@ -1,0 +1,26 @@
+//! What one request may cost: every limit of the server, with its reason.
+
+use std::time::Duration;
+
+/// Most bytes of a request body; Kubernetes' own limit.
+pub const BODY_MAX_BYTES: usize = 3 * 1024 * 1024;
+/// A body must have arrived within this time; a slow link moves 3 MiB in it at 50 KB/s.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most watches at once. Each costs a few KB; nodes do not watch, so these are people and
+/// controllers.
+pub const WATCHES_MAX: usize = 10_000;
+/// A watch without `timeoutSeconds` ends after this long, as Kubernetes ends them after 30 to 60
+/// minutes, so that clients spread over restarted servers again.
+pub const WATCH_TIMEOUT: Duration = Duration::from_secs(45 * 60);
+/// The longest `timeoutSeconds` of a watch that is granted.
+pub const WATCH_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often a watch that asked for bookmarks gets one at most; Kubernetes sends them each minute.
+pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(55);
+/// How many stored objects a filtered list looks at before it asks the store again.
+pub const LIST_CHUNK: usize = 500;
+/// How often a patch or unconditional update is tried anew after another write came first.
+pub const CONFLICT_RETRIES: usize = 8;
+/// How often a generated name that is taken is replaced by another.
+pub const GENERATE_NAME_RETRIES: usize = 8;
+/// How often the contents of a namespace that is going away are looked at again.
+pub const NAMESPACE_SWEEP: Duration = Duration::from_millis(500);

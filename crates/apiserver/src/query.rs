@@ -1,0 +1,134 @@
+//! The query parameters of the resource API, as types.
+
+use std::time::Duration;
+
+use toono_api::{ApiError, FieldSelector, LabelSelector, Resource};
+use toono_mvcc::Rev;
+
+/// Decoded query parameters.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+/// What becomes of fields that the kind does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    /// They are dropped.
+    Ignore,
+    /// They are dropped, and the client is told.
+    Warn,
+    /// The request is refused.
+    Strict,
+}
+
+/// How a write is to be done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WriteOptions {
+    /// All but the write itself.
+    pub(crate) dry_run: bool,
+    /// What becomes of unknown fields.
+    pub(crate) field_validation: FieldValidation,
+}
+
+/// Which objects are asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Filter {
+    pub(crate) labels: LabelSelector,
+    pub(crate) fields: FieldSelector,
+}
+
+impl Query {
+    pub(crate) fn parse(raw: Option<&str>) -> Self {
+        let pairs = form_urlencoded::parse(raw.unwrap_or_default().as_bytes());
+        Self(pairs.map(|(key, value)| (key.into_owned(), value.into_owned())).collect())
+    }
+
+    /// The value of a parameter; an empty one counts as absent.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, value)| {
+            key == name && matches!(value.as_str(), "" | "1" | "t" | "T" | "true" | "True" | "TRUE")
+        })
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    /// When the parameter is given and is none.
+    pub(crate) fn number<N: std::str::FromStr>(&self, name: &str) -> Result<Option<N>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let number = text.parse().map_err(|_| {
+            ApiError::BadRequest(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+        })?;
+        Ok(Some(number))
+    }
+
+    /// `resourceVersion`, when it names one.
+    pub(crate) fn revision(&self) -> Result<Option<Rev>, ApiError> {
+        match self.text("resourceVersion") {
+            None => Ok(None),
+            Some(text) => text.parse::<Rev>().map(Some).map_err(|_| {
+                ApiError::BadRequest(format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+            }),
+        }
+    }
+
+    pub(crate) fn filter(&self, resource: &Resource) -> Result<Filter, ApiError> {
+        let labels = LabelSelector::parse(self.text("labelSelector").unwrap_or_default());
+        let fields = FieldSelector::parse(
+            self.text("fieldSelector").unwrap_or_default(),
+            &resource.selectable_fields(),
+        );
+        let refuse = |error: toono_api::selector::SelectorError| ApiError::BadRequest(error.to_string());
+        Ok(Filter { labels: labels.map_err(refuse)?, fields: fields.map_err(refuse)? })
+    }
+
+    pub(crate) fn write_options(&self) -> Result<WriteOptions, ApiError> {
+        let field_validation = match self.text("fieldValidation") {
+            None | Some("Warn") => FieldValidation::Warn,
+            Some("Ignore") => FieldValidation::Ignore,
+            Some("Strict") => FieldValidation::Strict,
+            Some(other) => {
+                return Err(ApiError::BadRequest(format!(
+                    "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+                )));
+            }
+        };
+        Ok(WriteOptions { dry_run: self.dry_run()?, field_validation })
+    }
+
+    pub(crate) fn dry_run(&self) -> Result<bool, ApiError> {
+        match self.text("dryRun") {
+            None => Ok(false),
+            Some("All") => Ok(true),
+            Some(other) => Err(ApiError::BadRequest(format!(
+                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
+            ))),
+        }
+    }
+
+    pub(crate) fn timeout(&self) -> Result<Option<Duration>, ApiError> {
+        Ok(self.number::<u64>("timeoutSeconds")?.map(Duration::from_secs))
+    }
+}
+
+impl Filter {
+    pub(crate) fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// Whether an encoded object is asked for. Decodes only as much as the selectors need.
+    pub(crate) fn matches(&self, encoded: &[u8]) -> bool {
+        if !self.labels.is_everything() {
+            let Ok(header) = toono_api::ObjectHeader::parse(encoded) else { return false };
+            if !self.labels.matches(|key| header.metadata.label(key)) {
+                return false;
+            }
+        }
+        self.fields.is_everything()
+            || serde_json::from_slice(encoded).is_ok_and(|object| self.fields.matches(&object))
+    }
+}

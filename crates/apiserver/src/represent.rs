@@ -1,0 +1,223 @@
+//! Forms in which objects are answered: as they are, as rows of a table, as their metadata alone.
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use toono_api::{ApiError, Resource};
+use toono_http::Body;
+use toono_mvcc::Rev;
+
+use crate::respond;
+
+/// The form that a client asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// The objects.
+    Object,
+    /// `meta.k8s.io/v1` Table.
+    Table(Include),
+    /// `meta.k8s.io/v1` PartialObjectMetadata.
+    Metadata,
+}
+
+/// What a table's row carries besides its cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Include {
+    None,
+    Metadata,
+    Object,
+}
+
+impl Form {
+    /// The first form of the `Accept` header that the server has; objects when there is no header.
+    pub(crate) fn negotiate(headers: &HeaderMap, include: Option<&str>) -> Result<Self, ApiError> {
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+        if accept.trim().is_empty() {
+            return Ok(Self::Object);
+        }
+        accept.split(',').find_map(|clause| Self::of_clause(clause, include)).ok_or_else(|| {
+            ApiError::NotAcceptable("application/json, application/json;as=Table;v=v1;g=meta.k8s.io".to_owned())
+        })
+    }
+
+    fn of_clause(clause: &str, include: Option<&str>) -> Option<Self> {
+        let mut parts = clause.split(';').map(str::trim);
+        if !matches!(parts.next()?, "application/json" | "application/*" | "*/*") {
+            return None;
+        }
+        let mut form = Self::Object;
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            match (name, value) {
+                ("as", "Table") => {
+                    form = Self::Table(match include {
+                        Some("None") => Include::None,
+                        Some("Object") => Include::Object,
+                        _ => Include::Metadata,
+                    });
+                }
+                ("as", "PartialObjectMetadata" | "PartialObjectMetadataList") => form = Self::Metadata,
+                ("as", _) | ("stream", _) => return None,
+                ("g", group) if group != "meta.k8s.io" => return None,
+                ("v", version) if version != "v1" => return None,
+                _ => {}
+            }
+        }
+        Some(form)
+    }
+
+    /// One object, encoded.
+    pub(crate) fn object(
+        self,
+        resource: &Resource,
+        encoded: &bytes::Bytes,
+    ) -> Result<bytes::Bytes, ApiError> {
+        match self {
+            Self::Object => Ok(encoded.clone()),
+            Self::Metadata => partial(encoded).map(Into::into),
+            Self::Table(include) => {
+                let row = row(resource, encoded, include)?;
+                let version = revision_of(encoded);
+                Ok(table(resource, &[row], &json!({"resourceVersion": version}), true).into())
+            }
+        }
+    }
+
+    /// A list.
+    pub(crate) fn list(
+        self,
+        resource: &Resource,
+        items: &[bytes::Bytes],
+        rev: Rev,
+        next: Option<&str>,
+    ) -> Result<Vec<u8>, ApiError> {
+        let mut metadata = json!({"resourceVersion": rev.to_string()});
+        if let Some(next) = next {
+            metadata["continue"] = next.into();
+        }
+        let (kind, version) = match self {
+            Self::Table(include) => {
+                let rows = items.iter().map(|item| row(resource, item, include));
+                let rows = rows.collect::<Result<Vec<_>, _>>()?;
+                return Ok(table(resource, &rows, &metadata, true).into());
+            }
+            Self::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
+            Self::Object => (resource.list_kind.to_owned(), resource.api_version()),
+        };
+        let size: usize = items.iter().map(|item| item.len() + 1).sum();
+        let mut body = Vec::with_capacity(size + 256);
+        body.extend_from_slice(
+            format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\"items\":[").as_bytes(),
+        );
+        for (position, item) in items.iter().enumerate() {
+            if position > 0 {
+                body.push(b',');
+            }
+            if self == Self::Metadata {
+                body.extend_from_slice(partial(item)?.as_bytes());
+            } else {
+                body.extend_from_slice(item);
+            }
+        }
+        body.extend_from_slice(b"]}");
+        Ok(body)
+    }
+
+    /// An object as the payload of a watch event; column definitions go with the first only.
+    pub(crate) fn event(
+        self,
+        resource: &Resource,
+        encoded: &bytes::Bytes,
+        first: bool,
+    ) -> Result<bytes::Bytes, ApiError> {
+        match self {
+            Self::Table(include) => {
+                let row = row(resource, encoded, include)?;
+                let version = revision_of(encoded);
+                Ok(table(resource, &[row], &json!({"resourceVersion": version}), first).into())
+            }
+            other => other.object(resource, encoded),
+        }
+    }
+
+    /// A response of one object.
+    pub(crate) fn response(
+        self,
+        status: StatusCode,
+        resource: &Resource,
+        encoded: &bytes::Bytes,
+    ) -> Result<Response<Body>, ApiError> {
+        Ok(respond::typed(
+            status,
+            HeaderValue::from_static("application/json"),
+            self.object(resource, encoded)?,
+        ))
+    }
+}
+
+#[derive(Deserialize)]
+struct MetadataOnly<'a> {
+    #[serde(borrow)]
+    metadata: &'a RawValue,
+}
+
+fn partial(encoded: &[u8]) -> Result<String, ApiError> {
+    let parsed: MetadataOnly<'_> = serde_json::from_slice(encoded)
+        .map_err(|error| ApiError::Internal(format!("a stored object has no metadata: {error}")))?;
+    Ok(format!(
+        "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{}}}",
+        parsed.metadata.get()
+    ))
+}
+
+fn revision_of(encoded: &[u8]) -> String {
+    toono_api::ObjectHeader::parse(encoded)
+        .ok()
+        .and_then(|header| header.metadata.resource_version.map(|version| version.into_owned()))
+        .unwrap_or_default()
+}
+
+fn row(resource: &Resource, encoded: &[u8], include: Include) -> Result<String, ApiError> {
+    let object: Value = serde_json::from_slice(encoded)
+        .map_err(|error| ApiError::Internal(format!("a stored object is no JSON: {error}")))?;
+    let cells = Value::Array((resource.row)(&object, Timestamp::now()));
+    let included = match include {
+        Include::None => "null".to_owned(),
+        Include::Metadata => partial(encoded)?,
+        Include::Object => object.to_string(),
+    };
+    Ok(format!("{{\"cells\":{cells},\"object\":{included}}}"))
+}
+
+fn table(resource: &Resource, rows: &[String], metadata: &Value, columns: bool) -> String {
+    let definitions: Vec<Value> = resource
+        .columns
+        .iter()
+        .filter(|_| columns)
+        .map(|column| {
+            json!({"name": column.name, "type": column.kind, "format": column.format,
+                   "description": column.description, "priority": column.priority})
+        })
+        .collect();
+    format!(
+        "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{},\"rows\":[{}]}}",
+        Value::Array(definitions),
+        rows.join(",")
+    )
+}
+
+/// A bookmark in this form.
+pub(crate) fn bookmark(form: Form, resource: &Resource, rev: Rev, initial_end: bool) -> String {
+    let mut metadata = json!({"resourceVersion": rev.to_string(), "creationTimestamp": null});
+    if initial_end {
+        metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+    }
+    let object = match form {
+        Form::Table(_) => table(resource, &[], &metadata, false),
+        Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+            "metadata": metadata}).to_string(),
+        Form::Object => json!({"kind": resource.kind, "apiVersion": resource.api_version(),
+            "metadata": metadata}).to_string(),
+    };
+    format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n")
+}

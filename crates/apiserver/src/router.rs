@@ -1,0 +1,144 @@
+//! The way of a request: identify, decide, hand to the verb, the fleet, discovery or a pod.
+
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use toono_api::{ApiError, UserInfo};
+use toono_http::Body;
+
+use crate::{
+    access::{Attributes, Decision, TargetAttributes, access, forbidden},
+    authenticate::authenticate,
+    discovery, limits, openapi,
+    query::Query,
+    remote,
+    request::{ResourcePath, Route},
+    respond,
+    server::ApiServer,
+    verbs,
+};
+
+/// Answers any request of the port.
+pub(crate) async fn answer(server: &ApiServer, request: Request<Body>) -> Response<Body> {
+    match respond(server, request).await {
+        Ok(response) => response,
+        Err(error) => respond::error(&error),
+    }
+}
+
+async fn respond(server: &ApiServer, mut request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let user = authenticate(
+        &server.inner.store,
+        request.extensions(),
+        request.headers(),
+        ApiServer::now(),
+    )?;
+    let path = request.uri().path().to_owned();
+    let query = Query::parse(request.uri().query());
+    let route = match Route::parse(&path) {
+        Ok(route) => route,
+        // Whoever may not ask learns nothing of which paths there are.
+        Err(error) => {
+            permit(&user, request.method(), &path, &Route::Path(&path), &query)?;
+            return Err(error);
+        }
+    };
+    permit(&user, request.method(), &path, &route, &query)?;
+    match route {
+        Route::Path(path) if path.starts_with("/fleet/") => {
+            let handler = server.inner.fleet.get().cloned().ok_or(ApiError::UnknownPath)?;
+            request.extensions_mut().insert(user);
+            Ok(handler(request).await)
+        }
+        Route::Path(path) => special(server, path, &request, &query),
+        Route::Resource(_) if remote::handles(&path) => {
+            Ok(remote::handle(&server.inner.remote, request, &user).await)
+        }
+        Route::Resource(target) => resource(server, &user, target, request, &query).await,
+    }
+}
+
+fn permit(
+    user: &UserInfo,
+    method: &Method,
+    path: &str,
+    route: &Route<'_>,
+    query: &Query,
+) -> Result<(), ApiError> {
+    let lower = method.as_str().to_ascii_lowercase();
+    let attributes = match route {
+        Route::Path(_) => Attributes { user, verb: &lower, path, target: None },
+        Route::Resource(at) => Attributes {
+            user,
+            verb: at.verb(method, query.flag("watch")).unwrap_or(&lower),
+            path,
+            target: Some(TargetAttributes {
+                group: at.resource.group,
+                plural: at.resource.plural,
+                subresource: at.subresource.map_or("", |subresource| subresource.name),
+                namespace: at.namespace,
+                name: at.name,
+            }),
+        },
+    };
+    match access(&attributes) {
+        Decision::Allow => Ok(()),
+        Decision::Deny => Err(forbidden(&attributes)),
+    }
+}
+
+fn special(
+    server: &ApiServer,
+    path: &str,
+    request: &Request<Body>,
+    query: &Query,
+) -> Result<Response<Body>, ApiError> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(ApiError::MethodNotAllowed);
+    }
+    discovery::answer(server, path, request.headers(), query)
+        .or_else(|| openapi::answer(path))
+        .ok_or(ApiError::UnknownPath)
+}
+
+async fn resource(
+    server: &ApiServer,
+    user: &UserInfo,
+    target: ResourcePath<'_>,
+    request: Request<Body>,
+    query: &Query,
+) -> Result<Response<Body>, ApiError> {
+    let verb = target.verb(request.method(), query.flag("watch"))?;
+    let (parts, body) = request.into_parts();
+    let call = verbs::Call { server, user, target, query, headers: &parts.headers };
+    match verb {
+        "get" => call.read(),
+        "list" => call.list(),
+        "watch" => call.watch(),
+        "create" => call.create(read_body(body).await?).await,
+        "update" => call.update(read_body(body).await?).await,
+        "patch" => call.patch(read_body(body).await?).await,
+        "delete" => call.delete(read_body(body).await?).await,
+        "deletecollection" => call.delete_collection(read_body(body).await?).await,
+        _ => Err(ApiError::MethodNotAllowed),
+    }
+}
+
+async fn read_body(mut body: Body) -> Result<bytes::Bytes, ApiError> {
+    let read = async {
+        let mut bytes = bytes::BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame =
+                frame.map_err(|error| ApiError::BadRequest(format!("the body broke off: {error}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > limits::BODY_MAX_BYTES {
+                return Err(ApiError::TooLarge { limit_bytes: limits::BODY_MAX_BYTES });
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes.freeze())
+    };
+    match tokio::time::timeout(limits::BODY_TIMEOUT, read).await {
+        Ok(read) => read,
+        Err(_) => Err(ApiError::Timeout("the request's body did not arrive in time".to_owned())),
+    }
+}

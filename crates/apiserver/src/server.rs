@@ -1,0 +1,154 @@
+//! The server as a value: what it holds, how it is made, and what others get from it.
+
+use std::sync::{Arc, OnceLock};
+
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use toono_api::{ApiError, Resource};
+use toono_http::Handler;
+use toono_mvcc::{Entry, Key, Rev};
+use toono_store::Store;
+
+use crate::{limits, remote, router};
+
+/// Settings of the server.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// `gitVersion` of `/version`.
+    pub git_version: String,
+    /// Most watches at once.
+    pub watches_max: usize,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { git_version: "v1.35.0+toono".to_owned(), watches_max: limits::WATCHES_MAX }
+    }
+}
+
+/// Why the server could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A namespace that every cluster has could not be written.
+    #[error("cannot create namespace {name:?}")]
+    Namespace {
+        /// Which one.
+        name: &'static str,
+        /// Why.
+        source: ApiError,
+    },
+}
+
+/// The API server. Clones are the same server.
+#[derive(Clone)]
+pub struct ApiServer {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What all clones share.
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) config: ApiConfig,
+    pub(crate) remote: remote::Context,
+    pub(crate) fleet: OnceLock<Handler>,
+    pub(crate) watches: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServer").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+impl ApiServer {
+    /// A server over a store. Creates the namespaces that every cluster has, and goes on removing
+    /// those whose deletion had begun. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When a namespace cannot be written.
+    pub async fn start(
+        store: Store,
+        config: ApiConfig,
+        link: Arc<dyn remote::NodeLink>,
+    ) -> Result<Self, StartError> {
+        let pods = store.clone();
+        let lookup: remote::PodLookup = Arc::new(move |namespace, name| {
+            let found = pods.get(&Key::new("", "pods", namespace, name), None).ok().flatten();
+            found.map(|entry| entry.value)
+        });
+        let watches = Arc::new(Semaphore::new(config.watches_max));
+        let server = Self {
+            inner: Arc::new(Inner {
+                store,
+                config,
+                remote: remote::Context { pods: lookup, link },
+                fleet: OnceLock::new(),
+                watches,
+            }),
+        };
+        server.create_system_namespaces().await?;
+        server.resume_namespace_deletions();
+        Ok(server)
+    }
+
+    /// Sets who answers requests below `/fleet/`. Only the first call counts.
+    pub fn set_fleet(&self, handler: Handler) {
+        if self.inner.fleet.set(handler).is_err() {
+            tracing::error!("the fleet's handler was set twice; the first one stays");
+        }
+    }
+
+    /// The server as a handler of requests.
+    #[must_use]
+    pub fn handler(&self) -> Handler {
+        let server = self.clone();
+        Arc::new(move |request| {
+            let server = server.clone();
+            Box::pin(async move { router::answer(&server, request).await })
+        })
+    }
+
+    /// The store that the server serves.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub(crate) fn now() -> Timestamp {
+        Timestamp::now()
+    }
+
+    pub(crate) fn revision(&self) -> Rev {
+        self.inner.store.revision()
+    }
+
+    /// The object as it is now.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn existing(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Entry, ApiError> {
+        self.current(&key(resource, namespace, name))?.ok_or_else(|| ApiError::NotFound {
+            resource: resource.group_resource(),
+            name: name.to_owned(),
+        })
+    }
+
+    pub(crate) fn current(&self, key: &Key) -> Result<Option<Entry>, ApiError> {
+        self.inner.store.get(key, None).map_err(expired)
+    }
+}
+
+/// Where an object is kept. `namespace` is empty for cluster scope.
+pub(crate) fn key(resource: &Resource, namespace: &str, name: &str) -> Key {
+    Key::new(resource.group, resource.plural, namespace, name)
+}
+
+/// A read of what is no longer kept.
+pub(crate) fn expired(compacted: toono_mvcc::Compacted) -> ApiError {
+    ApiError::too_old(compacted.asked.0, compacted.oldest.0)
+}

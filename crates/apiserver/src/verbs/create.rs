@@ -1,0 +1,181 @@
+//! `create`: a new object, with what the server adds to it.
+
+use http::{Response, StatusCode};
+use serde_json::Value;
+use toono_api::{ApiError, Resource, UserInfo, kinds, meta::text_at, names};
+use toono_http::Body;
+use toono_mvcc::{Draft, Entry, Expect, Key, Op, Owner, Rev, Txn};
+use toono_store::CommitError;
+
+use super::{Call, Written, commit_failed, parse, prepare};
+use crate::{encode, limits, query::WriteOptions, respond, server::{ApiServer, key}};
+
+impl Call<'_> {
+    pub(crate) async fn create(&self, body: bytes::Bytes) -> Result<Response<Body>, ApiError> {
+        if let Some(subresource) = self.target.subresource {
+            return self.create_subresource(subresource, &body).await;
+        }
+        let form = self.form()?;
+        let options = self.query.write_options()?;
+        let target = self.target;
+        let written = create_object(
+            self.server, self.user, target.resource, target.namespace, parse(&body)?, options,
+        )
+        .await?;
+        let mut response = form.response(StatusCode::CREATED, target.resource, &written.entry.value)?;
+        respond::warn(&mut response, &written.warnings);
+        Ok(response)
+    }
+}
+
+/// Creates an object.
+pub(crate) async fn create_object(
+    server: &ApiServer,
+    _user: &UserInfo,
+    resource: &'static Resource,
+    namespace: &str,
+    mut object: Value,
+    options: WriteOptions,
+) -> Result<Written, ApiError> {
+    if text_at(&object, &["metadata", "resourceVersion"]).is_some_and(|version| !version.is_empty()) {
+        return Err(ApiError::BadRequest(
+            "resourceVersion should not be set on objects to be created".to_owned(),
+        ));
+    }
+    encode::metadata(&mut object)?;
+    prepare::place(resource, &mut object, namespace)?;
+    let (mut object, warnings) = prepare::decode(resource, object, options)?;
+    complete(resource, &mut object)?;
+    let prefix = name_prefix(&object);
+    for _ in 0..limits::GENERATE_NAME_RETRIES {
+        if let Some(prefix) = &prefix {
+            encode::metadata(&mut object)?.insert("name".into(), generated_name(prefix).into());
+        }
+        (resource.default)(&mut object);
+        if resource.strategy.has_status {
+            let status = (resource.strategy.initial_status)(&object);
+            if let Some(fields) = object.as_object_mut().filter(|_| !status.is_null()) {
+                fields.insert("status".to_owned(), status);
+            }
+        }
+        prepare::validate(resource, &object, None)?;
+        let name = text_at(&object, &["metadata", "name"]).unwrap_or_default().to_owned();
+        match insert(server, resource, namespace, &name, &object, options.dry_run).await {
+            Err(ApiError::AlreadyExists { .. }) if prefix.is_some() => {}
+            Err(error) => return Err(error),
+            Ok(entry) => return Ok(Written { entry, warnings }),
+        }
+    }
+    Err(ApiError::Internal("every generated name was taken".to_owned()))
+}
+
+/// Sets what only the server sets.
+fn complete(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
+    let metadata = encode::metadata(object)?;
+    for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+        metadata.remove(field);
+    }
+    metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+    metadata.insert("creationTimestamp".into(), whole_seconds(ApiServer::now()).into());
+    if resource.strategy.counts_generation {
+        metadata.insert("generation".into(), 1.into());
+    }
+    Ok(())
+}
+
+/// RFC 3339 without fractions, as Kubernetes writes `metav1.Time`.
+pub(super) fn whole_seconds(moment: jiff::Timestamp) -> String {
+    moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The prefix of a name that is to be generated.
+fn name_prefix(object: &Value) -> Option<String> {
+    let named = text_at(object, &["metadata", "name"]).is_some_and(|name| !name.is_empty());
+    let prefix = text_at(object, &["metadata", "generateName"]).filter(|prefix| !prefix.is_empty())?;
+    (!named).then(|| prefix.to_owned())
+}
+
+/// Letters and digits that make no words, as Kubernetes picks them.
+const SUFFIX_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+
+fn generated_name(prefix: &str) -> String {
+    let room = names::LABEL_MAX_BYTES - names::GENERATED_SUFFIX_BYTES;
+    let mut name: String = prefix.chars().take(room).collect();
+    let random = uuid::Uuid::new_v4();
+    for byte in random.as_bytes().iter().take(names::GENERATED_SUFFIX_BYTES) {
+        let letter = SUFFIX_ALPHABET.get(usize::from(*byte) % SUFFIX_ALPHABET.len());
+        name.push(char::from(letter.copied().unwrap_or(b'x')));
+    }
+    name
+}
+
+async fn insert(
+    server: &ApiServer,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+    object: &Value,
+    dry_run: bool,
+) -> Result<Entry, ApiError> {
+    let key = key(resource, namespace, name);
+    let taken =
+        || ApiError::AlreadyExists { resource: resource.group_resource(), name: name.to_owned() };
+    let draft = encode::draft(object);
+    loop {
+        let guards = namespace_guard(server, resource, namespace, name)?;
+        if dry_run {
+            return match server.current(&key)? {
+                Some(_) => Err(taken()),
+                None => Ok(unwritten(key, &draft)),
+            };
+        }
+        let op = Op::Put { key: key.clone(), value: draft.clone(), owner: Owner::PLATFORM };
+        match server.inner.store.commit(Txn { guards, ops: vec![(Expect::Absent, op)] }).await {
+            Ok(committed) => {
+                let entry = committed.entries.into_iter().next();
+                return entry.ok_or_else(|| ApiError::Internal("a commit without entry".to_owned()));
+            }
+            Err(CommitError::Conflict { key: other, .. }) if other != key => {
+                // The namespace changed under us: look at it again.
+            }
+            Err(CommitError::Conflict { .. }) => return Err(taken()),
+            Err(error) => return Err(commit_failed(&error)),
+        }
+    }
+}
+
+/// What a dry run answers.
+pub(super) fn unwritten(key: Key, draft: &Draft) -> Entry {
+    Entry {
+        key,
+        value: draft.seal(Rev::ZERO),
+        created: Rev::ZERO,
+        modified: Rev::ZERO,
+        owner: Owner::PLATFORM,
+    }
+}
+
+/// The condition that the namespace stays as it is while something is created in it.
+fn namespace_guard(
+    server: &ApiServer,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+) -> Result<Vec<(Key, Expect)>, ApiError> {
+    if !resource.namespaced {
+        return Ok(Vec::new());
+    }
+    let entry = server.existing(&kinds::core::NAMESPACE, "", namespace)?;
+    let deleting = toono_api::ObjectHeader::parse(&entry.value)
+        .is_ok_and(|header| header.metadata.is_deleting());
+    if deleting {
+        return Err(ApiError::Forbidden {
+            resource: resource.group_resource(),
+            name: name.to_owned(),
+            why: format!(
+                "unable to create new content in namespace {namespace} because it is being terminated"
+            ),
+        });
+    }
+    Ok(vec![(entry.key, Expect::At(entry.modified))])
+}

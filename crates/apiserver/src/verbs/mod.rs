@@ -1,0 +1,62 @@
+//! The verbs of the resource API, each generic over the resource table.
+
+mod create;
+mod delete;
+mod list;
+mod patch;
+mod prepare;
+mod read;
+mod scale;
+mod subresource;
+mod update;
+mod watch;
+
+use http::HeaderMap;
+use serde_json::Value;
+use toono_api::{ApiError, Resource, UserInfo};
+use toono_mvcc::Entry;
+use toono_store::CommitError;
+
+use crate::{query::Query, represent::Form, request::ResourcePath, server::ApiServer};
+
+pub(crate) use create::create_object;
+pub(crate) use delete::{DeleteOptions, delete_object};
+
+/// One call of a verb.
+pub(crate) struct Call<'a> {
+    pub(crate) server: &'a ApiServer,
+    pub(crate) user: &'a UserInfo,
+    pub(crate) target: ResourcePath<'a>,
+    pub(crate) query: &'a Query,
+    pub(crate) headers: &'a HeaderMap,
+}
+
+/// A written object, and what the client should be told.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// The object as it is now stored (or would be).
+    pub(crate) entry: Entry,
+    /// Unknown fields and the like.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Call<'_> {
+    fn form(&self) -> Result<Form, ApiError> {
+        Form::negotiate(self.headers, self.query.text("includeObject"))
+    }
+
+    fn resource(&self) -> &'static Resource {
+        self.target.resource
+    }
+}
+
+/// Reads a body as JSON.
+fn parse(body: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::BadRequest(format!("the body is no JSON: {error}")))
+}
+
+/// A failed commit that is no conflict.
+fn commit_failed(error: &CommitError) -> ApiError {
+    ApiError::Internal(format!("the store refused the write: {error}"))
+}

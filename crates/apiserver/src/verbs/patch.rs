@@ -1,0 +1,48 @@
+//! `patch`: a change by what differs, in three forms.
+
+use http::{Response, header};
+use toono_api::ApiError;
+use toono_apply::{PatchError, PatchKind};
+use toono_http::Body;
+
+use super::{Call, parse, update::modify};
+
+const FORMS: &str = "the body of the request was in an unknown format - accepted media types \
+include: application/json-patch+json, application/merge-patch+json, \
+application/strategic-merge-patch+json";
+
+impl Call<'_> {
+    pub(crate) async fn patch(&self, body: bytes::Bytes) -> Result<Response<Body>, ApiError> {
+        let content_type =
+            self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        if content_type.starts_with("application/apply-patch") {
+            return Err(ApiError::UnsupportedMediaType(
+                "server-side apply is not supported by this server yet: use client-side apply \
+                 (kubectl apply without --server-side)"
+                    .to_owned(),
+            ));
+        }
+        let kind = PatchKind::of_content_type(content_type)
+            .ok_or_else(|| ApiError::UnsupportedMediaType(FORMS.to_owned()))?;
+        let patch = parse(&body)?;
+        let schema = self.resource().merge;
+        let patched = |object: &serde_json::Value| {
+            let mut object = object.clone();
+            toono_apply::apply(kind, &mut object, patch.clone(), schema).map_err(|error| match error {
+                PatchError::DoesNotApply(_) => ApiError::Invalid {
+                    kind: self.resource().kind.to_owned(),
+                    group: self.resource().group.to_owned(),
+                    name: self.target.name.to_owned(),
+                    causes: vec![toono_api::FieldError::invalid_text("patch", "", &error.to_string())],
+                },
+                other => ApiError::BadRequest(other.to_string()),
+            })?;
+            Ok(object)
+        };
+        if self.target.subresource.is_some_and(|subresource| subresource.name == "scale") {
+            return self.scale(patched).await;
+        }
+        let written = modify(self.server, self.change()?, patched).await?;
+        self.written(&written)
+    }
+}

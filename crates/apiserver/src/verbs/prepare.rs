@@ -1,0 +1,131 @@
+//! From what a client sent to what may be stored: shape, unknown fields, defaults, rules.
+
+use serde_json::{Map, Value};
+use toono_api::{ApiError, FieldError, Resource, kinds, meta::text_at};
+
+use crate::{
+    encode,
+    query::{FieldValidation, WriteOptions},
+};
+
+/// Checks the kind that an object says it is, and decodes it: types are right, unknown fields gone.
+pub(super) fn decode(
+    resource: &Resource,
+    mut object: Value,
+    options: WriteOptions,
+) -> Result<(Value, Vec<String>), ApiError> {
+    if !object.is_object() {
+        return Err(ApiError::BadRequest("the body must be an object".to_owned()));
+    }
+    let expected = resource.api_version();
+    for (field, expected, what) in
+        [("apiVersion", expected.as_str(), "API version"), ("kind", resource.kind, "kind")]
+    {
+        match text_at(&object, &[field]) {
+            None | Some("") => set(&mut object, field, expected.into()),
+            Some(given) if given != expected => {
+                return Err(ApiError::BadRequest(format!(
+                    "the {what} in the data ({given}) does not match the expected {what} ({expected})"
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    quantities_as_text(&mut object);
+    encode::metadata(&mut object)?.remove("managedFields");
+    let decoded = (resource.decode)(object).map_err(|error| {
+        ApiError::BadRequest(format!(
+            "{} in version {:?} cannot be handled as a {}: {error}",
+            resource.kind, resource.version, resource.kind
+        ))
+    })?;
+    let warnings: Vec<String> =
+        decoded.unknown_fields.iter().map(|path| format!("unknown field {path:?}")).collect();
+    match options.field_validation {
+        FieldValidation::Strict if !warnings.is_empty() => Err(ApiError::BadRequest(format!(
+            "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
+            resource.kind,
+            resource.version,
+            resource.kind,
+            warnings.join(", ")
+        ))),
+        FieldValidation::Ignore => Ok((decoded.object, Vec::new())),
+        _ => Ok((decoded.object, warnings)),
+    }
+}
+
+fn set(object: &mut Value, field: &str, value: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(field.to_owned(), value);
+    }
+}
+
+/// Amounts may be written as numbers (`cpu: 1`); the types know texts only.
+fn quantities_as_text(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, inner) in fields {
+                let amounts = matches!(name.as_str(), "limits" | "requests" | "capacity" | "allocatable");
+                match inner {
+                    Value::Object(amounts_map) if amounts => numbers_as_text(amounts_map),
+                    inner => quantities_as_text(inner),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(quantities_as_text),
+        _ => {}
+    }
+}
+
+fn numbers_as_text(amounts: &mut Map<String, Value>) {
+    for amount in amounts.values_mut().filter(|amount| amount.is_number()) {
+        *amount = amount.to_string().into();
+    }
+}
+
+/// Refuses an object that breaks rules.
+pub(super) fn validate(
+    resource: &Resource,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), ApiError> {
+    let mut causes: Vec<FieldError> = kinds::metadata::validate(resource, object);
+    causes.extend((resource.validate)(object));
+    if let Some(old) = old {
+        causes.extend((resource.validate_update)(object, old));
+    }
+    if causes.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::Invalid {
+        kind: resource.kind.to_owned(),
+        group: resource.group.to_owned(),
+        name: text_at(object, &["metadata", "name"]).unwrap_or_default().to_owned(),
+        causes,
+    })
+}
+
+/// Puts the namespace of the path into an object, or refuses another one.
+pub(super) fn place(
+    resource: &Resource,
+    object: &mut Value,
+    namespace: &str,
+) -> Result<(), ApiError> {
+    let metadata = encode::metadata(object)?;
+    match metadata.get("namespace").and_then(Value::as_str).unwrap_or_default() {
+        "" if resource.namespaced => {
+            metadata.insert("namespace".to_owned(), namespace.into());
+        }
+        "" => {
+            metadata.remove("namespace");
+        }
+        given if given == namespace => {}
+        _ => {
+            return Err(ApiError::BadRequest(
+                "the namespace of the provided object does not match the namespace sent on the request"
+                    .to_owned(),
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! The `Scale` view of a workload: how many replicas it wants and has.
+
+use serde_json::{Map, Value, json};
+use toono_api::{
+    ApiError, FieldError, LabelSelector,
+    meta::{at, text_at},
+};
+
+/// The `autoscaling/v1` Scale of an object.
+pub(super) fn of(object: &Value) -> Value {
+    let mut metadata = Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = at(object, &["metadata", field]) {
+            metadata.insert(field.to_owned(), value.clone());
+        }
+    }
+    let selector = at(object, &["spec", "selector"])
+        .and_then(|selector| LabelSelector::from_object(selector).ok())
+        .map(|selector| selector.to_string());
+    let count = |path: &[&str]| at(object, path).and_then(Value::as_i64).unwrap_or(0);
+    json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": metadata,
+        "spec": {"replicas": count(&["spec", "replicas"])},
+        "status": {"replicas": count(&["status", "replicas"]), "selector": selector},
+    })
+}
+
+/// The object with the number of replicas of a Scale.
+pub(super) fn applied(object: &Value, scale: &Value) -> Result<Value, ApiError> {
+    let replicas = at(scale, &["spec", "replicas"]).and_then(Value::as_i64).unwrap_or(0);
+    if !(0..=i64::from(i32::MAX)).contains(&replicas) {
+        let why = "must be greater than or equal to 0";
+        return Err(ApiError::Invalid {
+            kind: "Scale".to_owned(),
+            group: "autoscaling".to_owned(),
+            name: text_at(object, &["metadata", "name"]).unwrap_or_default().to_owned(),
+            causes: vec![FieldError::invalid("spec.replicas", &Value::from(replicas), why)],
+        });
+    }
+    let mut scaled = object.clone();
+    if let Some(spec) = scaled.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.insert("replicas".to_owned(), replicas.into());
+    }
+    // What the client says of identity and version is judged as for any update.
+    if let Some(metadata) = scaled.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["name", "namespace", "uid", "resourceVersion"] {
+            if let Some(value) = at(scale, &["metadata", field]) {
+                metadata.insert(field.to_owned(), value.clone());
+            }
+        }
+    }
+    Ok(scaled)
+}

@@ -1,0 +1,290 @@
+//! `update`, and the part that every change of an existing object shares.
+
+use http::{Response, StatusCode};
+use serde_json::Value;
+use toono_api::{ApiError, Resource, meta::{items_at, text_at}};
+use toono_http::Body;
+use toono_mvcc::{Draft, Entry, Expect, Op, Rev, Txn};
+use toono_store::CommitError;
+
+use super::{Call, Written, commit_failed, create::unwritten, parse, prepare, scale};
+use crate::{encode, limits, query::WriteOptions, respond, server::{ApiServer, key}};
+
+/// Which part of an object a write is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All but the status (if the kind keeps it apart).
+    Desired,
+    /// The status alone.
+    Status,
+    /// Anything: the server's own changes.
+    Whole,
+}
+
+/// Which object is changed, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change<'a> {
+    pub(super) resource: &'static Resource,
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+    pub(super) part: Part,
+    pub(super) options: WriteOptions,
+}
+
+impl Call<'_> {
+    pub(crate) async fn update(&self, body: bytes::Bytes) -> Result<Response<Body>, ApiError> {
+        let sent = parse(&body)?;
+        if self.target.subresource.is_some_and(|subresource| subresource.name == "scale") {
+            return self.scale(|_| Ok(sent.clone())).await;
+        }
+        let change = self.change()?;
+        let written = modify(self.server, change, |_| Ok(sent.clone())).await?;
+        self.written(&written)
+    }
+
+    /// The change that the path asks for.
+    pub(super) fn change(&self) -> Result<Change<'_>, ApiError> {
+        let part = match self.target.subresource.map(|subresource| subresource.name) {
+            None => Part::Desired,
+            Some("status") => Part::Status,
+            Some(_) => return Err(ApiError::MethodNotAllowed),
+        };
+        Ok(Change {
+            resource: self.target.resource,
+            namespace: self.target.namespace,
+            name: self.target.name,
+            part,
+            options: self.query.write_options()?,
+        })
+    }
+
+    pub(super) fn written(&self, written: &Written) -> Result<Response<Body>, ApiError> {
+        let form = self.form()?;
+        let mut response = form.response(StatusCode::OK, self.resource(), &written.entry.value)?;
+        respond::warn(&mut response, &written.warnings);
+        Ok(response)
+    }
+
+    /// Changes the number of replicas through the `Scale` that `to` makes of the present one.
+    pub(super) async fn scale(
+        &self,
+        to: impl Fn(&Value) -> Result<Value, ApiError>,
+    ) -> Result<Response<Body>, ApiError> {
+        let change = Change {
+            resource: self.target.resource,
+            namespace: self.target.namespace,
+            name: self.target.name,
+            part: Part::Desired,
+            options: self.query.write_options()?,
+        };
+        let written = modify(self.server, change, |current| {
+            scale::applied(current, &to(&scale::of(current))?)
+        })
+        .await?;
+        Ok(respond::value(&scale::of(&encode::decode(&written.entry)?)))
+    }
+}
+
+/// Changes an object: `edit` makes the new one of the present one. When the new one names no other
+/// revision than the present, a write that comes between is no conflict: the edit is made again.
+pub(super) async fn modify(
+    server: &ApiServer,
+    change: Change<'_>,
+    edit: impl Fn(&Value) -> Result<Value, ApiError>,
+) -> Result<Written, ApiError> {
+    let Change { resource, namespace, name, .. } = change;
+    for _ in 0..limits::CONFLICT_RETRIES {
+        let entry = server.existing(resource, namespace, name)?;
+        let old = encode::decode(&entry)?;
+        let (new, warnings) = next_state(change, &old, edit(&old)?)?;
+        if new == old {
+            return Ok(Written { entry, warnings });
+        }
+        let draft = encode::draft(&new);
+        if change.options.dry_run {
+            return Ok(Written { entry: unwritten(entry.key, &draft), warnings });
+        }
+        if let Some(entry) = write(server, entry, &new, draft).await? {
+            return Ok(Written { entry, warnings });
+        }
+    }
+    Err(ApiError::modified(resource.group_resource(), name))
+}
+
+/// Writes over the version that was read; `None` when another write came first.
+async fn write(
+    server: &ApiServer,
+    read: Entry,
+    new: &Value,
+    draft: Draft,
+) -> Result<Option<Entry>, ApiError> {
+    let expect = Expect::At(read.modified);
+    let key = read.key.clone();
+    let op = if may_go(new) {
+        Op::Delete { key, last: draft }
+    } else {
+        Op::Put { key, value: draft, owner: read.owner }
+    };
+    match server.inner.store.commit(Txn::of(expect, op)).await {
+        Ok(committed) => Ok(committed.entries.into_iter().next()),
+        Err(CommitError::Conflict { .. }) => Ok(None),
+        Err(error) => Err(commit_failed(&error)),
+    }
+}
+
+/// Whether nothing holds an object that is being deleted any more.
+pub(super) fn may_go(object: &Value) -> bool {
+    let deleting = text_at(object, &["metadata", "deletionTimestamp"]).is_some();
+    let grace = toono_api::meta::at(object, &["metadata", "deletionGracePeriodSeconds"]);
+    deleting
+        && grace.and_then(Value::as_i64).unwrap_or(0) == 0
+        && items_at(object, &["metadata", "finalizers"]).next().is_none()
+        && items_at(object, &["spec", "finalizers"]).next().is_none()
+}
+
+/// What is stored of what was sent.
+fn next_state(
+    change: Change<'_>,
+    old: &Value,
+    mut sent: Value,
+) -> Result<(Value, Vec<String>), ApiError> {
+    let Change { resource, namespace, name, part, options } = change;
+    check_identity(resource, name, old, &mut sent)?;
+    prepare::place(resource, &mut sent, namespace)?;
+    let (mut new, warnings) = prepare::decode(resource, sent, options)?;
+    keep_metadata(&mut new, old)?;
+    match part {
+        Part::Whole => {}
+        Part::Status => new = with_status_of(old, &new)?,
+        Part::Desired if resource.strategy.has_status => copy(&mut new, old, "status"),
+        Part::Desired => {}
+    }
+    if part != Part::Status {
+        (resource.default)(&mut new);
+    }
+    if resource.strategy.counts_generation && part != Part::Status && desired_differs(&new, old) {
+        let count = toono_api::meta::at(old, &["metadata", "generation"]).and_then(Value::as_i64);
+        encode::metadata(&mut new)?.insert("generation".into(), (count.unwrap_or(0) + 1).into());
+    }
+    prepare::validate(resource, &new, (part != Part::Whole).then_some(old))?;
+    Ok((new, warnings))
+}
+
+/// The object is the one of the path, and the version that the client knows is the present one.
+fn check_identity(
+    resource: &Resource,
+    name: &str,
+    old: &Value,
+    sent: &mut Value,
+) -> Result<(), ApiError> {
+    let metadata = encode::metadata(sent)?;
+    let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default();
+    if !text("name").is_empty() && text("name") != name {
+        return Err(ApiError::BadRequest(format!(
+            "the name of the object ({}) does not match the name on the URL ({name})",
+            text("name")
+        )));
+    }
+    let old_text = |field: &str| text_at(old, &["metadata", field]).unwrap_or_default();
+    if !text("uid").is_empty() && text("uid") != old_text("uid") {
+        return Err(ApiError::Conflict {
+            resource: resource.group_resource(),
+            name: name.to_owned(),
+            why: format!(
+                "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+                text("uid"),
+                old_text("uid")
+            ),
+        });
+    }
+    let version = text("resourceVersion");
+    if !version.is_empty() && version != "0" && version != old_text("resourceVersion") {
+        return Err(ApiError::modified(resource.group_resource(), name));
+    }
+    metadata.insert("name".to_owned(), name.into());
+    Ok(())
+}
+
+/// Metadata that clients cannot change.
+const KEPT_METADATA: [&str; 7] = [
+    "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
+    "deletionGracePeriodSeconds", "generateName",
+];
+
+fn keep_metadata(new: &mut Value, old: &Value) -> Result<(), ApiError> {
+    let metadata = encode::metadata(new)?;
+    for field in KEPT_METADATA {
+        match old.get("metadata").and_then(|metadata| metadata.get(field)) {
+            Some(value) => metadata.insert(field.to_owned(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    metadata.remove("selfLink");
+    // Finalizers cannot be added once deletion began: nobody would wait for them.
+    if let Some(finalizers) = metadata.get_mut("finalizers").and_then(Value::as_array_mut)
+        && text_at(old, &["metadata", "deletionTimestamp"]).is_some()
+    {
+        finalizers.retain(|one| items_at(old, &["metadata", "finalizers"]).any(|had| had == one));
+    }
+    Ok(())
+}
+
+fn copy(to: &mut Value, from: &Value, field: &str) {
+    let Some(fields) = to.as_object_mut() else { return };
+    match from.get(field) {
+        Some(value) => fields.insert(field.to_owned(), value.clone()),
+        None => fields.remove(field),
+    };
+}
+
+/// A status write also carries labels, annotations and finalizers, as in Kubernetes.
+fn with_status_of(old: &Value, new: &Value) -> Result<Value, ApiError> {
+    let mut merged = old.clone();
+    copy(&mut merged, new, "status");
+    let metadata = encode::metadata(&mut merged)?;
+    for field in ["labels", "annotations", "finalizers"] {
+        match new.get("metadata").and_then(|metadata| metadata.get(field)) {
+            Some(value) => metadata.insert(field.to_owned(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    Ok(merged)
+}
+
+/// Whether anything but metadata and status differs.
+fn desired_differs(new: &Value, old: &Value) -> bool {
+    let desired = |object: &Value| {
+        let mut fields = object.as_object().cloned().unwrap_or_default();
+        fields.remove("metadata");
+        fields.remove("status");
+        fields
+    };
+    desired(new) != desired(old)
+}
+
+/// Changes an object as the server itself, past the rules for clients' updates.
+pub(super) async fn modify_own(
+    server: &ApiServer,
+    resource: &'static Resource,
+    namespace: &str,
+    name: &str,
+    edit: impl Fn(&mut Value) -> Result<(), ApiError>,
+) -> Result<Entry, ApiError> {
+    for _ in 0..limits::CONFLICT_RETRIES {
+        let entry = server
+            .current(&key(resource, namespace, name))?
+            .ok_or_else(|| ApiError::NotFound { resource: resource.group_resource(), name: name.to_owned() })?;
+        let old = encode::decode(&entry)?;
+        let mut new = old.clone();
+        edit(&mut new)?;
+        if new == old {
+            return Ok(entry);
+        }
+        let draft = encode::draft(&new);
+        if let Some(entry) = write(server, entry, &new, draft).await? {
+            debug_assert!(entry.modified > Rev::ZERO);
+            return Ok(entry);
+        }
+    }
+    Err(ApiError::modified(resource.group_resource(), name))
+}

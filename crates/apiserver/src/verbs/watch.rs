@@ -1,0 +1,201 @@
+//! `watch`: every change of a collection, in order, as a stream of JSON documents.
+
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use toono_api::{ApiError, Resource};
+use toono_http::Body;
+use toono_mvcc::{Entry, Event, EventKind, Rev};
+use toono_store::{WatchItem, Watcher};
+
+use super::{Call, list::too_large};
+use crate::{
+    encode, limits,
+    query::Filter,
+    represent::{Form, bookmark},
+    server::expired,
+};
+
+impl Call<'_> {
+    pub(crate) fn watch(&self) -> Result<Response<Body>, ApiError> {
+        let form = self.form()?;
+        let filter = self.query.filter(self.resource())?;
+        let slot = self.server.inner.watches.clone().try_acquire_owned().map_err(|_| {
+            ApiError::TooManyRequests {
+                message: "too many watches are open".to_owned(),
+                retry_after_seconds: 1,
+            }
+        })?;
+        let start = self.start()?;
+        let mut stream = Stream {
+            resource: self.resource(),
+            form,
+            filter,
+            bookmarks: self.query.flag("allowWatchBookmarks"),
+            watcher: None,
+            ready: VecDeque::new(),
+            ends: Instant::now() + self.watch_timeout()?,
+            next_bookmark: Instant::now() + limits::BOOKMARK_INTERVAL,
+            columns_sent: false,
+            _slot: slot,
+        };
+        let since = match start {
+            Start::After(rev) => rev,
+            Start::WithState { announce_end } => {
+                let rev = self.server.revision();
+                let page = self.server.inner.store.list(&self.prefix(), rev, None, usize::MAX);
+                for entry in page.map_err(expired)?.entries {
+                    if stream.filter.matches(&entry.value) {
+                        stream.push("ADDED", &entry.value)?;
+                    }
+                }
+                if announce_end {
+                    stream.ready.push_back(bookmark(form, self.resource(), rev, true).into());
+                }
+                rev
+            }
+        };
+        match self.server.inner.store.watch(&self.prefix(), since) {
+            Ok(watcher) => stream.watcher = Some(watcher),
+            // Clients expect the end of history inside the stream.
+            Err(compacted) => stream.ready.push_back(error_event(&expired(compacted))),
+        }
+        Ok(respond(stream))
+    }
+
+    fn start(&self) -> Result<Start, ApiError> {
+        let newest = self.server.revision();
+        let initial = self.query.text("sendInitialEvents").is_some();
+        if initial && self.query.text("resourceVersionMatch") != Some("NotOlderThan") {
+            return Err(ApiError::BadRequest(
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan".to_owned(),
+            ));
+        }
+        let asked = self.query.revision()?.unwrap_or(Rev::ZERO);
+        if asked > newest {
+            return Err(too_large(asked, newest));
+        }
+        Ok(match (initial, self.query.flag("sendInitialEvents"), asked) {
+            (true, true, _) => Start::WithState { announce_end: true },
+            (true, false, Rev::ZERO) => Start::After(newest),
+            (false, _, Rev::ZERO) => Start::WithState { announce_end: false },
+            (_, _, asked) => Start::After(asked),
+        })
+    }
+
+    fn watch_timeout(&self) -> Result<Duration, ApiError> {
+        let asked = self.query.timeout()?.filter(|asked| !asked.is_zero());
+        Ok(asked.unwrap_or(limits::WATCH_TIMEOUT).min(limits::WATCH_TIMEOUT_MAX))
+    }
+}
+
+enum Start {
+    /// Changes after a revision.
+    After(Rev),
+    /// What there is, then changes.
+    WithState { announce_end: bool },
+}
+
+struct Stream {
+    resource: &'static Resource,
+    form: Form,
+    filter: Filter,
+    bookmarks: bool,
+    /// Gone once the stream is to end.
+    watcher: Option<Watcher>,
+    /// Encoded documents that were not sent yet: the initial state, or one event.
+    ready: VecDeque<Bytes>,
+    ends: Instant,
+    next_bookmark: Instant,
+    columns_sent: bool,
+    _slot: OwnedSemaphorePermit,
+}
+
+fn respond(stream: Stream) -> Response<Body> {
+    let documents = futures::stream::unfold(stream, |mut stream| async move {
+        let document = stream.next().await?;
+        Some((Ok::<_, Infallible>(document), stream))
+    });
+    let mut response = Response::new(toono_http::stream(documents));
+    *response.status_mut() = StatusCode::OK;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+impl Stream {
+    /// The next document; none when the stream ends.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(document) = self.ready.pop_front() {
+                return Some(document);
+            }
+            let watcher = self.watcher.as_mut()?;
+            let item = tokio::select! {
+                () = tokio::time::sleep_until(self.ends) => return None,
+                item = watcher.next() => item,
+            };
+            let done = match item {
+                Ok(WatchItem::Event(event)) => self.take(&event),
+                Ok(WatchItem::Progress(rev)) => {
+                    self.take_progress(rev);
+                    Ok(())
+                }
+                Err(lagged) => Err(ApiError::too_old(lagged.seen.0, lagged.dropped.0)),
+            };
+            if let Err(error) = done {
+                self.ready.push_back(error_event(&error));
+                self.watcher = None;
+            }
+        }
+    }
+
+    fn take_progress(&mut self, rev: Rev) {
+        if self.bookmarks && self.next_bookmark <= Instant::now() {
+            self.next_bookmark = Instant::now() + limits::BOOKMARK_INTERVAL;
+            self.ready.push_back(bookmark(self.form, self.resource, rev, false).into());
+        }
+    }
+
+    /// An object that begins or ceases to match is added or deleted, for this client.
+    fn take(&mut self, event: &Event) -> Result<(), ApiError> {
+        let now = event.kind == EventKind::Put && self.filter.matches(&event.entry.value);
+        let before = event.prev.as_ref().filter(|prev| self.filter.matches(&prev.value));
+        match (before, now) {
+            (None, true) => self.push("ADDED", &event.entry.value),
+            (Some(_), true) => self.push("MODIFIED", &event.entry.value),
+            (Some(_), false) if event.kind == EventKind::Delete => {
+                self.push("DELETED", &event.entry.value)
+            }
+            (Some(prev), false) => {
+                let last = resealed(prev, event.rev)?;
+                self.push("DELETED", &last)
+            }
+            (None, false) => Ok(()),
+        }
+    }
+
+    fn push(&mut self, kind: &str, encoded: &Bytes) -> Result<(), ApiError> {
+        let object = self.form.event(self.resource, encoded, !self.columns_sent)?;
+        self.columns_sent = true;
+        let mut document = Vec::with_capacity(object.len() + 40);
+        document.extend_from_slice(b"{\"type\":\"");
+        document.extend_from_slice(kind.as_bytes());
+        document.extend_from_slice(b"\",\"object\":");
+        document.extend_from_slice(&object);
+        document.extend_from_slice(b"}\n");
+        self.ready.push_back(document.into());
+        Ok(())
+    }
+}
+
+/// The last state that matched, with the revision at which it ceased to.
+fn resealed(prev: &Entry, rev: Rev) -> Result<Bytes, ApiError> {
+    Ok(encode::draft(&encode::decode(prev)?).seal(rev))
+}
+
+fn error_event(error: &ApiError) -> Bytes {
+    format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", error.to_status()).into()
+}
