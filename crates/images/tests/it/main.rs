@@ -1,0 +1,14 @@
+//! Pulls from a real registry over HTTP into a real directory. They need root, for device nodes,
+//! owners and overlayfs' attributes.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod archive;
+mod layers;
+mod pulls;
+mod registry;
