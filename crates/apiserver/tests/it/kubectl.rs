@@ -1,0 +1,230 @@
+//! What people type.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    time::timeout,
+};
+
+use crate::cluster::Cluster;
+
+/// The oldest and the newest kubectl of the machine; on others the one of the distribution.
+fn programs() -> Vec<&'static str> {
+    let versions = [
+        "/usr/lib/google-cloud-sdk/bin/kubectl.1.28",
+        "/usr/lib/google-cloud-sdk/bin/kubectl.1.33",
+    ];
+    let mut found: Vec<&str> =
+        versions.into_iter().filter(|path| std::path::Path::new(path).exists()).collect();
+    if found.is_empty() {
+        found.push("kubectl");
+    }
+    found
+}
+
+const DEPLOYMENT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: hello
+  labels: {app: hello}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: hello}}
+  template:
+    metadata: {labels: {app: hello}}
+    spec:
+      containers:
+      - name: web
+        image: registry.local/busybox:1
+        resources: {limits: {cpu: 0.5, memory: 64Mi}}
+        ports: [{containerPort: 80}]
+";
+
+const POD: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: solo, labels: {app: solo}}
+spec:
+  containers: [{name: c, image: 'busybox:1'}]
+";
+
+const NODE: &str = "
+apiVersion: v1
+kind: Node
+metadata: {name: edge-1, labels: {kubernetes.io/hostname: edge-1}}
+spec: {podCIDR: 10.244.0.0/24}
+";
+
+#[tokio::test]
+async fn people_apply_look_change_and_delete() {
+    for program in programs() {
+        let cluster = Cluster::start().await;
+        let k = async |args: &[&str]| cluster.kubectl(program, args).await;
+        let version = k(&["version", "-o", "json"]).await;
+        assert!(version.contains("v1.35.0+toono"), "{version}");
+
+        let manifest = cluster.file("hello.yaml", DEPLOYMENT);
+        assert_eq!(k(&["apply", "-f", &manifest]).await, "deployment.apps/hello created\n");
+        assert_eq!(k(&["apply", "-f", &manifest]).await, "deployment.apps/hello unchanged\n");
+        let changed = DEPLOYMENT.replace("busybox:1", "busybox:2").replace("replicas: 2", "replicas: 3");
+        let manifest = cluster.file("hello.yaml", &changed);
+        assert_eq!(k(&["apply", "-f", &manifest]).await, "deployment.apps/hello configured\n");
+        let image = k(&["get", "deploy", "hello", "-o", "jsonpath={.spec.template.spec.containers[*].image} {.spec.replicas} {.metadata.generation}"]).await;
+        assert_eq!(image, "registry.local/busybox:2 3 2");
+
+        let table = k(&["get", "deployments"]).await;
+        let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"]);
+        assert_eq!(&lines[1][..4], ["hello", "0/3", "0", "0"]);
+        let wide = k(&["get", "deployments", "-A", "-o", "wide"]).await;
+        assert!(wide.contains("NAMESPACE") && wide.contains("registry.local/busybox:2") && wide.contains("app=hello"), "{wide}");
+
+        assert_eq!(k(&["scale", "deployment/hello", "--replicas=5"]).await, "deployment.apps/hello scaled\n");
+        assert_eq!(k(&["label", "deploy", "hello", "tier=front"]).await, "deployment.apps/hello labeled\n");
+        assert!(k(&["get", "deploy", "-l", "tier in (front)"]).await.contains("hello"));
+        assert_eq!(k(&["annotate", "deploy", "hello", "note=x"]).await, "deployment.apps/hello annotated\n");
+        assert_eq!(k(&["set", "image", "deploy/hello", "web=busybox:3"]).await, "deployment.apps/hello image updated\n");
+        let described = k(&["describe", "deployment", "hello"]).await;
+        assert!(described.contains("busybox:3") && described.contains("5 desired"), "{described}");
+        assert_eq!(k(&["delete", "deployment", "hello"]).await, "deployment.apps \"hello\" deleted\n");
+        cluster.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn pods_and_nodes_are_shown_and_described() {
+    for program in programs() {
+        let cluster = Cluster::start().await;
+        let k = async |args: &[&str]| cluster.kubectl(program, args).await;
+        let (pod, node) = (cluster.file("pod.yaml", POD), cluster.file("node.yaml", NODE));
+        k(&["apply", "-f", &pod, "-f", &node]).await;
+        let status = json!({"status": {
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
+            "addresses": [{"type": "InternalIP", "address": "10.0.0.7"}],
+            "nodeInfo": {"kubeletVersion": "v1.35.0+toono", "osImage": "Debian", "kernelVersion": "6.1",
+                "containerRuntimeVersion": "toono://1", "architecture": "amd64", "bootID": "", "machineID": "",
+                "systemUUID": "", "kubeProxyVersion": "", "operatingSystem": "linux"}}})
+        .to_string();
+        k(&["patch", "node", "edge-1", "--subresource=status", "--type=merge", "-p", &status]).await;
+        let nodes = k(&["get", "nodes", "-o", "wide"]).await;
+        let lines: Vec<Vec<&str>> = nodes.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0].join(" "), "NAME STATUS ROLES AGE VERSION INTERNAL-IP EXTERNAL-IP OS-IMAGE KERNEL-VERSION CONTAINER-RUNTIME");
+        assert_eq!(lines[1][..3], ["edge-1", "Ready", "<none>"]);
+        assert_eq!(k(&["cordon", "edge-1"]).await, "node/edge-1 cordoned\n");
+        assert!(k(&["get", "nodes"]).await.contains("Ready,SchedulingDisabled"));
+        assert_eq!(k(&["uncordon", "edge-1"]).await, "node/edge-1 uncordoned\n");
+        k(&["taint", "node", "edge-1", "a=b:NoSchedule"]).await;
+
+        let pods = k(&["get", "pods", "-o", "wide"]).await;
+        let lines: Vec<Vec<&str>> = pods.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0].join(" "), "NAME READY STATUS RESTARTS AGE IP NODE NOMINATED NODE READINESS GATES");
+        assert_eq!(lines[1][..4], ["solo", "0/1", "Pending", "0"]);
+        for what in [["describe", "pod", "solo"], ["describe", "node", "edge-1"]] {
+            let described = k(&what).await;
+            assert!(described.contains("Name:"), "{described}");
+        }
+        assert!(k(&["get", "pods,nodes,deploy,ns", "-A"]).await.contains("kube-node-lease"));
+        assert!(k(&["get", "all", "-A"]).await.contains("pod/solo"));
+        assert!(k(&["get", "pod", "solo", "-o", "yaml"]).await.contains("dnsPolicy: ClusterFirst"));
+        assert_eq!(k(&["delete", "pod", "solo"]).await.lines().next().map(|line| line.starts_with("pod \"solo\" deleted")), Some(true));
+        cluster.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn discovery_lists_what_there_is() {
+    for program in programs() {
+        let cluster = Cluster::start().await;
+        let listed = cluster.kubectl(program, &["api-resources"]).await;
+        for line in ["deployments deploy apps/v1 true Deployment", "nodes no v1 false Node", "leases coordination.k8s.io/v1 true Lease"] {
+            let found = listed.lines().any(|given| given.split_whitespace().collect::<Vec<_>>().join(" ") == line);
+            assert!(found, "{line} in\n{listed}");
+        }
+        let versions = cluster.kubectl(program, &["api-versions"]).await;
+        assert_eq!(versions, "apps/v1\ncoordination.k8s.io/v1\nv1\n");
+        assert_eq!(cluster.kubectl(program, &["get", "--raw", "/readyz"]).await, "ok");
+        cluster.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn mistakes_are_told_in_kubernetes_words() {
+    for program in programs() {
+        let cluster = Cluster::start().await;
+        let fails = async |args: &[&str]| cluster.kubectl_fails(program, args).await;
+        let said = fails(&["get", "pod", "x"]).await;
+        assert_eq!(said, "Error from server (NotFound): pods \"x\" not found\n");
+        let typo = cluster.file("typo.yaml", &DEPLOYMENT.replace("replicas:", "replcas:"));
+        let said = fails(&["apply", "-f", &typo]).await;
+        assert!(said.contains("strict decoding error: unknown field \"spec.replcas\""), "{said}");
+        let wrong = cluster.file("wrong.yaml", &DEPLOYMENT.replace("matchLabels: {app: hello}", "matchLabels: {app: x}"));
+        let said = fails(&["apply", "-f", &wrong]).await;
+        assert!(said.contains("The Deployment \"hello\" is invalid: spec.template.metadata.labels"), "{said}");
+        let said = fails(&["apply", "--server-side", "-f", &typo.replace("typo", "wrong")]).await;
+        assert!(said.contains("server-side apply is not supported"), "{said}");
+        let pod = cluster.file("pod.yaml", POD);
+        let said = fails(&["apply", "-n", "nowhere", "-f", &pod]).await;
+        assert!(said.contains("namespaces \"nowhere\" not found"), "{said}");
+        assert_eq!(cluster.kubectl(program, &["apply", "--dry-run=server", "-f", &pod]).await, "pod/solo created (server dry run)\n");
+        assert!(fails(&["get", "pod", "solo"]).await.contains("not found"));
+        assert_eq!(cluster.kubectl(program, &["create", "-f", &pod]).await, "pod/solo created\n");
+        assert!(fails(&["create", "-f", &pod]).await.contains("(AlreadyExists)"));
+        let said = fails(&["logs", "solo"]).await;
+        assert!(!said.is_empty());
+        cluster.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn watches_and_rollouts_follow_changes() {
+    for program in programs() {
+        let cluster = Cluster::start().await;
+        let manifest = cluster.file("hello.yaml", DEPLOYMENT);
+        cluster.kubectl(program, &["apply", "-f", &manifest]).await;
+        let mut watching = cluster
+            .command(program, "admin.kubeconfig", &["get", "deploy", "-w"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+        let mut next = async || {
+            timeout(Duration::from_secs(30), lines.next_line()).await.unwrap().unwrap().unwrap()
+        };
+        assert!(next().await.starts_with("NAME"));
+        assert!(next().await.contains("0/2"));
+        let rollout = cluster.command(program, "admin.kubeconfig", &["rollout", "status", "deploy/hello", "--timeout=30s"]).output();
+        let rollout = tokio::spawn(rollout);
+        let status = json!({"status": {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2,
+            "readyReplicas": 2, "availableReplicas": 2}})
+        .to_string();
+        cluster.kubectl(program, &["patch", "deploy", "hello", "--subresource=status", "--type=merge", "-p", &status]).await;
+        assert!(next().await.contains("2/2"));
+        let rolled = rollout.await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&rolled.stdout);
+        assert!(rolled.status.success() && said.contains("successfully rolled out"), "{said}");
+        cluster.kubectl(program, &["scale", "deploy", "hello", "--replicas=4"]).await;
+        assert!(next().await.contains("2/4"));
+        watching.kill().await.unwrap();
+        let waited = cluster.kubectl(program, &["wait", "deploy/hello", "--for=jsonpath={.status.readyReplicas}=2"]).await;
+        assert!(waited.contains("condition met"));
+        cluster.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_goes_with_its_contents() {
+    let program = programs()[0];
+    let cluster = Cluster::start().await;
+    cluster.kubectl(program, &["create", "namespace", "shop"]).await;
+    cluster.kubectl(program, &["-n", "shop", "create", "configmap", "settings", "--from-literal=a=b"]).await;
+    cluster.kubectl(program, &["-n", "shop", "create", "secret", "generic", "keys", "--from-literal=a=b"]).await;
+    assert!(cluster.kubectl(program, &["-n", "shop", "get", "cm,secret"]).await.contains("configmap/settings"));
+    let deleted = cluster.kubectl(program, &["delete", "namespace", "shop"]).await;
+    assert!(deleted.contains("namespace \"shop\" deleted"), "{deleted}");
+    let left = cluster.kubectl(program, &["get", "cm,secret", "-A", "--ignore-not-found", "-o", "name"]).await;
+    assert_eq!(left, "");
+    cluster.stop().await;
+}

@@ -1,0 +1,13 @@
+//! The API server as its clients see it: unmodified kubectl over TLS, and kube-rs in the process.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected ends there"
+)]
+
+mod access;
+mod cluster;
+mod in_process;
+mod kubectl;
+mod verbs;

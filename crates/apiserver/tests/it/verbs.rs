@@ -1,0 +1,105 @@
+//! Details of verbs that no client library asks for by itself.
+
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use toono_api::UserInfo;
+
+use crate::cluster::Cluster;
+
+/// Sends a request through the in-process client; status, `Warning` headers and body.
+async fn send(
+    cluster: &Cluster,
+    method: Method,
+    path: &str,
+    content_type: &str,
+    body: String,
+) -> (StatusCode, Vec<String>, Value) {
+    let client = cluster.api.client(UserInfo::component("system:test"));
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", content_type)
+        .body(kube::client::Body::from(body.into_bytes()))
+        .unwrap();
+    let response = client.send(request).await.unwrap();
+    let status = response.status();
+    let warnings = response.headers().get_all("warning").iter().map(|value| value.to_str().unwrap().to_owned()).collect();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    (status, warnings, serde_json::from_slice(&bytes).unwrap())
+}
+
+const JSON: &str = "application/json";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test]
+async fn unknown_fields_are_ignored_warned_of_or_refused() {
+    let cluster = Cluster::start().await;
+    let map = |name: &str| json!({"metadata": {"name": name}, "dta": {"a": "b"}}).to_string();
+    let (status, warnings, object) = send(&cluster, Method::POST, MAPS, JSON, map("a")).await;
+    assert_eq!(status, StatusCode::CREATED);
+    assert_eq!(warnings, ["299 - \"unknown field \\\"dta\\\"\""]);
+    assert!(object.get("dta").is_none());
+    let path = format!("{MAPS}?fieldValidation=Ignore");
+    let (status, warnings, _) = send(&cluster, Method::POST, &path, JSON, map("b")).await;
+    assert_eq!((status, warnings.len()), (StatusCode::CREATED, 0));
+    let path = format!("{MAPS}?fieldValidation=Strict");
+    let (status, _, refused) = send(&cluster, Method::POST, &path, JSON, map("c")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(refused["reason"], "BadRequest");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn names_are_generated_and_finalizers_hold() {
+    let cluster = Cluster::start().await;
+    let map = json!({"metadata": {"generateName": "m-", "finalizers": ["a.b/c"]}}).to_string();
+    let (status, _, object) = send(&cluster, Method::POST, MAPS, JSON, map).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+    assert!(name.starts_with("m-") && name.len() == 7, "{name}");
+    let path = format!("{MAPS}/{name}");
+    let (_, _, marked) = send(&cluster, Method::DELETE, &path, JSON, String::new()).await;
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+    let patch = json!([{"op": "remove", "path": "/metadata/finalizers"}]).to_string();
+    let (status, _, _) = send(&cluster, Method::PATCH, &path, "application/json-patch+json", patch).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, _, _) = send(&cluster, Method::GET, &path, JSON, String::new()).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused() {
+    let cluster = Cluster::start().await;
+    let future = format!("{MAPS}?watch=1&resourceVersion=999999999");
+    for (method, path, content_type, body, code) in [
+        (Method::POST, MAPS, JSON, "{".to_owned(), 400),
+        (Method::POST, MAPS, JSON, "[]".to_owned(), 400),
+        (Method::POST, MAPS, JSON, json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a"}}).to_string(), 400),
+        (Method::POST, MAPS, JSON, json!({"metadata": {"name": "A_b"}}).to_string(), 422),
+        (Method::POST, MAPS, JSON, json!({"metadata": {"name": "a", "namespace": "other"}}).to_string(), 400),
+        (Method::POST, MAPS, JSON, json!({"metadata": {"name": "a"}, "data": {"a": 1}}).to_string(), 400),
+        (Method::POST, "/api/v1/configmaps", JSON, "{}".to_owned(), 405),
+        (Method::PATCH, "/api/v1/namespaces/default", "application/apply-patch+yaml", "{}".to_owned(), 415),
+        (Method::PATCH, "/api/v1/namespaces/default", JSON, "{}".to_owned(), 415),
+        (Method::PATCH, "/api/v1/namespaces/default", "application/json-patch+json", "[{\"op\":\"remove\",\"path\":\"/x\"}]".to_owned(), 422),
+        (Method::GET, "/api/v1/pods?labelSelector=a%20b", JSON, String::new(), 400),
+        (Method::GET, "/api/v1/pods?fieldSelector=spec.x%3D1", JSON, String::new(), 400),
+        (Method::GET, "/api/v1/pods?continue=zzz", JSON, String::new(), 400),
+        (Method::GET, "/api/v1/pods?limit=x", JSON, String::new(), 400),
+        (Method::GET, future.as_str(), JSON, String::new(), 504),
+        (Method::GET, "/api/v1/unknowns", JSON, String::new(), 404),
+        (Method::GET, "/apis/none/v1", JSON, String::new(), 404),
+        (Method::GET, "/fleet/v1/bundle", JSON, String::new(), 404),
+    ] {
+        let (status, _, answer) = send(&cluster, method.clone(), path, content_type, body).await;
+        assert_eq!(status.as_u16(), code, "{method} {path}: {answer}");
+        assert_eq!(answer["kind"], "Status");
+        assert_eq!(answer["code"], code);
+    }
+    let huge = "x".repeat(4 * 1024 * 1024);
+    let (status, _, _) = send(&cluster, Method::POST, MAPS, JSON, huge).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    cluster.stop().await;
+}
