@@ -33,7 +33,7 @@ fn a_namespace_has_a_name_until_it_is_deleted() {
 #[test]
 fn a_panic_inside_a_namespace_reaches_the_caller() {
     let test = TestNetNs::new("panic");
-    let outcome = std::panic::catch_unwind(|| test.netns.run(|| panic!("inside")).map(|()| ()));
+    let outcome = std::panic::catch_unwind(|| test.netns.run::<(), _>(|| panic!("inside")));
     assert_eq!(outcome.unwrap_err().downcast_ref(), Some(&"inside"));
 }
 
