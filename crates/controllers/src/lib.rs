@@ -1,1 +1,63 @@
-//! (being built)
+//! The loops that make the cluster what its objects say: replica sets, deployments, daemon sets,
+//! node lifecycle, garbage collection, namespaces, and the scheduler.
+//!
+//! They know the API as a [`kube::Client`] and nothing else of the server, so they also run
+//! against any other Kubernetes. Each kind is watched once ([`informer`]) for all of them; every
+//! loop is a queue of names ([`queue`]) and a function that compares what is with what should be,
+//! so a lost event, a repeated one or a restart does no harm.
+
+mod claim;
+mod config;
+mod context;
+mod daemonset;
+mod deployment;
+mod error;
+mod expectations;
+mod garbage;
+mod hash;
+mod informer;
+mod key;
+mod names;
+mod namespace;
+mod nodelifecycle;
+mod patch;
+mod podcontrol;
+mod pods;
+mod queue;
+mod recorder;
+mod replicaset;
+mod scheduler;
+mod worker;
+
+use std::{future::Future, sync::Arc};
+
+use kube::Client;
+use tokio::task::JoinSet;
+
+pub use config::{ControllersConfig, EvictionConfig};
+use context::Context;
+
+/// Runs all controllers until `shutdown` completes. Errors of single objects are retried and
+/// logged; nothing ends a controller but the shutdown.
+pub async fn run(client: Client, config: ControllersConfig, shutdown: impl Future<Output = ()> + Send) {
+    let mut tasks = JoinSet::new();
+    let mut context = Context::new(client, config);
+    // Handlers are registered before the informers start, so that no event is missed.
+    let scheduler = scheduler::Scheduler::new(&mut context);
+    let replica_sets = replicaset::Controller::new(&mut context);
+    let deployments = deployment::Controller::new(&mut context);
+    let daemon_sets = daemonset::Controller::new(&mut context);
+    let node_lifecycle = nodelifecycle::Controller::new(&mut context);
+    let namespaces = namespace::Controller::new(&mut context);
+    let context = Arc::new(context);
+    context.start(&mut tasks);
+    tasks.spawn(Arc::new(scheduler).run(Arc::clone(&context)));
+    tasks.spawn(replica_sets.run(Arc::clone(&context)));
+    tasks.spawn(deployments.run(Arc::clone(&context)));
+    tasks.spawn(daemon_sets.run(Arc::clone(&context)));
+    tasks.spawn(node_lifecycle.run(Arc::clone(&context)));
+    tasks.spawn(namespaces.run(Arc::clone(&context)));
+    tasks.spawn(garbage::run(Arc::clone(&context)));
+    shutdown.await;
+    tasks.shutdown().await;
+}

@@ -8,6 +8,7 @@
 //! Labels are interned ([`intern`]) and nodes have dense indexes, so that later indexes (by label,
 //! by free resources) can be plain arrays and sets of integers.
 
+mod admission;
 mod cluster;
 mod filter;
 pub mod intern;
@@ -23,6 +24,7 @@ mod score;
 mod spread;
 mod taints;
 
+pub use admission::{UntoleratedEffects, admits, untolerated_effects};
 pub use cluster::Cluster;
 pub use node::{NodeIndex, NodeView};
 pub use place::Placement;

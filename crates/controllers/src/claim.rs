@@ -1,0 +1,150 @@
+//! Which objects a controller owns: those with its reference whose labels match, plus matching
+//! orphans, which it adopts; those that no longer match it releases.
+
+use std::{fmt::Debug, sync::Arc};
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference},
+    serde::de::DeserializeOwned,
+};
+use kube::{
+    Api, Resource,
+    core::{Selector, SelectorExt},
+};
+use serde_json::json;
+
+use crate::{
+    context::Context,
+    error::{SyncError, is_not_found},
+    informer::{Index, Informer, orphans_of},
+    key::Key,
+    patch,
+    pods::uid,
+};
+
+/// The reference that makes `owner` the controller of what carries it.
+pub(crate) fn controller_reference<O: Resource<DynamicType = ()>>(owner: &O) -> OwnerReference {
+    OwnerReference {
+        api_version: O::api_version(&()).into_owned(),
+        kind: O::kind(&()).into_owned(),
+        name: owner.meta().name.clone().unwrap_or_default(),
+        uid: uid(owner.meta()).to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// A workload's selector, parsed. An empty one selects nothing: the API refuses it on creation,
+/// and read as "everything" it would adopt the whole namespace.
+pub(crate) fn selector(
+    kind: &'static str,
+    key: &Key,
+    selector: &LabelSelector,
+) -> Result<Option<Selector>, SyncError> {
+    let parsed = Selector::try_from(selector.clone())
+        .map_err(|source| SyncError::Selector { kind, key: key.clone(), source })?;
+    Ok(Some(parsed).filter(|selector| !selector.selects_all()))
+}
+
+pub(crate) fn selects<K: Resource>(selector: &Selector, object: &K) -> bool {
+    match object.meta().labels.as_ref() {
+        Some(labels) => selector.matches(labels),
+        None => selector.matches(&std::collections::BTreeMap::new()),
+    }
+}
+
+/// The objects of kind `K` that `owner` owns after adopting and releasing.
+pub(crate) async fn claim<O, K>(
+    context: &Context,
+    owner: &O,
+    selector: &Selector,
+    informer: &Informer<K>,
+) -> Result<Vec<Arc<K>>, SyncError>
+where
+    O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
+    let api: Api<K> = context.api(namespace);
+    let leaving = owner.meta().deletion_timestamp.is_some();
+    let mut claimed = Vec::new();
+    for object in informer.by(Index::Owner, uid(owner.meta())) {
+        if selects(selector, &*object) {
+            claimed.push(object);
+        } else if !leaving {
+            release(&api, owner, &*object).await?;
+        }
+    }
+    let orphans = informer.by(Index::Owner, &orphans_of(namespace));
+    let wanted: Vec<_> = orphans
+        .into_iter()
+        .filter(|object| object.meta().deletion_timestamp.is_none() && selects(selector, &**object))
+        .collect();
+    if leaving || wanted.is_empty() || !still_there(context, owner).await? {
+        return Ok(claimed);
+    }
+    for object in wanted {
+        if let Some(adopted) = adopt(&api, owner, &*object).await? {
+            claimed.push(Arc::new(adopted));
+        }
+    }
+    Ok(claimed)
+}
+
+/// The cache may be old: nothing is adopted for an owner that is already gone.
+async fn still_there<O>(context: &Context, owner: &O) -> Result<bool, SyncError>
+where
+    O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let key = Key::of(owner.meta());
+    let api: Api<O> = context.api(&key.namespace);
+    let current = api.get_opt(&key.name).await.map_err(SyncError::api("get", "owner", &key))?;
+    Ok(current.is_some_and(|current| {
+        uid(current.meta()) == uid(owner.meta()) && current.meta().deletion_timestamp.is_none()
+    }))
+}
+
+async fn adopt<O, K>(api: &Api<K>, owner: &O, object: &K) -> Result<Option<K>, SyncError>
+where
+    O: Resource<DynamicType = ()>,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let mut owners = object.meta().owner_references.clone().unwrap_or_default();
+    owners.push(controller_reference(owner));
+    set_owners(api, object, &owners, "adopt").await
+}
+
+async fn release<O, K>(api: &Api<K>, owner: &O, object: &K) -> Result<(), SyncError>
+where
+    O: Resource<DynamicType = ()>,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let mut owners = object.meta().owner_references.clone().unwrap_or_default();
+    owners.retain(|reference| reference.uid != uid(owner.meta()));
+    set_owners(api, object, &owners, "release").await.map(drop)
+}
+
+async fn set_owners<K>(
+    api: &Api<K>,
+    object: &K,
+    owners: &[OwnerReference],
+    verb: &'static str,
+) -> Result<Option<K>, SyncError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let key = Key::of(object.meta());
+    let change = patch::on_top_of(object, json!({"metadata": {"ownerReferences": owners}}));
+    match patch::merge(api, &key.name, &change).await {
+        Ok(changed) => Ok(Some(changed)),
+        Err(error) if is_not_found(&error) => Ok(None),
+        Err(error) => Err(SyncError::api(verb, "object", &key)(error)),
+    }
+}

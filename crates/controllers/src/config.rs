@@ -1,0 +1,65 @@
+//! What can be set, with its defaults in one place.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of all controllers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct ControllersConfig {
+    /// Objects of one kind that are worked on at the same time.
+    pub concurrent_syncs: usize,
+    /// The scheduler takes pods whose `schedulerName` is this.
+    pub scheduler_name: String,
+    /// Bindings under way at the same time.
+    pub concurrent_bindings: usize,
+    /// When pods leave nodes that are gone.
+    pub eviction: EvictionConfig,
+}
+
+/// When pods leave nodes that are not ready, for each node pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct EvictionConfig {
+    /// Nodes per second whose pods may be evicted.
+    pub nodes_per_second: f64,
+    /// The same while the pool is partly disrupted and large.
+    pub disrupted_nodes_per_second: f64,
+    /// Share of not ready nodes from which a pool counts as partly disrupted.
+    pub disrupted_share: f64,
+    /// Up to this many nodes a pool is small: when it is partly disrupted nothing is evicted.
+    pub small_pool_nodes: usize,
+}
+
+impl Default for ControllersConfig {
+    fn default() -> Self {
+        Self {
+            // Kubernetes' default for each of these controllers.
+            concurrent_syncs: 5,
+            scheduler_name: "default-scheduler".to_owned(),
+            // Enough to cover a commit's latency; more only queue in the server.
+            concurrent_bindings: 64,
+            eviction: EvictionConfig::default(),
+        }
+    }
+}
+
+impl Default for EvictionConfig {
+    /// Kubernetes' defaults.
+    fn default() -> Self {
+        Self {
+            nodes_per_second: 0.1,
+            disrupted_nodes_per_second: 0.01,
+            disrupted_share: 0.55,
+            small_pool_nodes: 50,
+        }
+    }
+}
+
+impl EvictionConfig {
+    /// The pause between two nodes at a rate; `None` when the rate is zero or not a number.
+    pub(crate) fn pause(nodes_per_second: f64) -> Option<Duration> {
+        if nodes_per_second > 0.0 { Duration::try_from_secs_f64(1.0 / nodes_per_second).ok() } else { None }
+    }
+}

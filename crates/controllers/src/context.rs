@@ -1,0 +1,88 @@
+//! What all controllers share: the client, the informers, the event recorder, the settings.
+
+use std::{fmt::Debug, sync::Arc};
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
+        core::v1::{Namespace, Node, Pod},
+    },
+    serde::de::DeserializeOwned,
+};
+use kube::{Api, Client, Resource};
+use tokio::task::JoinSet;
+
+use crate::{
+    config::ControllersConfig,
+    informer::{Index, Informer, by_namespace, by_owner},
+    recorder::Recorder,
+};
+
+/// Shared by all controllers.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) config: ControllersConfig,
+    pub(crate) recorder: Recorder,
+    pub(crate) pods: Informer<Pod>,
+    pub(crate) nodes: Informer<Node>,
+    pub(crate) namespaces: Informer<Namespace>,
+    pub(crate) replica_sets: Informer<ReplicaSet>,
+    pub(crate) deployments: Informer<Deployment>,
+    pub(crate) daemon_sets: Informer<DaemonSet>,
+    pub(crate) revisions: Informer<ControllerRevision>,
+}
+
+impl Context {
+    pub(crate) fn new(client: Client, config: ControllersConfig) -> Self {
+        Self {
+            recorder: Recorder::new(client.clone()),
+            client,
+            config,
+            pods: Informer::new(vec![(Index::Owner, by_owner), (Index::Node, by_node)]),
+            nodes: Informer::new(Vec::new()),
+            namespaces: Informer::new(Vec::new()),
+            replica_sets: Informer::new(vec![(Index::Owner, by_owner), (Index::Namespace, by_namespace)]),
+            deployments: Informer::new(vec![(Index::Namespace, by_namespace)]),
+            daemon_sets: Informer::new(vec![(Index::Namespace, by_namespace)]),
+            revisions: Informer::new(vec![(Index::Owner, by_owner)]),
+        }
+    }
+
+    /// Starts the watches and the writing of events.
+    pub(crate) fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>) {
+        self.watch(tasks, |context| &context.pods);
+        self.watch(tasks, |context| &context.nodes);
+        self.watch(tasks, |context| &context.namespaces);
+        self.watch(tasks, |context| &context.replica_sets);
+        self.watch(tasks, |context| &context.deployments);
+        self.watch(tasks, |context| &context.daemon_sets);
+        self.watch(tasks, |context| &context.revisions);
+        let context = Arc::clone(self);
+        tasks.spawn(async move { context.recorder.run().await });
+    }
+
+    fn watch<K>(self: &Arc<Self>, tasks: &mut JoinSet<()>, informer: fn(&Self) -> &Informer<K>)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let context = Arc::clone(self);
+        tasks.spawn(async move {
+            let api = Api::all(context.client.clone());
+            informer(&context).run(api).await;
+        });
+    }
+
+    /// The API of a namespaced kind in one namespace.
+    pub(crate) fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+}
+
+fn by_node(pod: &Pod) -> Vec<Arc<str>> {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    node.filter(|name| !name.is_empty()).map(Into::into).into_iter().collect()
+}

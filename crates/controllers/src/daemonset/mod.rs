@@ -1,0 +1,248 @@
+//! DaemonSet: one pod on each node that is meant to run it.
+
+mod history;
+mod nodes;
+mod status;
+mod update;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Pod};
+use toono_placement::NodeView;
+
+use crate::{
+    claim::{self, selector, selects},
+    context::Context,
+    error::SyncError,
+    expectations::Expectations,
+    informer::{Change, Index, Reader},
+    key::Key,
+    podcontrol::PodControl,
+    pods::{controller_of, created, is_finished, uid},
+    queue::WorkQueue,
+    worker::{self, Again},
+};
+use nodes::Eligibility;
+
+const COMPONENT: &str = "daemonset-controller";
+/// The label that ties a pod to the revision of its template.
+const HASH_LABEL: &str = "controller-revision-hash";
+
+/// The daemon set controller.
+pub(crate) struct Controller {
+    queue: Arc<WorkQueue<Key>>,
+    expectations: Arc<Expectations>,
+}
+
+impl Controller {
+    pub(crate) fn new(context: &mut Context) -> Self {
+        let queue = Arc::new(WorkQueue::new());
+        let expectations = Arc::new(Expectations::default());
+        context.daemon_sets.on_change({
+            let (queue, expectations) = (Arc::clone(&queue), Arc::clone(&expectations));
+            move |change| {
+                let Some(set) = change.latest() else { return };
+                let key = Key::of(&set.metadata);
+                if change.new.is_none() {
+                    expectations.forget(&key);
+                }
+                queue.add(key);
+            }
+        });
+        context.pods.on_change({
+            let (queue, expectations) = (Arc::clone(&queue), Arc::clone(&expectations));
+            let sets = context.daemon_sets.reader();
+            move |change| pod_changed(change, &sets, &queue, &expectations)
+        });
+        context.nodes.on_change({
+            let queue = Arc::clone(&queue);
+            let sets = context.daemon_sets.reader();
+            move |change| {
+                let view = |node: &Option<Arc<_>>| node.as_deref().map(NodeView::from_node);
+                let (old, new) = (view(&change.old), view(&change.new));
+                // Heartbeats and usage change nothing about where daemons run.
+                let matters = match (&old, &new) {
+                    (Some(old), Some(new)) => old.labels != new.labels || old.taints != new.taints,
+                    _ => true,
+                };
+                if matters {
+                    sets.all().iter().for_each(|set| queue.add(Key::of(&set.metadata)));
+                }
+            }
+        });
+        Self { queue, expectations }
+    }
+
+    pub(crate) async fn run(self, context: Arc<Context>) {
+        context.daemon_sets.wait_synced().await;
+        context.pods.wait_synced().await;
+        context.nodes.wait_synced().await;
+        context.revisions.wait_synced().await;
+        let workers = context.config.concurrent_syncs;
+        let (this, context) = (&self, &context);
+        let sync = |key: Key| async move { this.sync(context, &key).await };
+        worker::run(COMPONENT, workers, Arc::clone(&self.queue), sync).await;
+    }
+
+    async fn sync(&self, context: &Context, key: &Key) -> Result<Again, SyncError> {
+        let Some(set) = context.daemon_sets.get(key) else {
+            self.expectations.forget(key);
+            return Ok(None);
+        };
+        let Some(spec) = &set.spec else { return Ok(None) };
+        if set.metadata.deletion_timestamp.is_some() {
+            return Ok(None);
+        }
+        let may_manage = self.expectations.satisfied(key);
+        let Some(selector) = selector("DaemonSet", key, &spec.selector)? else { return Ok(None) };
+        let pods = claim::claim(context, &*set, &selector, &context.pods).await?;
+        let history = history::sync(context, &set, &selector, &pods).await?;
+        let work = Work { context, set: &set, key, hash: &history, expectations: &self.expectations };
+        let daemons = work.survey(pods);
+        if may_manage {
+            work.manage(&daemons).await?;
+            if self.expectations.satisfied(key) {
+                update::step(&work, &daemons).await?;
+            }
+        }
+        let now = Timestamp::now();
+        let settling = status::write(&work, &daemons, now).await?;
+        let min_ready = u64::try_from(spec.min_ready_seconds.unwrap_or(0)).unwrap_or(0);
+        Ok((settling && min_ready > 0).then(|| Duration::from_secs(min_ready)))
+    }
+}
+
+/// A daemon set being worked on.
+struct Work<'a> {
+    context: &'a Context,
+    set: &'a DaemonSet,
+    key: &'a Key,
+    /// The hash of the present template's revision.
+    hash: &'a str,
+    expectations: &'a Expectations,
+}
+
+/// Where the daemons are and where they should be.
+struct Daemons {
+    /// By node: whether it should run one, and those that it has, oldest first.
+    nodes: HashMap<String, (Eligibility, Vec<Arc<Pod>>)>,
+    /// Daemons of nodes that do not exist.
+    stray: Vec<Arc<Pod>>,
+}
+
+impl Work<'_> {
+    fn survey(&self, pods: Vec<Arc<Pod>>) -> Daemons {
+        let probe = nodes::probe(self.set);
+        let mut nodes: HashMap<_, _> = self
+            .context
+            .nodes
+            .all()
+            .iter()
+            .map(|node| {
+                let name = node.metadata.name.clone().unwrap_or_default();
+                (name, (nodes::eligibility(&probe, &NodeView::from_node(node)), Vec::new()))
+            })
+            .collect();
+        let mut stray = Vec::new();
+        for pod in pods {
+            match nodes::target(&pod).and_then(|name| nodes.get_mut(name)) {
+                Some((_, daemons)) => daemons.push(pod),
+                None => stray.push(pod),
+            }
+        }
+        for (_, daemons) in nodes.values_mut() {
+            daemons.sort_by_key(|pod| (created(&pod.metadata), pod.metadata.name.clone()));
+        }
+        Daemons { nodes, stray }
+    }
+
+    fn control(&self) -> PodControl<'_, DaemonSet> {
+        PodControl {
+            context: self.context,
+            expectations: self.expectations,
+            component: COMPONENT,
+            owner: self.set,
+            key: self.key,
+        }
+    }
+
+    async fn manage(&self, daemons: &Daemons) -> Result<(), SyncError> {
+        let mut lacking = Vec::new();
+        let mut surplus: Vec<_> = daemons.stray.iter().filter(|pod| !leaving(pod)).cloned().collect();
+        for (node, (eligibility, pods)) in &daemons.nodes {
+            let present = pods.iter().filter(|pod| !leaving(pod));
+            match eligibility {
+                Eligibility::No => surplus.extend(present.cloned()),
+                Eligibility::OnlyKeep | Eligibility::Yes => {
+                    let (finished, alive): (Vec<_>, Vec<_>) = present.cloned().partition(|pod| is_finished(pod));
+                    // A finished daemon makes room for another.
+                    surplus.extend(finished);
+                    surplus.extend(update::duplicates(self, &alive));
+                    if *eligibility == Eligibility::Yes && pods.is_empty() {
+                        lacking.push(node.as_str());
+                    }
+                }
+            }
+        }
+        lacking.sort_unstable();
+        self.create_on(&lacking).await?;
+        self.control().delete(&surplus).await
+    }
+
+    async fn create_on(&self, nodes: &[&str]) -> Result<(), SyncError> {
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let pods = nodes.iter().map(|node| nodes::pod_for(self.set, self.hash, node)).collect();
+        self.control().create(pods).await
+    }
+}
+
+fn leaving(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// The daemon set that a pod's reference means, if that very one still exists.
+fn referenced(sets: &Reader<DaemonSet>, pod: &Pod) -> Option<Key> {
+    let reference = controller_of(&pod.metadata).filter(|reference| reference.kind == "DaemonSet")?;
+    let key = Key::new(pod.metadata.namespace.as_deref().unwrap_or_default(), &reference.name);
+    let set = sets.get(&key)?;
+    (uid(&set.metadata) == reference.uid).then_some(key)
+}
+
+fn pod_changed(
+    change: &Change<Pod>,
+    sets: &Reader<DaemonSet>,
+    queue: &WorkQueue<Key>,
+    expectations: &Expectations,
+) {
+    if let Some(pod) = &change.old
+        && let Some(key) = referenced(sets, pod)
+    {
+        if change.new.is_none() {
+            expectations.deletion_observed(&key, &Key::of(&pod.metadata));
+        }
+        queue.add(key);
+    }
+    let Some(pod) = &change.new else { return };
+    if let Some(key) = referenced(sets, pod) {
+        if change.old.is_none() {
+            expectations.creation_observed(&key);
+        }
+        if leaving(pod) {
+            expectations.deletion_observed(&key, &Key::of(&pod.metadata));
+        }
+        queue.add(key);
+    } else if controller_of(&pod.metadata).is_none() && !leaving(pod) {
+        for set in sets.by(Index::Namespace, pod.metadata.namespace.as_deref().unwrap_or_default()) {
+            let key = Key::of(&set.metadata);
+            let Some(spec) = &set.spec else { continue };
+            if let Ok(Some(selector)) = selector("DaemonSet", &key, &spec.selector)
+                && selects(&selector, &**pod)
+            {
+                queue.add(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! One watch per kind, shared: a cache of its objects with indexes, and handlers that are told of
+//! each change. The cache is never ahead of the API and may be behind it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Debug,
+    hash::Hash,
+    pin::pin,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use futures::StreamExt;
+use k8s_openapi::serde::de::DeserializeOwned;
+use kube::{
+    Api, Resource,
+    runtime::{WatchStreamExt, watcher},
+};
+use tokio::sync::watch;
+use tracing::debug;
+
+use crate::{error::chain, key::Key};
+
+/// What happened to one object; at least one of both is there.
+pub(crate) struct Change<K> {
+    pub(crate) old: Option<Arc<K>>,
+    pub(crate) new: Option<Arc<K>>,
+}
+
+impl<K> Change<K> {
+    /// The object as last seen.
+    pub(crate) fn latest(&self) -> Option<&Arc<K>> {
+        self.new.as_ref().or(self.old.as_ref())
+    }
+}
+
+type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+type IndexFn<K> = fn(&K) -> Vec<Arc<str>>;
+
+/// Names one of an informer's indexes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Index {
+    /// By namespace.
+    Namespace,
+    /// By the uid of the controlling owner; objects without one are under [`orphans_of`].
+    Owner,
+    /// By the node that a pod is bound to.
+    Node,
+}
+
+/// The owner index's entry for the objects of a namespace that no controller owns.
+pub(crate) fn orphans_of(namespace: &str) -> String {
+    format!("orphans/{namespace}")
+}
+
+/// The index functions that any namespaced kind can use.
+pub(crate) fn by_namespace<K: Resource>(object: &K) -> Vec<Arc<str>> {
+    object.meta().namespace.as_deref().map(Into::into).into_iter().collect()
+}
+
+/// See [`Index::Owner`].
+pub(crate) fn by_owner<K: Resource>(object: &K) -> Vec<Arc<str>> {
+    let metadata = object.meta();
+    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    match owner {
+        Some(owner) => vec![owner.uid.as_str().into()],
+        None => vec![orphans_of(metadata.namespace.as_deref().unwrap_or_default()).into()],
+    }
+}
+
+struct Cache<K> {
+    objects: HashMap<Key, Arc<K>>,
+    indexes: HashMap<Index, HashMap<Arc<str>, HashSet<Key>>>,
+}
+
+/// The shared cache of one kind.
+pub(crate) struct Informer<K> {
+    cache: Arc<RwLock<Cache<K>>>,
+    index_fns: Vec<(Index, IndexFn<K>)>,
+    handlers: Vec<Handler<K>>,
+    synced: watch::Sender<bool>,
+}
+
+impl<K> Informer<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    pub(crate) fn new(index_fns: Vec<(Index, IndexFn<K>)>) -> Self {
+        let indexes = index_fns.iter().map(|(index, _)| (*index, HashMap::new())).collect();
+        Self {
+            cache: Arc::new(RwLock::new(Cache { objects: HashMap::new(), indexes })),
+            index_fns,
+            handlers: Vec::new(),
+            synced: watch::Sender::new(false),
+        }
+    }
+
+    /// Has `handler` told of each change, after the cache shows it. It must be quick.
+    pub(crate) fn on_change(&mut self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
+        self.handlers.push(Box::new(handler));
+    }
+
+    /// A handle for reading the cache, for handlers of other kinds.
+    pub(crate) fn reader(&self) -> Reader<K> {
+        Reader { cache: Arc::clone(&self.cache) }
+    }
+
+    /// Completes when the first list is in the cache.
+    pub(crate) async fn wait_synced(&self) {
+        // The sender lives as long as `self`, so waiting ends only by the value.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<K>> {
+        read(&self.cache).objects.get(key).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<K>> {
+        read(&self.cache).objects.values().cloned().collect()
+    }
+
+    pub(crate) fn by(&self, index: Index, value: &str) -> Vec<Arc<K>> {
+        by(&self.cache, index, value)
+    }
+
+    /// Watches for ever; failures are retried with a jittered back-off by the stream.
+    pub(crate) async fn run(&self, api: Api<K>) {
+        let config = watcher::Config::default().any_semantic();
+        let mut stream = pin!(watcher::watcher(api, config).default_backoff());
+        let mut listed = HashSet::new();
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(watcher::Event::Init) => listed.clear(),
+                Ok(watcher::Event::InitApply(object)) => {
+                    listed.insert(Key::of(object.meta()));
+                    self.put(object);
+                }
+                Ok(watcher::Event::InitDone) => {
+                    self.retain(&listed);
+                    listed = HashSet::new();
+                    self.synced.send_replace(true);
+                }
+                Ok(watcher::Event::Apply(object)) => self.put(object),
+                Ok(watcher::Event::Delete(object)) => self.delete(&Key::of(object.meta()), Some(object)),
+                Err(error) => debug!(kind = %K::kind(&()), error = chain(&error), "watch restarts"),
+            }
+        }
+    }
+
+    fn put(&self, mut object: K) {
+        // Nobody here reads them and they are often the larger half of an object.
+        object.meta_mut().managed_fields = None;
+        let key = Key::of(object.meta());
+        let new = Arc::new(object);
+        let old = {
+            let mut cache = write(&self.cache);
+            let old = cache.objects.insert(key.clone(), Arc::clone(&new));
+            self.reindex(&mut cache, &key, old.as_deref(), Some(&new));
+            old
+        };
+        let unchanged = old.as_ref().is_some_and(|old| old.meta().resource_version == new.meta().resource_version);
+        if !unchanged {
+            self.tell(&Change { old, new: Some(new) });
+        }
+    }
+
+    fn delete(&self, key: &Key, last: Option<K>) {
+        let old = {
+            let mut cache = write(&self.cache);
+            let old = cache.objects.remove(key);
+            self.reindex(&mut cache, key, old.as_deref(), None);
+            old
+        };
+        if let Some(old) = last.map(Arc::new).or(old) {
+            self.tell(&Change { old: Some(old), new: None });
+        }
+    }
+
+    fn retain(&self, listed: &HashSet<Key>) {
+        let gone: Vec<_> =
+            read(&self.cache).objects.keys().filter(|key| !listed.contains(*key)).cloned().collect();
+        for key in gone {
+            self.delete(&key, None);
+        }
+    }
+
+    fn reindex(&self, cache: &mut Cache<K>, key: &Key, old: Option<&K>, new: Option<&K>) {
+        for (index, function) in &self.index_fns {
+            let before = old.map(function).unwrap_or_default();
+            let after = new.map(function).unwrap_or_default();
+            if before == after {
+                continue;
+            }
+            let entries = cache.indexes.entry(*index).or_default();
+            for value in before {
+                if let Some(keys) = entries.get_mut(&value) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        entries.remove(&value);
+                    }
+                }
+            }
+            for value in after {
+                entries.entry(value).or_default().insert(key.clone());
+            }
+        }
+    }
+
+    fn tell(&self, change: &Change<K>) {
+        for handler in &self.handlers {
+            handler(change);
+        }
+    }
+}
+
+/// Reads an informer's cache.
+pub(crate) struct Reader<K> {
+    cache: Arc<RwLock<Cache<K>>>,
+}
+
+impl<K> Reader<K> {
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<K>> {
+        read(&self.cache).objects.get(key).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<K>> {
+        read(&self.cache).objects.values().cloned().collect()
+    }
+
+    pub(crate) fn by(&self, index: Index, value: &str) -> Vec<Arc<K>> {
+        by(&self.cache, index, value)
+    }
+}
+
+fn by<K>(cache: &RwLock<Cache<K>>, index: Index, value: &str) -> Vec<Arc<K>> {
+    let cache = read(cache);
+    let keys = cache.indexes.get(&index).and_then(|entries| entries.get(value));
+    keys.into_iter().flatten().filter_map(|key| cache.objects.get(key).cloned()).collect()
+}
+
+fn read<K>(cache: &RwLock<Cache<K>>) -> RwLockReadGuard<'_, Cache<K>> {
+    cache.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<K>(cache: &RwLock<Cache<K>>) -> RwLockWriteGuard<'_, Cache<K>> {
+    cache.write().unwrap_or_else(PoisonError::into_inner)
+}

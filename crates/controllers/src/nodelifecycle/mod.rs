@@ -1,0 +1,148 @@
+//! Node lifecycle: what follows from a node's conditions. Somebody else writes them; here nodes
+//! are tainted, the pods of a silent node marked not ready, and pods evicted when their time is up.
+
+mod evict;
+mod pace;
+mod taints;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
+use serde_json::json;
+
+use crate::{
+    context::Context,
+    error::{SyncError, is_not_found},
+    informer::Index,
+    key::Key,
+    patch,
+    pods::{condition, is_finished, is_ready},
+    queue::WorkQueue,
+    recorder::Severity,
+    worker::{self, Again},
+};
+use evict::Evictor;
+
+const COMPONENT: &str = "node-controller";
+/// The label that names a node's pool: nodes of a pool share a place and so a fate.
+const POOL_LABEL: &str = "apps.openyurt.io/nodepool";
+/// The reason on pods whose node is not ready.
+const NODE_NOT_READY: &str = "NodeNotReady";
+
+/// A node's readiness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readiness {
+    Ready,
+    NotReady,
+    Unreachable,
+    /// No condition yet: the node has never reported.
+    Unreported,
+}
+
+fn readiness(node: &Node) -> Readiness {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    match conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready") {
+        Some(ready) if ready.status == "True" => Readiness::Ready,
+        Some(ready) if ready.status == "Unknown" => Readiness::Unreachable,
+        Some(_) => Readiness::NotReady,
+        None => Readiness::Unreported,
+    }
+}
+
+fn pool(node: &Node) -> &str {
+    let labels = node.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(POOL_LABEL)).map_or("", String::as_str)
+}
+
+/// The node lifecycle controller.
+pub(crate) struct Controller {
+    nodes: Arc<WorkQueue<Key>>,
+    evictor: Arc<Evictor>,
+}
+
+impl Controller {
+    pub(crate) fn new(context: &mut Context) -> Self {
+        let nodes = Arc::new(WorkQueue::new());
+        let evictor = Arc::new(Evictor::new(context));
+        context.nodes.on_change({
+            let nodes = Arc::clone(&nodes);
+            move |change| {
+                if let Some(node) = &change.new {
+                    nodes.add(Key::of(&node.metadata));
+                }
+            }
+        });
+        Self { nodes, evictor }
+    }
+
+    pub(crate) async fn run(self, context: Arc<Context>) {
+        context.nodes.wait_synced().await;
+        context.pods.wait_synced().await;
+        let workers = context.config.concurrent_syncs;
+        let shared = &context;
+        let sync = |key: Key| async move { sync(shared, &key).await };
+        futures::join!(worker::run(COMPONENT, workers, self.nodes, sync), self.evictor.run(&context));
+    }
+}
+
+async fn sync(context: &Context, key: &Key) -> Result<Again, SyncError> {
+    let Some(node) = context.nodes.get(key) else { return Ok(None) };
+    taints::sync(context, &node, key).await?;
+    match readiness(&node) {
+        Readiness::Ready => mark_ready_again(context, key).await?,
+        Readiness::NotReady | Readiness::Unreachable => mark_not_ready(context, key).await?,
+        Readiness::Unreported => {}
+    }
+    Ok(None)
+}
+
+/// A silent node's pods are not known to serve anybody, so endpoints must leave them out.
+async fn mark_not_ready(context: &Context, node: &Key) -> Result<(), SyncError> {
+    for pod in context.pods.by(Index::Node, &node.name) {
+        if is_ready(&pod) && !is_finished(&pod) {
+            context.recorder.record(
+                COMPONENT,
+                &*pod,
+                Severity::Warning,
+                NODE_NOT_READY,
+                "Node is not ready".to_owned(),
+            );
+            set_ready(context, &pod, false).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the mark back where the containers were last reported ready; what changed meanwhile the
+/// node reports itself.
+async fn mark_ready_again(context: &Context, node: &Key) -> Result<(), SyncError> {
+    for pod in context.pods.by(Index::Node, &node.name) {
+        let marked = condition(&pod, "Ready").is_some_and(|ready| ready.reason.as_deref() == Some(NODE_NOT_READY));
+        let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        let serving = containers.is_some_and(|all| !all.is_empty() && all.iter().all(|container| container.ready));
+        if marked && serving && !is_finished(&pod) {
+            set_ready(context, &pod, true).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn set_ready(context: &Context, pod: &Pod, ready: bool) -> Result<(), SyncError> {
+    let key = Key::of(&pod.metadata);
+    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    for condition in conditions.iter_mut().filter(|condition| condition.type_ == "Ready") {
+        condition.status = if ready { "True" } else { "False" }.to_owned();
+        condition.reason = (!ready).then(|| NODE_NOT_READY.to_owned());
+        condition.message = None;
+        condition.last_transition_time =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now()));
+    }
+    let change = patch::on_top_of(pod, json!({"status": {"conditions": conditions}}));
+    let api: Api<Pod> = context.api(&key.namespace);
+    match patch::merge_status(&api, &key.name, &change).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_not_found(&error) => Ok(()),
+        Err(error) => Err(SyncError::api("update the status of", "Pod", &key)(error)),
+    }
+}

@@ -1,0 +1,174 @@
+//! Events: what controllers tell people. Repeated ones are counted in one object. Losing an event
+//! never matters to the cluster, so they are written behind and dropped when too many.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Event, EventSource, ObjectReference},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use crate::error::{chain, is_not_found};
+
+/// Events waiting to be written; more are dropped.
+const MAX_WAITING: usize = 1000;
+/// Events remembered for counting repetitions; beyond it all are forgotten and counted anew.
+const MAX_REMEMBERED: usize = 4096;
+
+/// `Normal` or `Warning`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Severity {
+    Normal,
+    Warning,
+}
+
+impl Severity {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Happening {
+    component: &'static str,
+    severity: Severity,
+    reason: &'static str,
+    message: String,
+    kind: String,
+    api_version: String,
+    namespace: String,
+    name: String,
+    uid: String,
+}
+
+struct Remembered {
+    event_name: String,
+    count: i32,
+}
+
+/// Takes events from controllers and writes them.
+pub(crate) struct Recorder {
+    client: Client,
+    sender: mpsc::Sender<Happening>,
+    receiver: Mutex<Option<mpsc::Receiver<Happening>>>,
+}
+
+impl Recorder {
+    pub(crate) fn new(client: Client) -> Self {
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
+        Self { client, sender, receiver: Mutex::new(Some(receiver)) }
+    }
+
+    /// Tells that `reason` happened to `object`; never waits.
+    pub(crate) fn record<K: Resource<DynamicType = ()>>(
+        &self,
+        component: &'static str,
+        object: &K,
+        severity: Severity,
+        reason: &'static str,
+        message: String,
+    ) {
+        let metadata = object.meta();
+        let happening = Happening {
+            component,
+            severity,
+            reason,
+            message,
+            kind: K::kind(&()).into_owned(),
+            api_version: K::api_version(&()).into_owned(),
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        };
+        if self.sender.try_send(happening).is_err() {
+            debug!(reason, "too many events wait; this one is dropped");
+        }
+    }
+
+    /// Writes events for ever.
+    pub(crate) async fn run(&self) {
+        let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut receiver) = receiver else { return };
+        let mut remembered: HashMap<Happening, Remembered> = HashMap::new();
+        while let Some(happening) = receiver.recv().await {
+            if remembered.len() >= MAX_REMEMBERED {
+                remembered.clear();
+            }
+            if let Err(error) = self.write(&happening, &mut remembered).await {
+                debug!(reason = happening.reason, error = chain(&error), "event not written");
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        happening: &Happening,
+        remembered: &mut HashMap<Happening, Remembered>,
+    ) -> Result<(), kube::Error> {
+        let namespace = if happening.namespace.is_empty() { "default" } else { &happening.namespace };
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let now = Timestamp::now();
+        if let Some(known) = remembered.get_mut(happening) {
+            let patch = json!({"count": known.count + 1, "lastTimestamp": Time(now)});
+            match api.patch(&known.event_name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+                Ok(_) => {
+                    known.count += 1;
+                    return Ok(());
+                }
+                // It has expired meanwhile: a new one begins.
+                Err(error) if is_not_found(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let event = happening.event(namespace, now);
+        let event_name = event.metadata.name.clone().unwrap_or_default();
+        api.create(&PostParams::default(), &event).await?;
+        remembered.insert(happening.clone(), Remembered { event_name, count: 1 });
+        Ok(())
+    }
+}
+
+impl Happening {
+    fn event(&self, namespace: &str, now: Timestamp) -> Event {
+        let involved = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        Event {
+            metadata: ObjectMeta {
+                // Kubernetes' own way to a name: unique by the time in nanoseconds.
+                name: Some(format!("{}.{:x}", self.name, now.as_nanosecond())),
+                namespace: Some(namespace.to_owned()),
+                ..ObjectMeta::default()
+            },
+            involved_object: ObjectReference {
+                api_version: involved(&self.api_version),
+                kind: involved(&self.kind),
+                name: involved(&self.name),
+                namespace: involved(&self.namespace),
+                uid: involved(&self.uid),
+                ..ObjectReference::default()
+            },
+            count: Some(1),
+            first_timestamp: Some(Time(now)),
+            last_timestamp: Some(Time(now)),
+            message: Some(self.message.clone()),
+            reason: Some(self.reason.to_owned()),
+            reporting_component: Some(self.component.to_owned()),
+            source: Some(EventSource { component: Some(self.component.to_owned()), host: None }),
+            type_: Some(self.severity.as_str().to_owned()),
+            ..Event::default()
+        }
+    }
+}

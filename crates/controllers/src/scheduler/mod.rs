@@ -1,0 +1,226 @@
+//! The scheduler: gives each waiting pod a node by `toono-placement` and binds it.
+//!
+//! The picture of the cluster is updated by the watches' handlers themselves, so a decision is
+//! made as soon as a change is seen. A decided pod counts on its node at once (it is *assumed*)
+//! while its binding is under way, so decisions never wait for the API.
+
+mod bind;
+mod queue;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
+use toono_placement::{Cluster, NodeView, Placement, PodKey, PodView};
+
+use crate::{
+    context::Context,
+    informer::Change,
+    pods::{is_finished, node_name, uid},
+};
+use queue::{PodQueue, Waiting};
+
+/// The component that events and bindings name.
+const COMPONENT: &str = "default-scheduler";
+
+struct State {
+    cluster: Cluster,
+    queue: PodQueue,
+    /// Decided and not yet seen as bound, with their uids.
+    assumed: HashMap<PodKey, String>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    wake: Notify,
+    scheduler_name: String,
+}
+
+/// The scheduler.
+pub(crate) struct Scheduler {
+    shared: Arc<Shared>,
+}
+
+impl Scheduler {
+    pub(crate) fn new(context: &mut Context) -> Self {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                cluster: Cluster::new(),
+                queue: PodQueue::default(),
+                assumed: HashMap::new(),
+            }),
+            wake: Notify::new(),
+            scheduler_name: context.config.scheduler_name.clone(),
+        });
+        context.nodes.on_change({
+            let shared = Arc::clone(&shared);
+            move |change| shared.node_changed(change)
+        });
+        context.pods.on_change({
+            let shared = Arc::clone(&shared);
+            move |change| shared.pod_changed(change)
+        });
+        Self { shared }
+    }
+
+    pub(crate) async fn run(self: Arc<Self>, context: Arc<Context>) {
+        // With half the cluster known the choice would be wrong for good.
+        context.nodes.wait_synced().await;
+        context.pods.wait_synced().await;
+        let bindings = Arc::new(Semaphore::new(context.config.concurrent_bindings.max(1)));
+        let mut tasks = tokio::task::JoinSet::new();
+        loop {
+            while tasks.try_join_next().is_some() {}
+            let Ok(permit) = Arc::clone(&bindings).acquire_owned().await else { return };
+            let (waiting, placement) = self.decide().await;
+            let (shared, context) = (Arc::clone(&self.shared), Arc::clone(&context));
+            tasks.spawn(async move {
+                match placement {
+                    Placement::Node(node) => bind::bind(&shared, &context, waiting, &node).await,
+                    Placement::NoFit { reasons } => bind::refuse(&context, &waiting, &reasons).await,
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    /// The next decision; waits until a pod is due.
+    async fn decide(&self) -> (Waiting, Placement) {
+        loop {
+            let due = {
+                let mut state = self.shared.state();
+                let state = &mut *state;
+                if let Some(waiting) = state.queue.pop(Instant::now()) {
+                    return state.place(waiting);
+                }
+                state.queue.next_due()
+            };
+            let woken = self.shared.wake.notified();
+            match due {
+                Some(due) => {
+                    tokio::select! {
+                        () = woken => {}
+                        () = tokio::time::sleep_until(due) => {}
+                    }
+                }
+                None => woken.await,
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn node_changed(&self, change: &Change<Node>) {
+        let mut state = self.state();
+        match (&change.new, &change.old) {
+            (Some(node), _) => {
+                if state.cluster.set_node(&NodeView::from_node(node)) {
+                    state.queue.reconsider(Instant::now());
+                }
+            }
+            (None, Some(node)) => state.cluster.remove_node(node.metadata.name.as_deref().unwrap_or_default()),
+            (None, None) => {}
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    fn pod_changed(&self, change: &Change<Pod>) {
+        let mut state = self.state();
+        let now = Instant::now();
+        match (&change.new, &change.old) {
+            (Some(pod), _) if is_finished(pod) => state.release(pod, now),
+            (Some(pod), _) if node_name(pod).is_some() => state.bound(pod, now),
+            (Some(pod), _) => state.unbound(pod, &self.scheduler_name),
+            (None, Some(pod)) => state.release(pod, now),
+            (None, None) => {}
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// A binding failed for a reason that may pass: the pod waits again.
+    fn try_again(&self, waiting: Waiting) {
+        let mut state = self.state();
+        state.drop_assumption(&waiting);
+        state.queue.put_back(waiting, Instant::now());
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// The pod needs no binding any more.
+    fn forget(&self, waiting: &Waiting) {
+        self.state().drop_assumption(waiting);
+    }
+
+}
+
+impl State {
+    /// Decides, and counts the decision in the same breath: a change that comes later finds the
+    /// pod assumed or parked.
+    fn place(&mut self, waiting: Waiting) -> (Waiting, Placement) {
+        let placement = self.cluster.place(&waiting.view);
+        match &placement {
+            Placement::Node(node) => {
+                self.cluster.assume(&waiting.view, node);
+                self.assumed.insert(waiting.view.key.clone(), uid(&waiting.pod.metadata).to_owned());
+            }
+            Placement::NoFit { reasons } => {
+                let mut parked = waiting.clone();
+                parked.told = Some(reasons.clone());
+                self.queue.park(parked, Instant::now());
+            }
+        }
+        (waiting, placement)
+    }
+
+    fn bound(&mut self, pod: &Arc<Pod>, now: Instant) {
+        let view = PodView::from_pod(pod);
+        self.assumed.remove(&view.key);
+        self.queue.remove(&view.key);
+        self.cluster.set_pod(&view);
+        // A pod that is leaving or joined may be what a spread constraint waits for.
+        self.queue.reconsider_spread(now);
+    }
+
+    fn unbound(&mut self, pod: &Arc<Pod>, scheduler_name: &str) {
+        let view = PodView::from_pod(pod);
+        if self.assumed.get(&view.key).is_some_and(|assumed| assumed == uid(&pod.metadata)) {
+            return;
+        }
+        let spec = pod.spec.as_ref();
+        let ours = spec.and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or(scheduler_name) == scheduler_name;
+        let gated = spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
+        if ours && !gated && pod.metadata.deletion_timestamp.is_none() {
+            self.queue.offer(Arc::clone(pod), view);
+        } else {
+            self.queue.remove(&view.key);
+        }
+    }
+
+    fn release(&mut self, pod: &Pod, now: Instant) {
+        let key = PodView::from_pod(pod).key;
+        self.assumed.remove(&key);
+        self.queue.remove(&key);
+        self.cluster.remove_pod(&key);
+        self.queue.reconsider(now);
+    }
+
+    fn drop_assumption(&mut self, waiting: &Waiting) {
+        let key = &waiting.view.key;
+        if self.assumed.get(key).is_some_and(|assumed| assumed == uid(&waiting.pod.metadata)) {
+            self.assumed.remove(key);
+            self.cluster.remove_pod(key);
+        }
+    }
+}
