@@ -54,8 +54,14 @@ impl Rig {
         let (queue, requests) = mpsc::channel(100);
         let (wake, woken) = std::sync::mpsc::sync_channel(1);
         let (_, never) = std::sync::mpsc::sync_channel(1);
-        let writer =
-            Writer::new(Arc::clone(&memory), recovered.journal, requests, Arc::clone(&load), wake);
+        let writer = Writer::new(
+            Arc::clone(&memory),
+            recovered.journal,
+            requests,
+            Arc::clone(&load),
+            wake,
+            Arc::default(),
+        );
         let upkeep = Upkeep::new(Arc::new(disk.clone()), Arc::clone(&memory), load, never);
         Ok(Self { memory, writer, upkeep, queue, _woken: woken })
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use toono_mvcc::{Entry, Key, Rejected};
 
-/// The store could not be opened. Nothing was changed on the disk.
+/// The store could not be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// Another process has this store open.
@@ -27,7 +27,8 @@ pub enum OpenError {
         /// Why not.
         source: io::Error,
     },
-    /// A file is damaged in a place that leaving out would lose acknowledged writes.
+    /// A file is damaged in a place that leaving out would lose acknowledged writes. Nothing was
+    /// changed on the disk.
     #[error("{} is damaged at byte {offset}: {kind}", file.display())]
     Damaged {
         /// The damaged file.

@@ -1,7 +1,7 @@
 //! The handle that the rest of the program holds.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::{mpsc, oneshot};
@@ -11,7 +11,7 @@ use crate::disk::{Directory, Disk};
 use crate::memory::Memory;
 use crate::upkeep::{Load, Upkeep};
 use crate::writer::{self, Request, Writer};
-use crate::{CommitError, OpenError, StoreConfig, Watcher, journal};
+use crate::{CommitError, OpenError, Poisoned, StoreConfig, Watcher, journal};
 
 /// The most bytes that one transaction may have, keys and all. Kubernetes' API server takes requests
 /// of 3 MiB; this leaves room for transactions that change several objects.
@@ -69,6 +69,7 @@ struct Threads {
     /// `None` only while it is being dropped.
     queue: Option<mpsc::Sender<Request>>,
     load: Arc<Load>,
+    poisoned: Arc<OnceLock<Poisoned>>,
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -111,11 +112,18 @@ impl Store {
         let load = Arc::new(Load::new(config, recovered.snapshot.bytes, recovered.journal_bytes));
         let (queue, requests) = mpsc::channel(writer::QUEUE);
         let (wake, woken) = std::sync::mpsc::sync_channel(1);
-        let writer =
-            Writer::new(Arc::clone(&memory), recovered.journal, requests, Arc::clone(&load), wake);
+        let poisoned = Arc::new(OnceLock::new());
+        let writer = Writer::new(
+            Arc::clone(&memory),
+            recovered.journal,
+            requests,
+            Arc::clone(&load),
+            wake,
+            Arc::clone(&poisoned),
+        );
         let upkeep = Upkeep::new(Arc::clone(&disk), Arc::clone(&memory), Arc::clone(&load), woken);
         // The first of them ends by itself, should the second not start.
-        let mut threads = Threads { queue: Some(queue), load, handles: Vec::new() };
+        let mut threads = Threads { queue: Some(queue), load, poisoned, handles: Vec::new() };
         let failed = |source| OpenError::Io {
             action: "start a thread for",
             path: disk.dir().to_owned(),
@@ -136,6 +144,13 @@ impl Store {
         let (answer, answered) = oneshot::channel();
         queue.send(Request { txn, answer }).await.map_err(|_| CommitError::Closed)?;
         answered.await.map_err(|_| CommitError::Closed)?
+    }
+
+    /// Why the store takes no more writes, if it does not: a server with such a store is not ready, and
+    /// has to be started again.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<&Poisoned> {
+        self.threads.poisoned.get()
     }
 
     /// The newest revision that is durable and visible.

@@ -2,8 +2,8 @@
 //! decides on them, and acknowledges what the journal made durable. It must not do anything else that
 //! takes time.
 
-use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{mpsc, oneshot};
 use toono_mvcc::{Applied, Event, Rev, Txn};
@@ -42,7 +42,8 @@ pub(crate) struct Writer {
     load: Arc<Load>,
     wake: SyncSender<Wake>,
     frame: FrameBuilder,
-    poisoned: Option<Poisoned>,
+    /// Why there are no more writes; shared with the store's handles.
+    poisoned: Arc<OnceLock<Poisoned>>,
 }
 
 /// Transactions that become durable together.
@@ -65,8 +66,9 @@ impl Writer {
         queue: mpsc::Receiver<Request>,
         load: Arc<Load>,
         wake: SyncSender<Wake>,
+        poisoned: Arc<OnceLock<Poisoned>>,
     ) -> Self {
-        Self { memory, journal, queue, load, wake, frame: FrameBuilder::new(), poisoned: None }
+        Self { memory, journal, queue, load, wake, frame: FrameBuilder::new(), poisoned }
     }
 
     /// Works until every [`Store`](crate::Store) is gone.
@@ -99,7 +101,7 @@ impl Writer {
     }
 
     fn decide(&mut self, txn: Txn) -> Result<Applied, CommitError> {
-        if let Some(poisoned) = &self.poisoned {
+        if let Some(poisoned) = self.poisoned.get() {
             return Err(poisoned.clone().into());
         }
         // One transaction at a time under the lock: readers need not wait for a whole batch.
@@ -119,7 +121,8 @@ impl Writer {
                 error = poisoned as &dyn std::error::Error,
                 "the store takes no more writes"
             );
-            self.poisoned = Some(poisoned.clone());
+            // The first failure is the cause; after it there are no writes that could fail.
+            let _ = self.poisoned.set(poisoned.clone());
         } else {
             self.publish(&batch);
         }

@@ -246,3 +246,73 @@ impl FrameBuilder {
         &self.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record() -> impl Strategy<Value = Record> {
+        let revs = (any::<u64>(), any::<u64>());
+        (any::<bool>(), "[a-z.]{0,9}", "[a-z]{0,4}", vec(any::<u8>(), 0..50), revs).prop_map(
+            |(delete, name, owner, value, (created, modified))| Record {
+                kind: if delete { EventKind::Delete } else { EventKind::Put },
+                entry: Entry {
+                    key: Key::new("", "pods", "shop", &name),
+                    value: value.into(),
+                    created: Rev(created),
+                    modified: Rev(modified),
+                    owner: Owner::new(&owner),
+                },
+            },
+        )
+    }
+
+    fn frame(records: &[Record], first: u64, last: u64) -> Vec<u8> {
+        let mut builder = FrameBuilder::new();
+        for Record { kind, entry } in records {
+            let (rev, entry) = (entry.modified, entry.clone());
+            builder.push_event(&Event { rev, kind: *kind, entry, prev: None });
+        }
+        builder.finish_commits(Rev(first), Rev(last)).to_vec()
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_is_read_back(
+            records in vec(record(), 0..5),
+            first: u64,
+            last: u64,
+            before in vec(any::<u8>(), 0..50),
+        ) {
+            let bytes = [before.clone(), frame(&records, first, last)].concat();
+            let offset = Frame::find(FrameKind::Journal, &bytes, 0);
+            prop_assert_eq!(offset, Some(before.len()));
+            let frame = Frame::parse(FrameKind::Journal, &bytes[before.len()..]).unwrap();
+            prop_assert_eq!((frame.header.first, frame.header.last), (Rev(first), Rev(last)));
+            prop_assert_eq!(frame.len(), bytes.len() - before.len());
+            let mut payload = frame.payload;
+            for record in records {
+                prop_assert_eq!(take_record(&mut payload), Some(record));
+            }
+            prop_assert!(payload.is_empty());
+        }
+
+        #[test]
+        fn a_changed_frame_is_none(records in vec(record(), 0..5), place: usize, change in 1..=255_u8) {
+            let mut bytes = frame(&records, 1, 2);
+            let place = place % bytes.len();
+            bytes[place] ^= change;
+            prop_assert!(Frame::parse(FrameKind::Journal, &bytes).is_none());
+            prop_assert!(Frame::parse(FrameKind::Journal, &bytes[..bytes.len() - 1]).is_none());
+        }
+
+        #[test]
+        fn any_bytes_are_no_record_or_one(bytes in vec(any::<u8>(), 0..200)) {
+            let mut payload = bytes.as_slice();
+            while take_record(&mut payload).is_some() {}
+        }
+    }
+}
