@@ -183,6 +183,64 @@ async fn a_cut_link_is_silent_until_it_is_healed() {
 }
 
 #[tokio::test]
+async fn a_cut_stops_what_is_under_way_both_ways() {
+    let lab = TestLab::new(1, 1);
+    toono_lab::up(&lab.config).await.unwrap();
+    let cloud = UdpSocket::bind((lab.cloud(), 0)).unwrap();
+    let edge = lab.on("pool-a-1", || UdpSocket::bind("0.0.0.0:0").unwrap());
+    edge.connect(cloud.local_addr().unwrap()).unwrap();
+    edge.send(b"hello").unwrap();
+    let mut buffer = [0; 16];
+    cloud.set_read_timeout(Some(ARRIVES)).unwrap();
+    let (_, mapped) = cloud.recv_from(&mut buffer).unwrap();
+
+    toono_lab::cut(lab.name(), "pool-a").unwrap();
+    cloud.send_to(b"lost", mapped).unwrap();
+    edge.set_read_timeout(Some(STAYS_AWAY)).unwrap();
+    assert_eq!(edge.recv(&mut buffer).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    edge.send(b"lost").unwrap();
+    cloud.set_read_timeout(Some(STAYS_AWAY)).unwrap();
+    assert_eq!(cloud.recv_from(&mut buffer).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+
+    // The NAT remembers: what was under way goes on, from the same port.
+    toono_lab::heal(lab.name(), "pool-a").unwrap();
+    cloud.send_to(b"again", mapped).unwrap();
+    edge.set_read_timeout(Some(ARRIVES)).unwrap();
+    assert_eq!(edge.recv(&mut buffer).unwrap(), 5);
+    edge.send(b"hello").unwrap();
+    cloud.set_read_timeout(Some(ARRIVES)).unwrap();
+    assert_eq!(cloud.recv_from(&mut buffer).unwrap().1, mapped);
+}
+
+#[tokio::test]
+async fn an_idle_link_is_silent() {
+    let lab = TestLab::new(1, 2);
+    toono_lab::up(&lab.config).await.unwrap();
+    let router = netns::open(&format!("{}-pool-a-router", lab.name())).unwrap();
+    let packets = || {
+        let text =
+            router.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap()).unwrap();
+        let counted = |line: &str| {
+            let (link, fields) = line.split_once(':')?;
+            let fields = fields.split_ascii_whitespace().map(|field| field.parse::<u64>().unwrap());
+            let fields = fields.collect::<Vec<_>>();
+            Some((link.trim().to_owned(), fields[1] + fields[9]))
+        };
+        text.lines().filter_map(counted).collect::<Vec<_>>()
+    };
+    // A bridge greets its groups when it comes up. That nothing comes is no event to wait for.
+    std::thread::sleep(Duration::from_millis(1500));
+    let before = packets();
+    assert_eq!(
+        before.iter().filter(|(link, _)| link.starts_with("node-")).count(),
+        2,
+        "{before:?}"
+    );
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(packets(), before);
+}
+
+#[tokio::test]
 async fn up_twice_changes_nothing_and_mends_what_is_broken() {
     let lab = TestLab::new(1, 2);
     toono_lab::up(&lab.config).await.unwrap();

@@ -53,6 +53,14 @@ pub enum NftError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The table holds a statement that these types do not know, as only a table read back can.
+    #[error("cannot apply the table {table}: nothing is known of {statement}")]
+    Unknown {
+        /// The table.
+        table: TableName,
+        /// The statement, as far as it was understood.
+        statement: String,
+    },
     /// The kernel refused; nothing was changed.
     #[error("cannot {action} in {netns}")]
     Refused {
@@ -110,6 +118,15 @@ impl Nftables {
         if self.read(table.family, &table.name)?.is_some_and(|installed| installed.table == *table)
         {
             return Ok(false);
+        }
+        // Half of a rule would be worse than none.
+        let statements =
+            table.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
+        for statement in statements {
+            if let Statement::Unknown(statement) = statement {
+                let (table, statement) = (table.name.clone(), statement.clone());
+                return Err(NftError::Unknown { table, statement });
+            }
         }
         let family = model_family(table.family);
         let name = || Attributes::default().text(1, table.name.as_str());

@@ -108,6 +108,9 @@ fn a_refused_table_changes_nothing() {
     assert!(matches!(error, NftError::Refused { .. }));
     assert!(error.to_string().contains("rule 2 (lost) of the chain forward"), "{error}");
     assert_eq!(nft.read(table.family, &table.name).unwrap().unwrap().table, table);
+    let mut unknown = table.clone();
+    unknown.chains[1].rules[0].statements.insert(0, Statement::Unknown("fib".to_owned()));
+    assert!(matches!(nft.apply(&unknown), Err(NftError::Unknown { .. })));
     // The socket is as good as before.
     bad.chains[1].rules.remove(2);
     bad.chains[1].rules.remove(0);
