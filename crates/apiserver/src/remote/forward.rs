@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use toono_api::ApiError;
 use toono_http::Body;
 use toono_streams::negotiate::{FORWARD, FORWARD_TUNNELS, choose_name};
@@ -75,8 +75,20 @@ struct Connection {
     forward: Forward,
     data: Option<StreamId>,
     error: Option<StreamId>,
-    /// Present while the node's stream is wanted.
-    uplink: Option<Uplink>,
+    /// Present from when both streams are there.
+    node: Option<NodeStream>,
+}
+
+/// The node's end of a connection. Dropped, it is given up.
+struct NodeStream {
+    uplink: Uplink,
+    reader: AbortHandle,
+}
+
+impl Drop for NodeStream {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
 }
 
 impl Forwarding {
@@ -87,6 +99,9 @@ impl Forwarding {
     }
 
     fn open(&mut self, stream: StreamId, kind: Kind, forward: Forward, hands: &mut Hands) {
+        if !matches!(kind, Kind::Data | Kind::Error) {
+            return hands.codec.reset(stream);
+        }
         let known = self.connections.iter().find(|(_, one)| one.forward == forward);
         let key = known.map_or(self.next_key, |(key, _)| *key);
         if key == self.next_key {
@@ -96,13 +111,9 @@ impl Forwarding {
             forward,
             data: None,
             error: None,
-            uplink: None,
+            node: None,
         });
-        let place = match kind {
-            Kind::Data => &mut connection.data,
-            Kind::Error => &mut connection.error,
-            _ => return hands.codec.reset(stream),
-        };
+        let place = if kind == Kind::Data { &mut connection.data } else { &mut connection.error };
         if place.is_some() {
             return hands.codec.reset(stream);
         }
@@ -116,11 +127,10 @@ impl Forwarding {
     fn start(&mut self, key: u64, hands: &mut Hands) {
         let Some(connection) = self.connections.get_mut(&key) else { return };
         let (uplink, body) = node::uplink();
-        connection.uplink = Some(uplink);
         let path = format!("{}?port={}", self.path, connection.forward.port);
         let asked = node::request(Method::POST, &self.node, &path, body);
         let (link, node, down) = (Arc::clone(&self.link), self.node.clone(), hands.down.clone());
-        hands.readers.spawn(async move {
+        let reader = hands.readers.spawn(async move {
             let answer = match asked {
                 Ok(request) => node::send(link.as_ref(), &node, request).await,
                 Err(error) => Err(error),
@@ -134,15 +144,34 @@ impl Forwarding {
                 }
             }
         });
+        connection.node = Some(NodeStream { uplink, reader });
+    }
+
+    /// Passes something on that concerns a data stream.
+    fn up(&mut self, stream: StreamId, channel: u8, payload: &[u8], hands: &mut Hands) {
+        if let Some((key, connection)) = self.find(stream)
+            && connection.data == Some(stream)
+            && let Some(node) = &connection.node
+        {
+            hands.inbound.push(key, &node.uplink, channel, payload);
+        }
+    }
+
+    /// The client reset a stream: it is done with the connection, though it still waits for the
+    /// end of the error stream if that is not what it reset.
+    fn given_up(&mut self, stream: StreamId, hands: &mut Hands) {
+        let Some((key, connection)) = self.find(stream) else { return };
+        connection.node = None;
+        self.end(key, None, hands);
     }
 
     /// Ends a connection for the client, with an error or without.
     fn end(&mut self, key: u64, failure: Option<String>, hands: &mut Hands) {
         let Some(connection) = self.connections.remove(&key) else { return };
         hands.inbound.forget(key);
-        if let Some(uplink) = connection.uplink {
+        if let Some(node) = &connection.node {
             // A full queue means that the node reads no more; dropping the uplink does as well.
-            let _ = uplink.try_send(Up::End);
+            let _ = node.uplink.try_send(Up::End);
         }
         if let Some(error) = connection.error {
             if let Some(failure) = failure {
@@ -165,32 +194,11 @@ impl Session for Forwarding {
                 self.open(stream, kind, forward, hands);
             }
             Event::Opened { stream, .. } => hands.codec.reset(stream),
-            Event::Data { stream, data } => {
-                if let Some((key, connection)) = self.find(stream)
-                    && connection.data == Some(stream)
-                    && let Some(uplink) = &connection.uplink
-                {
-                    hands.inbound.push(key, uplink, remote::STDIN, &data);
-                }
-            }
+            Event::Data { stream, data } => self.up(stream, remote::STDIN, &data, hands),
             Event::HalfClosed { stream } => {
-                if let Some((key, connection)) = self.find(stream)
-                    && connection.data == Some(stream)
-                    && let Some(uplink) = &connection.uplink
-                {
-                    hands.inbound.push(key, uplink, remote::CLOSE, &[remote::STDIN]);
-                }
+                self.up(stream, remote::CLOSE, &[remote::STDIN], hands);
             }
-            Event::Reset { stream } => {
-                // The client is done with the connection, but waits for its error stream's end.
-                if let Some((key, connection)) = self.find(stream)
-                    && connection.data == Some(stream)
-                {
-                    connection.data = None;
-                    connection.uplink = None;
-                    self.end(key, None, hands);
-                }
-            }
+            Event::Reset { stream } => self.given_up(stream, hands),
             Event::Closed => {}
         }
     }

@@ -111,6 +111,18 @@ async fn a_client_that_goes_away_ends_the_command() {
 }
 
 #[tokio::test]
+async fn a_node_that_breaks_off_is_an_error_that_names_it() {
+    for protocol in Protocol::BOTH {
+        let site = Site::start(Host::new()).await;
+        let args = ["exec", "web", "--", "break-off"];
+        let (code, out, err) = text(protocol, &site, &args).await;
+        assert_eq!((code, out.as_str()), (Some(1), "so far\n"), "{protocol:?}: {err}");
+        let message = "the connection to node edge-1 broke while the command ran";
+        assert!(err.contains(message), "{protocol:?}: {err}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_stops_the_command() {
     const OUTPUT: usize = 64 * 1024 * 1024;
     for protocol in Protocol::BOTH {

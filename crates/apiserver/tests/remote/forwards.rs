@@ -48,6 +48,18 @@ impl Forwarder {
             first.split([':', ' ']).nth(3).unwrap().parse().unwrap_or_else(|_| panic!("{first}"));
         Self { child, _lines: lines, port }
     }
+
+    /// Connects, gets no byte, and returns what kubectl says of that.
+    async fn error_of_a_connection(&mut self) -> String {
+        let mut errors = BufReader::new(self.child.stderr.take().unwrap()).lines();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        let mut got = Vec::new();
+        // It ends without a byte, cleanly or not.
+        let _ = stream.read_to_end(&mut got).await;
+        assert!(got.is_empty());
+        let line = tokio::time::timeout(PATIENCE, errors.next_line()).await.expect("it hangs");
+        line.unwrap().unwrap_or_default()
+    }
 }
 
 #[tokio::test]
@@ -72,6 +84,50 @@ async fn connections_go_both_ways_at_the_same_time() {
 }
 
 #[tokio::test]
+async fn a_forwarder_that_ends_takes_its_connections_along() {
+    const CONNECTIONS: usize = 3;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endless = listener.local_addr().unwrap().port();
+    let (told, mut ended) = tokio::sync::mpsc::channel(CONNECTIONS);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let told = told.clone();
+            tokio::spawn(async move {
+                while stream.write_all(&[b'x'; 1000]).await.is_ok() {}
+                told.send(()).await.unwrap();
+            });
+        }
+    });
+    for protocol in Protocol::BOTH {
+        let site = Site::start(Host::new()).await;
+        let mut forwarder = Forwarder::start(protocol, &site, endless).await;
+        let mut streams = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut stream = TcpStream::connect(("127.0.0.1", forwarder.port)).await.unwrap();
+            stream.read_exact(&mut vec![0; 100_000]).await.unwrap();
+            streams.push(stream);
+        }
+        forwarder.child.kill().await.unwrap();
+        for _ in 0..CONNECTIONS {
+            let waited = tokio::time::timeout(PATIENCE, ended.recv()).await;
+            assert!(waited.is_ok(), "{protocol:?}: the node was not told");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_silent_node_is_told() {
+    for protocol in Protocol::BOTH {
+        let silent_for = Some(std::time::Duration::from_secs(42));
+        let site = Site::start(Host { silent_for, ..Host::new() }).await;
+        let mut forwarder = Forwarder::start(protocol, &site, 80).await;
+        let line = forwarder.error_of_a_connection().await;
+        assert!(line.contains("node edge-1 has not been heard for 42s"), "{protocol:?}: {line}");
+    }
+}
+
+#[tokio::test]
 async fn a_refused_port_is_told() {
     // Bound and not listening: nobody else gets it, and it refuses.
     let taken = tokio::net::TcpSocket::new_v4().unwrap();
@@ -80,14 +136,7 @@ async fn a_refused_port_is_told() {
     for protocol in Protocol::BOTH {
         let site = Site::start(Host::new()).await;
         let mut forwarder = Forwarder::start(protocol, &site, refusing).await;
-        let mut errors = BufReader::new(forwarder.child.stderr.take().unwrap()).lines();
-        let mut stream = TcpStream::connect(("127.0.0.1", forwarder.port)).await.unwrap();
-        let mut got = Vec::new();
-        // It ends without a byte, cleanly or not.
-        let _ = stream.read_to_end(&mut got).await;
-        assert!(got.is_empty());
-        let line = tokio::time::timeout(PATIENCE, errors.next_line()).await.expect("it hangs");
-        let line = line.unwrap().unwrap_or_default();
+        let line = forwarder.error_of_a_connection().await;
         assert!(line.contains("Connection refused"), "{protocol:?}: {line}");
     }
 }

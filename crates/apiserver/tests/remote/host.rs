@@ -70,6 +70,13 @@ impl Host {
                 *response.status_mut() = StatusCode::BAD_REQUEST;
                 return Ok(response);
             }
+            "exec" if query.contains("command=break-off") => {
+                let so_far = Frame::encode(remote::STDOUT, b"so far\n");
+                tokio::spawn(async move {
+                    frames.send(Ok(so_far)).await.unwrap();
+                    frames.send(Err("a power cut".into())).await.unwrap();
+                });
+            }
             "exec" | "attach" => {
                 tokio::spawn(self.execute(decode(query), request.into_body(), frames));
             }
