@@ -32,4 +32,4 @@ pub use config::FleetConfig;
 pub use feed::{Change, Feed, WatchFeed};
 pub use fleet::{Fleet, FleetError};
 pub use toono_session::ClusterSecret;
-pub use tunnel::FleetLinkError;
+pub use tunnel::{DIAL_TIMEOUT, FleetLinkError};

@@ -20,7 +20,7 @@ use toono_session::NodeIndex;
 use crate::fleet::{Inner, random_u64};
 
 /// How long a request waits for the node to dial back: ten pokes over a bad link.
-pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A poke may be lost; it is repeated this often while someone waits.
 const POKE_AGAIN: Duration = Duration::from_secs(1);
 /// From the answer 101 to the end of the HTTP/2 handshake.
