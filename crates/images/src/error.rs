@@ -13,7 +13,7 @@ pub enum PullError {
     #[error("{image}: not found in {endpoint}")]
     NotFound {
         /// The image.
-        image: ImageRef,
+        image: Box<ImageRef>,
         /// The registry's address.
         endpoint: String,
     },
@@ -21,7 +21,7 @@ pub enum PullError {
     #[error("{image}: {endpoint} does not let anonymous clients pull it")]
     Denied {
         /// The image.
-        image: ImageRef,
+        image: Box<ImageRef>,
         /// The registry's address.
         endpoint: String,
     },
@@ -29,7 +29,7 @@ pub enum PullError {
     #[error("{image}: {endpoint} answered {status}")]
     Status {
         /// The image.
-        image: ImageRef,
+        image: Box<ImageRef>,
         /// The registry's address.
         endpoint: String,
         /// The HTTP status.
@@ -39,7 +39,7 @@ pub enum PullError {
     #[error("{image}: the registry cannot be reached")]
     Unreachable {
         /// The image.
-        image: ImageRef,
+        image: Box<ImageRef>,
         /// The connection's reason.
         source: Arc<ClientError>,
     },
@@ -47,7 +47,7 @@ pub enum PullError {
     #[error("{image}: the transfer from {endpoint} broke: {reason}")]
     Interrupted {
         /// The image.
-        image: ImageRef,
+        image: Box<ImageRef>,
         /// The registry's address.
         endpoint: String,
         /// What broke it.
@@ -57,7 +57,7 @@ pub enum PullError {
     #[error("{image}: {wanted} has the digest {got}: the registry or the way to it is broken")]
     Corrupted {
         /// The image.
-        image: ImageRef,
+        image: Box<ImageRef>,
         /// What was asked for.
         wanted: Digest,
         /// What came.
@@ -67,7 +67,7 @@ pub enum PullError {
     #[error("{image}: there is no linux/{wanted} image, only {}", found.join(", "))]
     NoSuchPlatform {
         /// The image.
-        image: ImageRef,
+        image: Box<ImageRef>,
         /// This machine's architecture.
         wanted: &'static str,
         /// What there is.
@@ -77,7 +77,7 @@ pub enum PullError {
     #[error("{image}: its {document} is invalid: {reason}")]
     Invalid {
         /// The image.
-        image: ImageRef,
+        image: Box<ImageRef>,
         /// Which.
         document: &'static str,
         /// What is wrong.
@@ -87,7 +87,7 @@ pub enum PullError {
     #[error("{image}: layer {layer} cannot be unpacked")]
     Layer {
         /// The image.
-        image: ImageRef,
+        image: Box<ImageRef>,
         /// Which.
         layer: Digest,
         /// Why.
@@ -97,7 +97,7 @@ pub enum PullError {
     #[error("{image}: cannot write {}", path.display())]
     Disk {
         /// The image.
-        image: ImageRef,
+        image: Box<ImageRef>,
         /// Where.
         path: PathBuf,
         /// The system's reason.

@@ -92,7 +92,7 @@ async fn manifest(
         .find(|entry| entry.platform.as_ref().is_some_and(|p| is_ours(&p.os, &p.architecture)));
     let Some(ours) = ours else {
         return Err(PullError::NoSuchPlatform {
-            image: image.clone(),
+            image: Box::new(image.clone()),
             wanted: architecture(),
             found: platforms().map(|p| format!("{}/{}", p.os, p.architecture)).collect(),
         });
@@ -123,7 +123,7 @@ async fn config(
     let fits = matches!(os, "" | "linux") && (arch.is_empty() || arch == architecture());
     if !fits {
         return Err(PullError::NoSuchPlatform {
-            image: image.clone(),
+            image: Box::new(image.clone()),
             wanted: architecture(),
             found: vec![format!("{os}/{arch}")],
         });
@@ -151,7 +151,7 @@ async fn fetch_layer(
     let digest = layer.digest.clone();
     let work = move || {
         let failed = |source| PullError::Layer {
-            image: failed_image.clone(),
+            image: Box::new(failed_image.clone()),
             layer: digest.clone(),
             source: Arc::new(source),
         };
@@ -311,7 +311,11 @@ fn check(image: &ImageRef, wanted: &Digest, got: &Digest) -> Result<(), PullErro
     if wanted == got {
         return Ok(());
     }
-    Err(PullError::Corrupted { image: image.clone(), wanted: wanted.clone(), got: got.clone() })
+    Err(PullError::Corrupted {
+        image: Box::new(image.clone()),
+        wanted: wanted.clone(),
+        got: got.clone(),
+    })
 }
 
 fn parse<T: serde::de::DeserializeOwned>(
@@ -323,9 +327,13 @@ fn parse<T: serde::de::DeserializeOwned>(
 }
 
 fn invalid(image: &ImageRef, document: &'static str, reason: String) -> PullError {
-    PullError::Invalid { image: image.clone(), document, reason }
+    PullError::Invalid { image: Box::new(image.clone()), document, reason }
 }
 
 fn disk(image: &ImageRef, path: &Path, error: io::Error) -> PullError {
-    PullError::Disk { image: image.clone(), path: path.to_owned(), source: Arc::new(error) }
+    PullError::Disk {
+        image: Box::new(image.clone()),
+        path: path.to_owned(),
+        source: Arc::new(error),
+    }
 }

@@ -128,7 +128,7 @@ impl Registry {
 
     pub(crate) fn interrupted(&self, reason: &dyn std::fmt::Display) -> PullError {
         PullError::Interrupted {
-            image: self.image.clone(),
+            image: Box::new(self.image.clone()),
             endpoint: self.address(),
             reason: reason.to_string(),
         }
@@ -141,7 +141,7 @@ impl Registry {
             response = self.request(path, offset).await?;
         }
         let response = self.follow(response, offset).await?;
-        let (image, endpoint) = (self.image.clone(), self.address());
+        let (image, endpoint) = (Box::new(self.image.clone()), self.address());
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
             StatusCode::NOT_FOUND => Err(PullError::NotFound { image, endpoint }),
@@ -190,7 +190,7 @@ impl Registry {
     }
 
     fn unreachable(&self, source: toono_http::client::ClientError) -> PullError {
-        PullError::Unreachable { image: self.image.clone(), source: Arc::new(source) }
+        PullError::Unreachable { image: Box::new(self.image.clone()), source: Arc::new(source) }
     }
 
     /// Follows redirects. They go to other hosts, which must not see the token.
@@ -223,7 +223,8 @@ impl Registry {
 
     /// Gets an anonymous token from where the registry says.
     async fn authenticate(&mut self, refusal: &Response<Incoming>) -> Result<(), PullError> {
-        let denied = || PullError::Denied { image: self.image.clone(), endpoint: self.address() };
+        let denied =
+            || PullError::Denied { image: Box::new(self.image.clone()), endpoint: self.address() };
         let challenge = refusal
             .headers()
             .get(header::WWW_AUTHENTICATE)

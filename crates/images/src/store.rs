@@ -226,7 +226,7 @@ impl ImageStore {
             }
         }
         Err(result.unwrap_or_else(|| PullError::NotFound {
-            image: reference.clone(),
+            image: Box::new(reference.clone()),
             endpoint: "any registry: none is configured".to_owned(),
         }))
     }

@@ -157,10 +157,13 @@ impl Target {
                     .map_err(|errno| failed(errno.into()))?;
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                let device =
-                    |number: io::Result<Option<u32>>| number.map(Option::unwrap_or_default);
-                let major = device(entry.header().device_major()).map_err(failed)?;
-                let minor = device(entry.header().device_minor()).map_err(failed)?;
+                // A FIFO's fields need not hold numbers.
+                let number = |field: io::Result<Option<u32>>| match kind {
+                    EntryType::Fifo => Ok(0),
+                    _ => field.map(Option::unwrap_or_default),
+                };
+                let major = number(entry.header().device_major()).map_err(failed)?;
+                let minor = number(entry.header().device_minor()).map_err(failed)?;
                 let file_kind = match kind {
                     EntryType::Char => SFlag::S_IFCHR,
                     EntryType::Block => SFlag::S_IFBLK,

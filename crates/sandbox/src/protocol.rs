@@ -56,8 +56,6 @@ pub(crate) enum Call {
     Create(Box<ContainerSpec>),
     /// Run a command in a container.
     Exec(ExecSpec),
-    /// The container's standard streams, for one who attaches.
-    Attach { container: ContainerId },
     /// Signal a container's first process.
     Signal { container: ContainerId, signal: i32 },
     /// Forget a container that has ended, and delete what it wrote.

@@ -87,10 +87,20 @@ async fn an_archive_cannot_reach_outside() {
         ("dots", Tar::new().file("a/../../new", "x")),
         ("absolute symlink", Tar::new().symlink("way", out).file("way/new", "x")),
         ("relative symlink", Tar::new().symlink("way", "../../..").file("way/new", "x")),
-        ("two steps", Tar::new().dir("a", 0o755).symlink("a/up", "..").symlink("way", "a/up/..").file("way/new", "x")),
+        (
+            "two steps",
+            Tar::new()
+                .dir("a", 0o755)
+                .symlink("a/up", "..")
+                .symlink("way", "a/up/..")
+                .file("way/new", "x"),
+        ),
         ("hard link", Tar::new().hard_link("here", victim.to_str().unwrap())),
         ("hard link by dots", Tar::new().hard_link("here", "../../victim")),
-        ("hard link through symlink", Tar::new().symlink("way", out).hard_link("here", "way/victim")),
+        (
+            "hard link through symlink",
+            Tar::new().symlink("way", out).hard_link("here", "way/victim"),
+        ),
         ("whiteout", Tar::new().symlink("way", out).file("way/.wh.victim", "")),
         ("whiteout of dots", Tar::new().file("a/.wh...", "")),
     ];
@@ -127,8 +137,10 @@ async fn a_later_entry_wins() {
     let pulled = unpack(dir.path(), archive).await.unwrap();
     let root = pulled.layers.first().unwrap();
     let text = |path: &str| fs::read_to_string(root.join(path)).unwrap();
-    assert_eq!((text("a"), text("d"), text("s")),
-        ("second".to_owned(), "now a file".to_owned(), "not through the link".to_owned()));
+    assert_eq!(
+        (text("a"), text("d"), text("s")),
+        ("second".to_owned(), "now a file".to_owned(), "not through the link".to_owned())
+    );
     assert!(root.join("f").is_dir());
 }
 

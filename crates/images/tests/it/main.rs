@@ -2,7 +2,6 @@
 //! owners and overlayfs' attributes.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::indexing_slicing,
     unreachable_pub,
     reason = "tests"

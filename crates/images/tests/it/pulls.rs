@@ -29,7 +29,10 @@ async fn an_image_arrives_whole() {
         assert_eq!(pulled.reference.to_string(), format!("{HOST}/app:latest"));
         assert_eq!(pulled.config.entrypoint, ["/bin/hello"]);
         assert!(pulled.config.cmd.is_empty());
-        assert_eq!((pulled.config.user.as_str(), pulled.config.working_dir.as_str()), ("app", "/srv"));
+        assert_eq!(
+            (pulled.config.user.as_str(), pulled.config.working_dir.as_str()),
+            ("app", "/srv")
+        );
         let files: Vec<bool> = ["one", "two"]
             .iter()
             .zip(&pulled.layers)
@@ -49,8 +52,10 @@ async fn an_index_is_resolved_for_this_machine() {
     let registry = Registry::start().await;
     let contents = Contents::of(vec![layer("one")]);
     let ours = registry.push("multi", &contents);
-    let entry = |digest: &str, arch: &str| json!({ "digest": digest, "size": 1, "mediaType": "m",
-        "platform": { "os": "linux", "architecture": arch } });
+    let entry = |digest: &str, arch: &str| {
+        json!({ "digest": digest, "size": 1, "mediaType": "m",
+        "platform": { "os": "linux", "architecture": arch } })
+    };
     let other = format!("sha256:{}", "0".repeat(64));
     let index = registry.push_manifest("multi", "latest", &json!({
         "schemaVersion": 2, "manifests": [entry(&other, "s390x"), entry(&ours, &contents.architecture)],
@@ -58,11 +63,18 @@ async fn an_index_is_resolved_for_this_machine() {
     let store = registry.store(dir.path());
     assert_eq!(store.pull(&image("multi")).await.unwrap().digest.to_string(), index);
 
-    registry.push_manifest("multi", "other", &json!({
-        "schemaVersion": 2, "manifests": [entry(&other, "s390x")],
-    }));
+    registry.push_manifest(
+        "multi",
+        "other",
+        &json!({
+            "schemaVersion": 2, "manifests": [entry(&other, "s390x")],
+        }),
+    );
     let error = store.pull(&image("multi:other")).await.unwrap_err();
-    assert!(matches!(&error, PullError::NoSuchPlatform { found, .. } if found == &["linux/s390x"]), "{error}");
+    assert!(
+        matches!(&error, PullError::NoSuchPlatform { found, .. } if found == &["linux/s390x"]),
+        "{error}"
+    );
     let foreign = Contents { architecture: "s390x".to_owned(), ..contents };
     registry.push("foreign", &foreign);
     let error = store.pull(&image("foreign")).await.unwrap_err();
@@ -108,9 +120,13 @@ async fn a_lying_configuration_is_refused() {
         let bytes = registry.take(&path);
         registry.put(&path.replace("/v2/a/", "/v2/mixed/").replace("/v2/b/", "/v2/mixed/"), bytes);
     }
-    registry.push_manifest("mixed", "latest", &json!({
-        "schemaVersion": 2, "config": a["config"], "layers": b["layers"],
-    }));
+    registry.push_manifest(
+        "mixed",
+        "latest",
+        &json!({
+            "schemaVersion": 2, "config": a["config"], "layers": b["layers"],
+        }),
+    );
     let error = registry.store(dir.path()).pull(&image("mixed")).await.unwrap_err();
     assert!(matches!(error, PullError::Corrupted { .. }), "{error}");
 }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::StreamExt;
 use flate2::{Compression, write::GzEncoder};
+use futures::StreamExt;
 use http::{Request, Response, StatusCode, header};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -98,9 +98,13 @@ impl Registry {
         });
         let config = serde_json::to_vec(&config).unwrap();
         let config = self.descriptor(name, config, "application/vnd.oci.image.config.v1+json");
-        self.push_manifest(name, "latest", &json!({
-            "schemaVersion": 2, "config": config, "layers": layers,
-        }))
+        self.push_manifest(
+            name,
+            "latest",
+            &json!({
+                "schemaVersion": 2, "config": config, "layers": layers,
+            }),
+        )
     }
 
     pub fn push_manifest(&self, name: &str, tag: &str, manifest: &Value) -> String {
@@ -209,8 +213,7 @@ fn blob<B>(state: &State, request: &Request<B>, bytes: Bytes) -> Response<Body> 
     });
     let rest = bytes.slice(offset.unwrap_or(0)..);
     let status = if offset.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
-    let response =
-        Response::builder().status(status).header(header::CONTENT_LENGTH, rest.len());
+    let response = Response::builder().status(status).header(header::CONTENT_LENGTH, rest.len());
     let cut = state.cut_after.load(Ordering::Relaxed);
     if cut == 0 || rest.len() <= cut {
         return response.body(toono_http::full(rest)).unwrap();

@@ -96,8 +96,10 @@ pub(super) fn command(sandbox: &SandboxSpec, spec: &ExecSpec, ends: &Ends) -> Ou
     let configuration: Value = serde_json::from_slice(&text_of).map_err(text)?;
     let mut process = configuration.get("process").cloned().unwrap_or_default();
     let uid = process.pointer("/user/uid").and_then(Value::as_u64).unwrap_or_default();
-    process["args"] = spec.args.clone().into();
-    process["terminal"] = spec.tty.into();
+    if let Some(process) = process.as_object_mut() {
+        process.insert("args".to_owned(), spec.args.clone().into());
+        process.insert("terminal".to_owned(), spec.tty.into());
+    }
     if spec.tty {
         add_terminal_type(&mut process);
     }

@@ -96,7 +96,7 @@ fn prepare(spec: &SandboxSpec) -> Result<(OwnedFd, SignalFd), Step> {
     let signals = signals().map_err(at("signals"))?;
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     let _ = prctl::set_name(c"toono-keeper");
-    namespaces::enter(spec).map_err(|(what, error)| (what, error))?;
+    namespaces::enter(spec)?;
     rootfs::mount_shared_memory(&spec.dir).map_err(at("shared memory"))?;
     let listener = listen(&spec.dir).map_err(at("the keeper's socket"))?;
     Ok((listener, signals))

@@ -229,29 +229,19 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Vec<Value> {
 
 fn resources(spec: &ContainerSpec, around: &Surroundings<'_>) -> Value {
     let limits = &spec.resources;
-    let mut cpu = json!({});
-    if let Some(shares) = limits.cpu_shares {
-        cpu["shares"] = json!(shares);
-    }
-    if let Some(quota) = limits.cpu_quota_us {
-        cpu["quota"] = json!(quota);
-        cpu["period"] = json!(CPU_PERIOD_US);
-    }
-    let mut resources = json!({
+    // When memory runs out the container ends as a whole, as kubelet asks for by default.
+    let unified = around.unified_cgroups.then(|| json!({ "memory.oom.group": "1" }));
+    json!({
         "devices": [{ "allow": spec.security.privileged, "access": "rwm" }],
-        "cpu": cpu,
-    });
-    if let Some(limit) = limits.memory_bytes {
-        resources["memory"] = json!({ "limit": limit });
-    }
-    if let Some(limit) = limits.pids {
-        resources["pids"] = json!({ "limit": limit });
-    }
-    if around.unified_cgroups {
-        // When memory runs out the container ends as a whole, as kubelet asks for by default.
-        resources["unified"] = json!({ "memory.oom.group": "1" });
-    }
-    resources
+        "cpu": {
+            "shares": limits.cpu_shares,
+            "quota": limits.cpu_quota_us,
+            "period": limits.cpu_quota_us.map(|_| CPU_PERIOD_US),
+        },
+        "memory": limits.memory_bytes.map(|limit| json!({ "limit": limit })),
+        "pids": limits.pids.map(|limit| json!({ "limit": limit })),
+        "unified": unified,
+    })
 }
 
 #[cfg(test)]

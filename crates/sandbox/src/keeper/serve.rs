@@ -276,7 +276,6 @@ impl Keeper {
             }
             Call::Create(spec) => self.create(connection, spec),
             Call::Exec(spec) => self.exec(connection, spec),
-            Call::Attach { .. } => connection.refuse("attaching is not supported"),
             Call::Signal { container, signal } => {
                 connection.finish(self.signal(&container, signal));
             }

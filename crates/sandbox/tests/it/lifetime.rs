@@ -29,6 +29,11 @@ async fn a_new_client_finds_everything_as_it_was() {
     pod.run(&brief).await;
     let adopted = Keeper::adopt(&pod.spec.dir).await.unwrap().unwrap();
     assert_eq!(adopted.pid(), pod.keeper.pid());
+    // It is no child of ours, in no group of ours: what ends us does not end it.
+    let keeper = stat(pod.keeper.pid().as_raw());
+    let own = stat(i32::try_from(std::process::id()).unwrap());
+    assert_ne!(keeper.parent, own.pid);
+    assert_ne!(keeper.session, own.session);
     let snapshot = adopted.state().await.unwrap();
     assert_eq!(snapshot.containers.first(), Some(&before));
     assert!(matches!(
@@ -70,6 +75,20 @@ async fn a_keeper_that_cannot_start_says_why() {
     spec.dir = pod.dir.path().join("fine");
     let error = Keeper::spawn(&spec).await.unwrap_err();
     assert!(error.to_string().contains("/nonexistent"), "{error}");
+}
+
+struct Stat {
+    pid: i32,
+    parent: i32,
+    session: i32,
+}
+
+/// proc_pid_stat(5); the name is in parentheses and may hold anything.
+fn stat(pid: i32) -> Stat {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let rest = text.rsplit_once(") ").unwrap().1;
+    let field = |at: usize| rest.split(' ').nth(at).unwrap().parse().unwrap();
+    Stat { pid, parent: field(1), session: field(3) }
 }
 
 /// Processes that were killed need a moment to vanish, and there is no event for it.

@@ -4,7 +4,6 @@
     clippy::expect_used,
     clippy::panic,
     unreachable_pub,
-    missing_docs,
     reason = "tests"
 )]
 

@@ -83,11 +83,6 @@ impl Pod {
         tokio::time::timeout(PATIENCE, waiting).await.expect("the container does not end")
     }
 
-    pub async fn state_of(&self, id: &ContainerId) -> ContainerState {
-        let snapshot = self.keeper.state().await.unwrap();
-        snapshot.containers.into_iter().find(|container| container.id == *id).unwrap()
-    }
-
     /// What was logged, without times and tags.
     pub fn log_text(&self, name: &str) -> String {
         self.log_raw(name)
