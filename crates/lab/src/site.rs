@@ -23,8 +23,19 @@ pub(crate) const NODE_LINK: &str = "eth0";
 /// The table of a router.
 pub(crate) const ROUTER_TABLE: &str = "toono_router";
 
-/// Makes the lab so, whatever there is of it. Nothing is changed that is right already.
+/// Makes the lab so, whatever there is of it. Nothing is changed that is right already. A new lab that cannot
+/// be made whole is removed again; of one that was there, what could be mended stays.
 pub async fn up(config: &LabConfig) -> Result<(), LabError> {
+    let new = state::find(&config.name)?.is_none();
+    let made = make(config).await;
+    if made.is_err() && new {
+        // Best effort: the first failure is the one to tell.
+        let _ = down(&config.name).await;
+    }
+    made
+}
+
+async fn make(config: &LabConfig) -> Result<(), LabError> {
     let plan = config.plan()?;
     let host = Netlink::current()?;
     let bridge = config.name.bridge()?;

@@ -318,7 +318,8 @@ async fn what_is_in_the_way_is_named() {
     let error = toono_lab::up(&other.config).await.unwrap_err();
     assert!(matches!(error, LabError::Netlink(NetlinkError::Foreign { .. })), "{error}");
     assert!(error.hint().is_some());
-    assert!(host.delete_link(&other.link("wan")).await.unwrap());
+    assert_eq!(toono_lab::status(other.name()).await.unwrap(), None, "nothing half-made stays");
+    assert!(host.delete_link(&other.link("wan")).await.unwrap(), "what is foreign does");
 }
 
 #[tokio::test]
