@@ -99,14 +99,12 @@ impl Bundles {
         if old.is_some_and(|old| old.pod.revision > pod.revision) {
             return None;
         }
-        let changed = match old {
-            Some(old) if old.pod.digest == pod.digest => old.changed,
-            _ => pod.revision,
-        };
+        let same = old.filter(|old| old.pod.digest == pod.digest).map(|old| old.changed);
         let before = bundle.desired;
-        if moves {
-            bundle.desired = bundle.desired.max(changed);
+        if moves && same.is_none() {
+            bundle.desired = bundle.desired.max(pod.revision);
         }
+        let changed = same.unwrap_or(pod.revision);
         self.bound.entry(pod.uid.clone()).or_insert_with(|| node.clone());
         let after = bundle.desired;
         bundle.pods.insert(pod.uid.clone(), Held { changed, pod });

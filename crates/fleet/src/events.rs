@@ -13,7 +13,10 @@ use std::{
 use serde_json::json;
 use toono_wire::report::EventReport;
 
-use crate::calls::{Calls, code};
+use crate::{
+    calls::{Calls, code},
+    objects::at,
+};
 
 /// The same event again within this time raises a count; as Kubernetes' correlator.
 const SAME_WITHIN: Duration = Duration::from_secs(600);
@@ -59,7 +62,7 @@ impl Recorder {
             }
         }
         let object = self.object(node, event);
-        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let name = at(&object, &["metadata", "name"]).as_str().unwrap_or_default().to_owned();
         calls.post(&path, &object).await?;
         self.remember(key, Recent { name, count: 1, at: now });
         Ok(())

@@ -10,7 +10,9 @@ use toono_wire::join::{JoinRequest, JoinResponse, SessionGrant};
 use crate::{
     calls::{Refusal, code, modify, timestamp},
     fleet::Inner,
-    objects::{ANNOTATION_GENERATION, ANNOTATION_INDEX, LABEL_POOL, NodeObject, set_condition},
+    objects::{
+        ANNOTATION_GENERATION, ANNOTATION_INDEX, LABEL_POOL, NodeObject, at, set, set_condition,
+    },
     readiness,
     table::Taken,
 };
@@ -178,8 +180,9 @@ async fn create(inner: &Inner, request: &JoinRequest, index: NodeIndex) -> Resul
         "status": status(&request.status),
     });
     dress(&mut node, request, &identity);
+    let capacity = ["status", "capacity"];
     match inner.calls.post(NODES, &node).await {
-        Ok(created) if created["status"]["capacity"] == node["status"]["capacity"] => Ok(created),
+        Ok(created) if at(&created, &capacity) == at(&node, &capacity) => Ok(created),
         // A server may drop the status of a new object: it has a subresource of its own.
         Ok(_) => write_status(inner, request).await,
         Err(error) if code(&error) == Some(409) => renew(inner, request, index).await,
@@ -226,7 +229,7 @@ async fn renew(inner: &Inner, request: &JoinRequest, index: NodeIndex) -> Result
 async fn write_status(inner: &Inner, request: &JoinRequest) -> Result<Value, Refusal> {
     let path = format!("{NODES}/{}", request.node_name);
     let node = modify(&inner.calls, &path, "/status", |node| {
-        node["status"] = status(&request.status);
+        set(node, &["status"], status(&request.status));
         true
     });
     Ok(node.await?)
@@ -245,25 +248,27 @@ fn identity(inner: &Inner, index: NodeIndex, generation: u16) -> Result<Identity
 
 /// Labels, annotations and addresses of a member. What others put on the Node stays.
 fn dress(node: &mut Value, request: &JoinRequest, identity: &Identity) {
-    let labels = &mut node["metadata"]["labels"];
-    labels["kubernetes.io/hostname"] = request.node_name.as_str().into();
-    labels["kubernetes.io/os"] = "linux".into();
-    labels["kubernetes.io/arch"] = architecture(&request.status).into();
-    labels["openyurt.io/is-edge-worker"] = "true".into();
+    let mut label = |key: &str, value: &str| set(node, &["metadata", "labels", key], value);
+    label("kubernetes.io/hostname", &request.node_name);
+    label("kubernetes.io/os", "linux");
+    label("kubernetes.io/arch", architecture(&request.status));
+    label("openyurt.io/is-edge-worker", "true");
     if let Some(pool) = &request.pool {
-        labels[LABEL_POOL] = pool.as_str().into();
+        label(LABEL_POOL, pool);
     }
-    let annotations = &mut node["metadata"]["annotations"];
-    annotations[ANNOTATION_INDEX] = identity.index.0.to_string().into();
-    annotations[ANNOTATION_GENERATION] = identity.generation.to_string().into();
-    if node["spec"]["podCIDR"].as_str().is_none_or(str::is_empty) {
-        node["spec"]["podCIDR"] = identity.pod_cidr.as_str().into();
-        node["spec"]["podCIDRs"] = json!([identity.pod_cidr]);
+    let mut annotate =
+        |key: &str, value: String| set(node, &["metadata", "annotations", key], value);
+    annotate(ANNOTATION_INDEX, identity.index.0.to_string());
+    annotate(ANNOTATION_GENERATION, identity.generation.to_string());
+    if at(node, &["spec", "podCIDR"]).as_str().is_none_or(str::is_empty) {
+        set(node, &["spec", "podCIDR"], identity.pod_cidr.as_str());
+        set(node, &["spec", "podCIDRs"], json!([identity.pod_cidr]));
     }
 }
 
 fn architecture(status: &Value) -> &str {
-    status["nodeInfo"]["architecture"].as_str().filter(|text| !text.is_empty()).unwrap_or("amd64")
+    let named = at(status, &["nodeInfo", "architecture"]).as_str();
+    named.filter(|text| !text.is_empty()).unwrap_or("amd64")
 }
 
 /// The node's status, not yet ready: the first heartbeat makes it so.
@@ -271,8 +276,8 @@ fn status(of_node: &Value) -> Value {
     let mut status = of_node.clone();
     let now = timestamp();
     let mut ready = readiness::condition(false, &now);
-    ready["reason"] = "NodeStatusNeverUpdated".into();
-    ready["message"] = "The node has not sent a heartbeat yet.".into();
+    set(&mut ready, &["reason"], "NodeStatusNeverUpdated");
+    set(&mut ready, &["message"], "The node has not sent a heartbeat yet.");
     set_condition(&mut status, ready, &now);
     status
 }

@@ -189,39 +189,50 @@ fn digest(meta: &Meta, spec: &str) -> u64 {
     hasher.finish()
 }
 
+/// The value at a path, or null.
+pub(crate) fn at<'v>(value: &'v Value, path: &[&str]) -> &'v Value {
+    toono_api::meta::at(value, path).unwrap_or(&Value::Null)
+}
+
+/// Sets the value at a path; what stands in the way and is no object is replaced by one.
+pub(crate) fn set(value: &mut Value, path: &[&str], new: impl Into<Value>) {
+    let Some((first, rest)) = path.split_first() else {
+        *value = new.into();
+        return;
+    };
+    if !value.is_object() {
+        *value = Value::Object(serde_json::Map::new());
+    }
+    if let Some(fields) = value.as_object_mut() {
+        set(fields.entry(*first).or_insert(Value::Null), rest, new);
+    }
+}
+
 /// Sets a condition in a `status` object. `lastTransitionTime` moves only with the status, as
 /// Kubernetes' API conventions ask. Returns whether anything but the heartbeat time changed.
 pub(crate) fn set_condition(status: &mut Value, mut wanted: Value, now: &str) -> bool {
     if !wanted.is_object() {
         return false;
     }
-    if !status.is_object() {
-        *status = serde_json::json!({});
+    if !at(status, &["conditions"]).is_array() {
+        set(status, &["conditions"], Value::Array(Vec::new()));
     }
-    let kind = wanted["type"].clone();
-    let Some(conditions) = status
-        .as_object_mut()
-        .map(|fields| fields.entry("conditions").or_insert_with(|| Value::Array(Vec::new())))
-    else {
+    let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) else {
         return false;
     };
-    if !conditions.is_array() {
-        *conditions = Value::Array(Vec::new());
-    }
-    let Some(conditions) = conditions.as_array_mut() else { return false };
-    match conditions.iter_mut().find(|condition| condition["type"] == kind) {
+    let kind = at(&wanted, &["type"]);
+    match conditions.iter_mut().find(|condition| at(condition, &["type"]) == kind) {
         Some(old) => {
-            let same = ["status", "reason", "message"].iter().all(|key| old[*key] == wanted[*key]);
-            wanted["lastTransitionTime"] = if old["status"] == wanted["status"] {
-                old["lastTransitionTime"].clone()
-            } else {
-                now.into()
-            };
+            let same = |key: &&str| at(old, &[key]) == at(&wanted, &[key]);
+            let changed = !["status", "reason", "message"].iter().all(same);
+            let transition =
+                if same(&"status") { at(old, &["lastTransitionTime"]).clone() } else { now.into() };
+            set(&mut wanted, &["lastTransitionTime"], transition);
             *old = wanted;
-            !same
+            changed
         }
         None => {
-            wanted["lastTransitionTime"] = now.into();
+            set(&mut wanted, &["lastTransitionTime"], now);
             conditions.push(wanted);
             true
         }

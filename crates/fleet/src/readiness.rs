@@ -9,7 +9,7 @@ use toono_session::NodeIndex;
 use crate::{
     calls::{code, modify, timestamp},
     fleet::Inner,
-    objects::{NodeObject, set_condition},
+    objects::{NodeObject, at, set, set_condition},
 };
 
 /// Writes under way at once: when a region's link falls, thousands of Nodes change together.
@@ -74,8 +74,13 @@ async fn write(inner: &Inner, index: NodeIndex) {
     let now = timestamp();
     let path = format!("/api/v1/nodes/{name}");
     let written = modify(&inner.calls, &path, "/status", |node| {
-        node["metadata"]["uid"] == uid.as_str()
-            && set_condition(&mut node["status"], condition(alive, &now), &now)
+        let status = |node: &mut Value| {
+            let mut status = at(node, &["status"]).clone();
+            let changed = set_condition(&mut status, condition(alive, &now), &now);
+            set(node, &["status"], status);
+            changed
+        };
+        at(node, &["metadata", "uid"]) == uid.as_str() && status(node)
     })
     .await;
     match written {

@@ -12,7 +12,7 @@ use toono_wire::report::{EventReport, PodReport, Report, ReportReply};
 use crate::{
     calls::{CONFLICT_RETRIES, Refusal, code, modify, timestamp},
     fleet::Inner,
-    objects::set_condition,
+    objects::{at, set, set_condition},
     readiness,
 };
 
@@ -79,7 +79,10 @@ async fn node_status(inner: &Inner, node: &str, reported: &Value) -> Result<(), 
                 state.table.fresh(index).is_some() && inner.alive(&state, index)
             })
         };
-        merge_status(&mut object["status"], reported, alive, &now)
+        let mut status = at(object, &["status"]).clone();
+        let changed = merge_status(&mut status, reported, alive, &now);
+        set(object, &["status"], status);
+        changed
     })
     .await?;
     readiness::admit(inner, &written);
@@ -95,7 +98,7 @@ fn merge_status(status: &mut Value, reported: &Value, alive: bool, now: &str) ->
     for (field, value) in reported.as_object().into_iter().flatten() {
         if field == "conditions" {
             for condition in value.as_array().into_iter().flatten() {
-                if alive || condition["type"] != "Ready" {
+                if alive || at(condition, &["type"]) != "Ready" {
                     set_condition(status, condition.clone(), now);
                 }
             }
@@ -142,8 +145,8 @@ async fn write_pod(
     let cached = cached.and_then(|json| serde_json::from_slice::<Value>(&json).ok());
     let mut pod = match cached {
         Some(pod)
-            if pod["metadata"]["name"] == report.name.as_str()
-                && pod["metadata"]["namespace"] == report.namespace.as_str() =>
+            if at(&pod, &["metadata", "name"]) == report.name.as_str()
+                && at(&pod, &["metadata", "namespace"]) == report.namespace.as_str() =>
         {
             pod
         }
@@ -151,15 +154,16 @@ async fn write_pod(
     };
     let mut round = 0;
     loop {
-        let same = pod["metadata"]["uid"] == report.uid.as_str() && pod["spec"]["nodeName"] == node;
+        let same = at(&pod, &["metadata", "uid"]) == report.uid.as_str()
+            && at(&pod, &["spec", "nodeName"]) == node;
         if !same {
             return Ok(Outcome::Gone);
         }
-        let status = pod_status_merged(&pod["status"], &report.status);
-        if status == pod["status"] {
+        let status = pod_status_merged(at(&pod, &["status"]), &report.status);
+        if status == *at(&pod, &["status"]) {
             break;
         }
-        pod["status"] = status;
+        set(&mut pod, &["status"], status);
         round += 1;
         match inner.calls.put(&format!("{path}/status"), &pod).await {
             Ok(written) => {
@@ -175,7 +179,7 @@ async fn write_pod(
     if !report.gone {
         return Ok(Outcome::Written);
     }
-    if pod["metadata"]["deletionTimestamp"].is_null() {
+    if at(&pod, &["metadata", "deletionTimestamp"]).is_null() {
         // The cached object may be older than the deletion that the node has seen.
         pod = inner.calls.get(path).await?;
     }
@@ -189,10 +193,10 @@ async fn remove(
     pod: &Value,
     report: &PodReport,
 ) -> Result<Outcome, kube::Error> {
-    if pod["metadata"]["uid"] != report.uid.as_str() {
+    if at(pod, &["metadata", "uid"]) != report.uid.as_str() {
         return Ok(Outcome::Gone);
     }
-    if pod["metadata"]["deletionTimestamp"].is_null() {
+    if at(pod, &["metadata", "deletionTimestamp"]).is_null() {
         return Ok(Outcome::Written);
     }
     let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
@@ -212,15 +216,15 @@ fn pod_status_merged(old: &Value, reported: &Value) -> Value {
     let Some(fields) = status.as_object_mut() else { return old.clone() };
     let mut conditions =
         fields.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-    for kept in old["conditions"].as_array().into_iter().flatten() {
-        if !conditions.iter().any(|condition| condition["type"] == kept["type"]) {
+    for kept in at(old, &["conditions"]).as_array().into_iter().flatten() {
+        if !conditions.iter().any(|condition| at(condition, &["type"]) == at(kept, &["type"])) {
             conditions.push(kept.clone());
         }
     }
     fields.insert("conditions".to_owned(), conditions.into());
     for field in ["qosClass", "nominatedNodeName"] {
-        if !fields.contains_key(field) && !old[field].is_null() {
-            fields.insert(field.to_owned(), old[field].clone());
+        if !fields.contains_key(field) && !at(old, &[field]).is_null() {
+            fields.insert(field.to_owned(), at(old, &[field]).clone());
         }
     }
     status

@@ -45,7 +45,6 @@ pub(crate) struct Member {
     pub(crate) uid: String,
     pub(crate) generation: u16,
     pub(crate) pool: String,
-    pub(crate) pod_cidr: String,
     /// Revision of the Node that the fields above are from.
     revision: u64,
     pub(crate) ready: Ready,
@@ -194,7 +193,6 @@ impl Table {
             uid: node.metadata.uid.clone(),
             generation,
             pool: node.pool().to_owned(),
-            pod_cidr: node.pod_cidr().to_owned(),
             revision,
             ready: Ready::parse(node.ready()),
             since: old.as_ref().map_or(now, |old| old.since),

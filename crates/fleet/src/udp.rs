@@ -103,9 +103,11 @@ fn next_poke(inner: &Inner) -> (Option<(Datagram, SocketAddr)>, bool) {
         Due::Dial(index, ticket) => (index, Some(Poke::DialBack { ticket })),
         Due::Bundle(index) => {
             let observed = table.fresh(index).map_or(0, |fresh| fresh.observed_revision);
-            let poke = table.member(index).map(|member| Poke::BundleMoved {
-                revision: bundles.desired(&member.name, observed),
-            });
+            let desired = table.member(index).map(|member| bundles.desired(&member.name, observed));
+            // It may have heard meanwhile, by a reply.
+            let poke = desired
+                .filter(|desired| *desired != observed)
+                .map(|revision| Poke::BundleMoved { revision });
             (index, poke)
         }
     };

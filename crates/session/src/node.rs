@@ -14,10 +14,6 @@ use crate::{
     key::{Cipher, downlink_nonce, uplink_nonce},
 };
 
-/// At most one heartbeat ahead of time in this span, so that two servers that answer in turn (a
-/// misbehaving load balancer) cannot drive a node into a tight loop.
-const MIN_BETWEEN_REPEATS: Duration = Duration::from_secs(2);
-
 /// One start of the node daemon, under one grant.
 ///
 /// The caller keeps the boot number on disk and **increments and syncs it before each `new`**;
@@ -36,8 +32,19 @@ pub struct NodeSession {
     /// Newest heartbeat counter that was answered.
     answered: u64,
     answered_at: Option<Duration>,
-    repeated_at: Option<Duration>,
+    /// Whether the newest heartbeat was sent ahead of time, because a reply asked for it. Its own
+    /// reply cannot ask again: two servers that answer in turn (a misbehaving load balancer) must
+    /// not drive a node into a tight loop.
+    repeat: Repeat,
     instance: Option<Instance>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    No,
+    /// The next heartbeat is the repeated one.
+    Next,
+    Sent,
 }
 
 /// The server process that the node last learnt.
@@ -132,7 +139,7 @@ impl NodeSession {
             sent_at: Duration::ZERO,
             answered: start,
             answered_at: None,
-            repeated_at: None,
+            repeat: Repeat::No,
             instance: None,
         })
     }
@@ -153,6 +160,7 @@ impl NodeSession {
         }
         self.sent += 1;
         self.sent_at = now;
+        self.repeat = if self.repeat == Repeat::Next { Repeat::Sent } else { Repeat::No };
         let header = UplinkHeader {
             epoch: self.epoch,
             generation: self.generation,
@@ -241,9 +249,9 @@ impl NodeSession {
         let mut send_again = false;
         if let Some(stranger) = stranger {
             self.instance = Some(stranger);
-            send_again = self.repeated_at.is_none_or(|last| now >= last + MIN_BETWEEN_REPEATS);
+            send_again = self.repeat != Repeat::Sent;
             if send_again {
-                self.repeated_at = Some(now);
+                self.repeat = Repeat::Next;
             }
         }
         Ok(NodeEvent::Reply {

@@ -1,0 +1,16 @@
+//! The fleet against real UDP, real HTTP and an API in memory, with the session crate's own nodes.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that meets something unexpected ends there"
+)]
+
+mod api;
+mod bundles;
+mod joins;
+mod reports;
+mod sessions;
+mod tunnels;
+mod world;
