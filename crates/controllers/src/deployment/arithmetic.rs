@@ -195,8 +195,8 @@ mod tests {
                 old[0].available = old[0].available.min(sizes[0]);
                 prop_assert!(old[0].available + new_available >= limits.fewest().min(before));
                 // Some of the new pods become available; in the end all do.
-                let become = if *healthy.get(steps).unwrap_or(&true) { 1 } else { 0 };
-                new_available = (new_available + become).min(new);
+                let gained = if *healthy.get(steps).unwrap_or(&true) { 1 } else { 0 };
+                new_available = (new_available + gained).min(new);
                 steps += 1;
                 prop_assert!(steps < 1000, "no progress: old {:?} new {new}/{new_available}", old);
             }
