@@ -14,7 +14,10 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::socket::{self, sockopt},
+    sys::{
+        signal::{SIGKILL, kill, killpg},
+        socket::{self, sockopt},
+    },
     unistd::Pid,
 };
 use tokio::{
@@ -355,10 +358,9 @@ async fn start(spec: &SandboxSpec) -> Result<(), String> {
         .stdout(writer)
         .stderr(Stdio::null())
         .current_dir("/")
-        .process_group(0)
         .spawn()
         .map_err(|error| format!("{}: {error}", spec.program.path.display()))?;
-    let group = child.id();
+    let first = child.id();
     let waiting = async {
         let mut reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())?;
         let mut text = Vec::new();
@@ -375,8 +377,10 @@ async fn start(spec: &SandboxSpec) -> Result<(), String> {
         },
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => {
-            if let Some(group) = group.and_then(|pid| i32::try_from(pid).ok()) {
-                let _ = nix::sys::signal::killpg(Pid::from_raw(group), nix::sys::signal::SIGKILL);
+            // The first process has made itself a group, or has not come so far.
+            if let Some(first) = first.and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw) {
+                let _ = killpg(first, SIGKILL);
+                let _ = kill(first, SIGKILL);
             }
             Err(format!("it was not ready within {} s", SPAWN_TIMEOUT.as_secs()))
         }

@@ -52,7 +52,9 @@ const OOM_SCORE_ADJ: &str = "-998";
 pub fn keeper_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // A session of its own, so that no signal meant for the agent's group or terminal arrives.
     // Then a fork: the agent reaps the first process, init the second, whoever dies first.
-    let _ = setsid();
+    if let Err(errno) = setsid() {
+        return fail(&format!("setsid: {}", errno.desc()));
+    }
     match fork::fork() {
         Ok(Some(_)) => return ExitCode::SUCCESS,
         Ok(None) => {}
