@@ -237,16 +237,15 @@ impl PodMachine {
         self.running_attempt(container).or(ended)
     }
 
-    /// Whether the pod has a container of that name.
-    #[must_use]
-    pub fn has_container(&self, container: &str) -> bool {
-        self.containers.iter().any(|it| it.plan.name == container)
+    /// The containers' names, init containers first.
+    pub fn containers(&self) -> impl Iterator<Item = &str> {
+        self.containers.iter().map(|it| it.plan.name.as_str())
     }
 
-    /// The only container's name, or the first when there are several.
+    /// Whether no container of the pod will run again: it is ending, or has reached a final phase.
     #[must_use]
-    pub fn first_container(&self) -> Option<&str> {
-        self.containers.iter().find(|it| !it.plan.init).map(|it| it.plan.name.as_str())
+    pub fn is_over(&self) -> bool {
+        self.kill_at().is_some() || self.phase().is_terminal()
     }
 }
 

@@ -1,0 +1,89 @@
+//! Who this node is: what the join gave it, kept in one file that only root reads.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toono_wire::join::{JoinResponse, SessionGrant};
+
+use crate::{
+    AgentError,
+    disk::{self, Durability},
+};
+
+/// All that a later start needs, also without the cloud.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Identity {
+    pub(crate) node_name: String,
+    pub(crate) node_uid: String,
+    pub(crate) certificate_pem: String,
+    pub(crate) key_pem: String,
+    pub(crate) ca_pem: String,
+    pub(crate) session: SessionGrant,
+    pub(crate) pod_cidr: String,
+}
+
+impl Identity {
+    pub(crate) fn of_join(node_name: &str, key_pem: String, joined: JoinResponse) -> Self {
+        Self {
+            node_name: node_name.to_owned(),
+            node_uid: joined.node_uid,
+            certificate_pem: joined.certificate_pem,
+            key_pem,
+            ca_pem: joined.ca_pem,
+            session: joined.session,
+            pod_cidr: joined.pod_cidr,
+        }
+    }
+
+    /// The identity of this data directory, if the node has joined.
+    pub(crate) fn load(data: &Path) -> Result<Option<Self>, AgentError> {
+        let path = path(data);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(disk::failed("read", &path))?,
+        };
+        let invalid =
+            |error: serde_json::Error| AgentError::Identity { path, reason: error.to_string() };
+        serde_json::from_slice(&bytes).map(Some).map_err(invalid)
+    }
+
+    pub(crate) fn save(&self, data: &Path) -> Result<(), AgentError> {
+        let path = path(data);
+        let bytes = serde_json::to_vec_pretty(self).map_err(|error| AgentError::Identity {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        disk::replace(&path, &bytes, 0o600, Durability::Synced)
+    }
+}
+
+fn path(data: &Path) -> PathBuf {
+    data.join("identity.json")
+}
+
+/// Takes the next boot number: on disk before it is used, and above `floor`, which the cloud has seen.
+pub(crate) fn next_boot(data: &Path, floor: u32) -> Result<u32, AgentError> {
+    let path = data.join("boot");
+    let last = disk::read_checked(&path)?
+        .and_then(|bytes| String::from_utf8(bytes).ok()?.parse::<u32>().ok())
+        .unwrap_or(0);
+    let next = last.max(floor).saturating_add(1);
+    disk::write_checked(&path, next.to_string().as_bytes(), Durability::Synced)?;
+    Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_numbers_only_grow() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(next_boot(dir.path(), 0).unwrap(), 1);
+        assert_eq!(next_boot(dir.path(), 0).unwrap(), 2);
+        assert_eq!(next_boot(dir.path(), 9).unwrap(), 10, "the cloud has seen more than the disk");
+        std::fs::write(dir.path().join("boot"), "torn").unwrap();
+        assert_eq!(next_boot(dir.path(), 10).unwrap(), 11);
+    }
+}

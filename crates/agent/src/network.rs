@@ -1,0 +1,243 @@
+//! The pod network of one node: a bridge, a cable to each pod, and a masquerade for what leaves.
+//!
+//! Everything it makes carries the node's mark, and every operation may be repeated.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use tokio::sync::Mutex;
+use toono_net::{
+    Cidr, CidrError, LinkName, LinkNameError, Mark, MarkError, NetNs, NetNsError, Netlink,
+    NetlinkError, Route, VethPeer, netns,
+    nft::{
+        Base, Chain, ChainKind, ChainName, Family, Field, Hook, NameError, NftError, Nftables,
+        PRIORITY_SRCNAT, Policy, Rule, Table, TableName,
+    },
+};
+
+use crate::{
+    AgentError,
+    addresses::{Addresses, Exhausted},
+};
+
+/// What a pod's cable is called inside.
+const POD_LINK: &str = "eth0";
+/// What a pod's cable is called on the node, before the uid's digits.
+const HOST_LINK_PREFIX: &str = "tn";
+/// The node's nftables table.
+const TABLE: &str = "toono_node";
+
+/// What failed about the pod network.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// Links, addresses and routes.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// Namespaces and sysctls.
+    #[error(transparent)]
+    NetNs(#[from] NetNsError),
+    /// The masquerade.
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    /// A name that cannot be a link's.
+    #[error(transparent)]
+    LinkName(#[from] LinkNameError),
+    /// A name that cannot be in a mark.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
+    /// A name that cannot be a table's.
+    #[error(transparent)]
+    Table(#[from] NameError),
+    /// A pod network that is not one.
+    #[error(transparent)]
+    Cidr(#[from] CidrError),
+    /// No address is free.
+    #[error("{0}")]
+    Exhausted(String),
+    /// The addresses cannot be kept.
+    #[error(transparent)]
+    Disk(#[from] Box<AgentError>),
+}
+
+impl From<Exhausted> for NetworkError {
+    fn from(error: Exhausted) -> Self {
+        Self::Exhausted(error.to_string())
+    }
+}
+
+impl From<AgentError> for NetworkError {
+    fn from(error: AgentError) -> Self {
+        Self::Disk(Box::new(error))
+    }
+}
+
+/// The pod network. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct PodNetwork {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    host: Netlink,
+    bridge: LinkName,
+    mark: Mark,
+    network: Cidr,
+    addresses: Mutex<Addresses>,
+}
+
+/// The mark of everything that a node of this name makes.
+pub(crate) fn mark_of(node: &str) -> Result<Mark, MarkError> {
+    Mark::new(format!("toono:node/{node}"))
+}
+
+impl PodNetwork {
+    /// Makes the bridge and the masquerade.
+    pub(crate) async fn set_up(
+        bridge: &LinkName,
+        node: &str,
+        network: Cidr,
+        addresses: Addresses,
+    ) -> Result<Self, NetworkError> {
+        let host = Netlink::current()?;
+        let mark = mark_of(node)?;
+        let gateway = Cidr::new(addresses.gateway(), addresses.length())?;
+        host.ensure_bridge(bridge, &mark).await?;
+        for old in host.addresses(bridge).await? {
+            // The pod network may have been another one under an earlier identity.
+            if old.address().is_ipv4() && old != gateway {
+                host.delete_address(bridge, old).await?;
+            }
+        }
+        host.ensure_address(bridge, gateway).await?;
+        host.set_up(bridge).await?;
+        host.netns().write_sysctl("net/ipv4/ip_forward", "1")?;
+        Nftables::current()?.apply(&table(bridge, network)?)?;
+        let inner =
+            Inner { host, bridge: bridge.clone(), mark, network, addresses: Mutex::new(addresses) };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The bridge's address, which pods reach the node by.
+    #[cfg(test)]
+    pub(crate) async fn gateway(&self) -> Ipv4Addr {
+        self.inner.addresses.lock().await.gateway()
+    }
+
+    /// Plugs the pod whose sandbox is held by this process in, and tells its address.
+    pub(crate) async fn attach(&self, uid: &str, keeper: i32) -> Result<IpAddr, NetworkError> {
+        let inner = &self.inner;
+        let pod_netns = netns::of_pid(keeper)?;
+        let (address, gateway, length) = {
+            let mut addresses = inner.addresses.lock().await;
+            (addresses.give(uid)??, addresses.gateway(), addresses.length())
+        };
+        let near = host_link(uid)?;
+        let far = LinkName::new(POD_LINK)?;
+        let mark = Mark::new(format!("{}/{uid}", inner.mark))?;
+        inner.host.ensure_veth(&near, &VethPeer { netns: &pod_netns, name: &far }, &mark).await?;
+        inner.host.set_master(&near, Some(&inner.bridge)).await?;
+        inner.host.set_up(&near).await?;
+        self.configure_inside(&pod_netns, &far, address, gateway, length).await?;
+        Ok(address.into())
+    }
+
+    async fn configure_inside(
+        &self,
+        pod_netns: &NetNs,
+        link: &LinkName,
+        address: Ipv4Addr,
+        gateway: Ipv4Addr,
+        length: u8,
+    ) -> Result<(), NetworkError> {
+        let inside = Netlink::in_namespace(pod_netns)?;
+        inside.set_up(&LinkName::loopback()).await?;
+        inside.ensure_address(link, Cidr::new(address, length)?).await?;
+        inside.set_up(link).await?;
+        inside.replace_route(&Route::default_via(gateway.into())).await?;
+        Ok(())
+    }
+
+    /// Unplugs the pod and takes its address back.
+    pub(crate) async fn detach(&self, uid: &str) -> Result<(), NetworkError> {
+        self.unplug(uid).await?;
+        self.inner.addresses.lock().await.free_of(uid)?;
+        Ok(())
+    }
+
+    /// Unplugs the pod; its address stays its own.
+    pub(crate) async fn unplug(&self, uid: &str) -> Result<(), NetworkError> {
+        self.inner.host.delete_link(&host_link(uid)?).await?;
+        Ok(())
+    }
+
+    /// Unplugs every pod but these, and takes back their addresses: what an earlier agent left.
+    pub(crate) async fn keep_only(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<(), NetworkError> {
+        let prefix = format!("{}/", self.inner.mark);
+        for link in self.inner.host.links_of(&self.inner.mark).await? {
+            let uid = link.alias.as_deref().and_then(|alias| alias.strip_prefix(&prefix));
+            if uid.is_some_and(|uid| !wanted(uid)) {
+                self.inner.host.delete_link(&link.name).await?;
+            }
+        }
+        self.inner.addresses.lock().await.keep_only(wanted)?;
+        Ok(())
+    }
+
+    /// The pod network's prefix.
+    pub(crate) fn cidr(&self) -> Cidr {
+        self.inner.network
+    }
+}
+
+/// Removes all that nodes of this name have made here.
+pub(crate) async fn tear_down(node: &str) -> Result<(), NetworkError> {
+    let host = Netlink::current()?;
+    for link in host.links_of(&mark_of(node)?).await? {
+        host.delete_link(&link.name).await?;
+    }
+    Nftables::current()?.delete(Family::Ip, &TableName::new(TABLE)?)?;
+    Ok(())
+}
+
+/// What leaves the node for elsewhere carries the node's address; nobody outside knows the pods'.
+fn table(bridge: &LinkName, network: Cidr) -> Result<Table, NetworkError> {
+    let masquerade = Rule::new("pods leave with the node's address")
+        .when(Field::Source(network.network()))
+        .unless(Field::Destination(network.network()))
+        .unless(Field::OutputInterface(bridge.clone()))
+        .masquerade();
+    let base = |kind, hook, priority| Some(Base { kind, hook, priority, policy: Policy::Accept });
+    Ok(Table {
+        family: Family::Ip,
+        name: TableName::new(TABLE)?,
+        chains: vec![Chain {
+            name: ChainName::new("postrouting")?,
+            base: base(ChainKind::Nat, Hook::Postrouting, PRIORITY_SRCNAT),
+            rules: vec![masquerade],
+        }],
+    })
+}
+
+/// A link's name holds 15 bytes: the prefix and twelve digits of the uid, which is random.
+fn host_link(uid: &str) -> Result<LinkName, LinkNameError> {
+    let digits: String = uid.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
+    LinkName::new(format!("{HOST_LINK_PREFIX}{digits}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uid_makes_a_link_name() {
+        let name = host_link("0e984725-c51c-4bf4-9960-e1c80e27aba0").unwrap();
+        assert_eq!(name.as_str(), "tn0e984725c51c");
+        assert!(name.as_str().len() <= 15);
+    }
+}

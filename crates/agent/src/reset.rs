@@ -1,0 +1,89 @@
+//! Forgetting a node: everything that its agent has made on this machine is removed.
+
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+};
+
+use toono_sandbox::{KeeperProgram, SandboxSpec};
+
+use crate::{
+    AgentError,
+    bundles::{Bundles, pod_dir},
+    disk,
+    identity::Identity,
+    network::{self, NetworkError},
+    supervisor::clear_sandbox,
+    worker,
+};
+
+/// What a reset came across.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// The node's name, if the directory had an identity.
+    pub node: Option<String>,
+    /// How many pods were ended.
+    pub pods: usize,
+    /// What could not be removed, one line each.
+    pub failures: Vec<String>,
+}
+
+/// Kills the node's keepers and containers, removes their cgroups, links and tables, and deletes the data
+/// directory. The agent must not be running. Can be repeated.
+///
+/// # Errors
+/// [`AgentError::Locked`] while an agent runs, and what cannot be read at all; single failures are
+/// in [`Removed::failures`], and the data directory stays then.
+pub async fn reset(data: &Path, cgroup_parent: &str) -> Result<Removed, AgentError> {
+    let mut removed = Removed::default();
+    if !data.exists() {
+        return Ok(removed);
+    }
+    let _lock = lock(data)?;
+    removed.node = Identity::load(data).ok().flatten().map(|identity| identity.node_name);
+    for uid in Bundles::load(data)?.on_disk()? {
+        let dir = pod_dir(data, &uid);
+        let spec = SandboxSpec {
+            dir: dir.clone(),
+            pod_uid: uid.clone(),
+            hostname: String::new(),
+            cgroup_parent: cgroup_parent.to_owned(),
+            host_network: false,
+            program: KeeperProgram::this(),
+        };
+        match clear_sandbox(&spec).await {
+            Ok(()) => match worker::remove_dir(&dir) {
+                Ok(()) => removed.pods += 1,
+                Err(error) => removed.failures.push(error.to_string()),
+            },
+            Err(error) => removed.failures.push(format!("pod {uid}: {error}")),
+        }
+    }
+    if let Err(error) = toono_sandbox::prune_cgroups(cgroup_parent) {
+        removed.failures.push(format!("cgroup {cgroup_parent}: {error}"));
+    }
+    if let Some(node) = &removed.node
+        && let Err(error) = network::tear_down(node).await
+    {
+        removed.failures.push(describe(&error));
+    }
+    if removed.failures.is_empty() {
+        disk::remove_tree(data)?;
+    }
+    Ok(removed)
+}
+
+fn lock(data: &Path) -> Result<File, AgentError> {
+    let path = data.join("lock");
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(disk::failed("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(AgentError::Locked { dir: data.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(disk::failed("lock", &path)(source)),
+    }
+}
+
+fn describe(error: &NetworkError) -> String {
+    crate::join::chain(error)
+}

@@ -1,0 +1,368 @@
+//! One pod's worker: carries out what its machine asks, and tells the machine what happened.
+//!
+//! The worker is one task. Actions run beside each other inside it, so a slow pull delays nothing
+//! else of the pod, and dropping the task stops them all without stopping a container.
+
+mod actions;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+};
+
+use futures::{
+    StreamExt,
+    future::{self, BoxFuture},
+    stream::FuturesUnordered,
+};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::mpsc;
+use toono_images::ImageStore;
+use toono_podmachine::{
+    Action, ContainerFound, Exit, NotRunnable, Observation, PodMachine, Recovered, SandboxFound,
+};
+use toono_sandbox::{
+    ContainerState, ContainerStatus, Keeper, KeeperError, KeeperProgram, Snapshot,
+};
+
+use crate::{
+    AgentError, bundles,
+    clock::Clock,
+    container::volumes,
+    disk,
+    network::PodNetwork,
+    outbox::{self, Outbox},
+    views::{ContainerView, PodView, Views},
+};
+use actions::Done;
+
+/// What every worker of a node shares.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) data: PathBuf,
+    pub(crate) host_ip: Option<IpAddr>,
+    pub(crate) memory_capacity: u64,
+    pub(crate) cgroup_parent: String,
+    pub(crate) keeper: KeeperProgram,
+    pub(crate) images: ImageStore,
+    pub(crate) network: PodNetwork,
+    pub(crate) outbox: Outbox,
+    pub(crate) views: Views,
+    pub(crate) clock: Clock,
+}
+
+/// What the supervisor tells a worker.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// The pod changed.
+    Desire(Box<Pod>),
+    /// The pod is no longer this node's.
+    Remove,
+}
+
+/// Waits for the keeper's next news.
+type Watch = BoxFuture<'static, (u64, Result<Snapshot, KeeperError>)>;
+
+pub(crate) struct Worker {
+    node: Arc<Node>,
+    dir: PathBuf,
+    host_network: bool,
+    machine: PodMachine,
+    keeper: Option<Keeper>,
+    pod_ip: Option<IpAddr>,
+    /// Containers that have ended, as the keeper last told them.
+    ended: Vec<ContainerState>,
+    watch: Option<Watch>,
+    tasks: FuturesUnordered<BoxFuture<'static, Done>>,
+    told: String,
+}
+
+impl Worker {
+    /// Takes the pod up: adopts its keeper if that lives, and goes on from its last status.
+    pub(crate) async fn take_up(node: Arc<Node>, pod: &Pod) -> Result<Self, NotRunnable> {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let dir = bundles::pod_dir(&node.data, &uid);
+        let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
+        let (keeper, snapshot) = adopt(&dir).await;
+        let mut pod_ip = None;
+        if let Some(keeper) = &keeper {
+            pod_ip = if host_network {
+                node.host_ip
+            } else {
+                // The cable may have been cut with a bridge that is made anew.
+                let attached = node.network.attach(&uid, keeper.pid().as_raw()).await;
+                attached
+                    .inspect_err(|error| tracing::warn!(uid, %error, "adopted without network"))
+                    .ok()
+            };
+        }
+        let recovered = Recovered {
+            status: bundles::read_status(&dir),
+            sandbox: snapshot.as_ref().map(|snapshot| found(snapshot, pod_ip)),
+            attempts: attempts(&dir),
+        };
+        let machine = PodMachine::resume(pod, node.host_ip, recovered, node.clock.now())?;
+        let mut worker = Self {
+            node,
+            dir,
+            host_network,
+            machine,
+            keeper,
+            pod_ip,
+            ended: Vec::new(),
+            watch: None,
+            tasks: FuturesUnordered::new(),
+            told: String::new(),
+        };
+        if let Some(snapshot) = snapshot {
+            worker.watch(snapshot.version);
+            worker.ended = ended(snapshot);
+        }
+        Ok(worker)
+    }
+
+    /// Drives the pod until nothing of it is left.
+    pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        loop {
+            let wake = self.step();
+            if self.machine.is_gone() {
+                break;
+            }
+            let timer = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => future::pending().await,
+                }
+            };
+            let watch = self.watch.as_mut().map(Pin::as_mut);
+            let news = async {
+                match watch {
+                    Some(watch) => watch.await,
+                    None => future::pending().await,
+                }
+            };
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.obey(order),
+                    None => return,
+                },
+                Some(done) = self.tasks.next() => self.take(done),
+                (version, news) = news => self.hear(version, news).await,
+                () = timer => {}
+            }
+        }
+        self.finish().await;
+    }
+
+    fn obey(&mut self, order: Order) {
+        let now = self.node.clock.now();
+        match order {
+            Order::Desire(pod) => {
+                if let Err(error) = self.machine.desire(&pod, now) {
+                    tracing::warn!(%error, "a changed pod is not taken");
+                }
+            }
+            Order::Remove => self.machine.remove(now),
+        }
+    }
+
+    /// Lets the machine move, starts what it asks for, and tells what changed.
+    fn step(&mut self) -> Option<tokio::time::Instant> {
+        let step = self.machine.step(self.node.clock.now());
+        for action in step.actions {
+            tracing::debug!(pod = self.machine.name(), ?action, "to do");
+            self.start(action);
+        }
+        let status = outbox::text(&self.machine.status());
+        if status != self.told {
+            if let Err(error) = bundles::write_status(&self.dir, &status) {
+                tracing::warn!(%error, "the status is not kept");
+            }
+            let (uid, namespace, name) =
+                (self.machine.uid(), self.machine.namespace(), self.machine.name());
+            self.node.outbox.pod(uid, namespace, name, status.clone(), false);
+            self.told = status;
+        }
+        self.node.outbox.events(step.events);
+        self.show();
+        step.wake.map(|at| self.node.clock.instant(at))
+    }
+
+    fn start(&mut self, action: Action) {
+        let task = actions::carry_out(self, action);
+        self.tasks.push(task);
+    }
+
+    fn observe(&mut self, seen: Observation) {
+        self.machine.observe(seen, self.node.clock.now());
+    }
+
+    fn take(&mut self, done: Done) {
+        match done {
+            Done::Nothing => {}
+            Done::Saw(seen) => {
+                let started = matches!(seen, Observation::Started { .. });
+                self.observe(seen);
+                if started {
+                    // It may have ended before its start was known.
+                    self.tell_ended();
+                }
+            }
+            Done::Sandbox { keeper, ip } => {
+                self.keeper = Some(keeper);
+                self.pod_ip = ip;
+                self.ended.clear();
+                self.watch(0);
+                self.observe(Observation::SandboxReady { ip });
+            }
+            Done::TornDown => {
+                self.keeper = None;
+                self.watch = None;
+                self.ended.clear();
+                self.observe(Observation::SandboxGone);
+            }
+        }
+    }
+
+    async fn hear(&mut self, version: u64, news: Result<Snapshot, KeeperError>) {
+        self.watch = None;
+        match news {
+            Ok(snapshot) => {
+                self.watch(snapshot.version);
+                self.ended = ended(snapshot);
+                self.tell_ended();
+            }
+            Err(KeeperError::Gone { .. }) => {
+                self.keeper = None;
+                self.observe(Observation::SandboxLost);
+            }
+            Err(error) => {
+                tracing::warn!(pod = self.machine.name(), %error, "the keeper is not understood");
+                tokio::time::sleep(actions::KEEPER_PAUSE).await;
+                self.watch(version);
+            }
+        }
+    }
+
+    fn tell_ended(&mut self) {
+        for state in self.ended.clone() {
+            let ContainerStatus::Exited { .. } = state.status else { continue };
+            if let Some(exit) = exit(&state) {
+                self.observe(Observation::Exited {
+                    container: state.name,
+                    attempt: state.attempt,
+                    exit,
+                });
+            }
+        }
+    }
+
+    fn watch(&mut self, version: u64) {
+        if let Some(keeper) = self.keeper.clone() {
+            self.watch =
+                Some(Box::pin(async move { (version, keeper.wait_change(version).await) }));
+        }
+    }
+
+    fn show(&self) {
+        let names = self.machine.containers();
+        let containers = names.map(|name| {
+            let newest = self.machine.newest_attempt(name);
+            let running = self.machine.running_attempt(name).is_some();
+            (name.to_owned(), ContainerView { newest, running })
+        });
+        let view = PodView {
+            uid: self.machine.uid().to_owned(),
+            dir: self.dir.clone(),
+            keeper: self.keeper.clone(),
+            containers: containers.collect(),
+        };
+        self.node.views.show(self.machine.namespace(), self.machine.name(), view);
+    }
+
+    /// Tells that the pod is gone, and removes its last traces.
+    async fn finish(self) {
+        let (uid, namespace, name) =
+            (self.machine.uid(), self.machine.namespace(), self.machine.name());
+        self.node.views.hide(namespace, name, uid);
+        if let Err(error) = self.node.network.detach(uid).await {
+            tracing::warn!(uid, %error, "an address is not freed");
+        }
+        if let Err(error) = remove_dir(&self.dir) {
+            tracing::warn!(uid, %error, "a pod's directory is not removed");
+        }
+        self.node.outbox.pod(uid, namespace, name, self.told.clone(), true);
+        tracing::info!(pod = name, namespace, uid, "gone");
+    }
+}
+
+/// Removes a pod's directory, and the memory that is mounted in it.
+pub(crate) fn remove_dir(dir: &Path) -> Result<(), AgentError> {
+    volumes::release(dir).map_err(disk::failed("release the volumes in", dir))?;
+    disk::remove_tree(dir)
+}
+
+async fn adopt(dir: &Path) -> (Option<Keeper>, Option<Snapshot>) {
+    let adopted = async {
+        let Some(keeper) = Keeper::adopt(dir).await? else { return Ok(None) };
+        let snapshot = keeper.state().await?;
+        Ok::<_, KeeperError>(Some((keeper, snapshot)))
+    };
+    match adopted.await {
+        Ok(Some((keeper, snapshot))) => (Some(keeper), Some(snapshot)),
+        Ok(None) => (None, None),
+        Err(error) => {
+            tracing::warn!(dir = %dir.display(), %error, "a keeper cannot be adopted");
+            (None, None)
+        }
+    }
+}
+
+fn found(snapshot: &Snapshot, ip: Option<IpAddr>) -> SandboxFound {
+    let found = |state: &ContainerState| ContainerFound {
+        name: state.name.clone(),
+        attempt: state.attempt,
+        started_at: Some(state.started_at),
+        exit: exit(state),
+    };
+    SandboxFound { ip, containers: snapshot.containers.iter().map(found).collect() }
+}
+
+fn ended(snapshot: Snapshot) -> Vec<ContainerState> {
+    let mut containers = snapshot.containers;
+    containers.retain(|it| matches!(it.status, ContainerStatus::Exited { .. }));
+    containers
+}
+
+fn exit(state: &ContainerState) -> Option<Exit> {
+    match state.status {
+        ContainerStatus::Running { .. } => None,
+        ContainerStatus::Exited { status, finished_at } => Some(Exit {
+            code: status.code,
+            signal: status.signal,
+            oom: status.oom_killed,
+            started_at: Some(state.started_at),
+            finished_at,
+            message: None,
+        }),
+    }
+}
+
+/// The highest attempt of each container that has a log.
+fn attempts(dir: &Path) -> BTreeMap<String, u32> {
+    let entries = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten();
+    let mut attempts = BTreeMap::new();
+    for container in entries(dir.join("logs")) {
+        let numbers = entries(container.path())
+            .filter_map(|log| log.file_name().to_str()?.strip_suffix(".log")?.parse::<u32>().ok());
+        if let (Some(highest), Ok(name)) = (numbers.max(), container.file_name().into_string()) {
+            attempts.insert(name, highest);
+        }
+    }
+    attempts
+}
