@@ -4,7 +4,7 @@
 //! Patches do not list their media types: a client that sees strategic merge patch here computes
 //! patches from the schemas, which are missing, instead of from the merge keys that it has built in.
 
-use http::Response;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 use toono_api::{Resource, kinds::RESOURCES};
 use toono_http::Body;
@@ -14,8 +14,15 @@ use crate::{discovery::group_versions, respond};
 /// Changes whenever the documents do; clients cache by it.
 const DOCUMENTS_HASH: &str = "1";
 
+/// The form of OpenAPI v2 that kubectl reads. No bytes are a document that says nothing, which is
+/// what it says: clients then go by version 3 and by what they have built in.
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// Answers an OpenAPI path; `None` for any other.
-pub(crate) fn answer(path: &str) -> Option<Response<Body>> {
+pub(crate) fn answer(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+    if path == "/openapi/v2" {
+        return Some(version_2(headers));
+    }
     let rest = path.strip_prefix("/openapi/v3")?;
     if rest.is_empty() || rest == "/" {
         return Some(respond::value(&index()));
@@ -25,6 +32,16 @@ pub(crate) fn answer(path: &str) -> Option<Response<Body>> {
         .into_iter()
         .find(|(group, version)| root(group, version).trim_matches('/') == wanted);
     found.map(|(group, version)| respond::value(&document(group, version)))
+}
+
+fn version_2(headers: &HeaderMap) -> Response<Body> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if accept.contains("proto-openapi.spec.v2") {
+        let content_type = HeaderValue::from_static(V2_PROTOBUF);
+        return respond::typed(StatusCode::OK, content_type, bytes::Bytes::new());
+    }
+    respond::value(&json!({"swagger": "2.0", "info": {"title": "Toono", "version": "v1.35.0"},
+        "paths": {}}))
 }
 
 fn root(group: &str, version: &str) -> String {

@@ -96,7 +96,7 @@ fn special(
         return Err(ApiError::MethodNotAllowed);
     }
     discovery::answer(server, path, request.headers(), query)
-        .or_else(|| openapi::answer(path))
+        .or_else(|| openapi::answer(path, request.headers()))
         .ok_or(ApiError::UnknownPath)
 }
 

@@ -147,6 +147,16 @@ impl Cluster {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
+    /// Asks without any credential; the answer's code.
+    pub(crate) async fn anonymous_status(&self, path: &str) -> u16 {
+        let tls = toono_pki::client_config(self.ca.cert_pem(), None).unwrap();
+        let endpoint = format!("https://{}", self.address).parse().unwrap();
+        let mut connection =
+            toono_http::client::Connection::connect_tls(&endpoint, &tls).await.unwrap();
+        let request = Request::builder().uri(path).body(toono_http::empty()).unwrap();
+        connection.send(request).await.unwrap().status().as_u16()
+    }
+
     pub(crate) async fn stop(mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
