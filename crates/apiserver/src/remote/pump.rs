@@ -142,6 +142,7 @@ pub(super) async fn run<S: Session>(
         keep_alive,
         started: now,
         moved: now,
+        wrote: now,
         broken: false,
     };
     pump.events();
@@ -166,8 +167,10 @@ struct Pump<S> {
     session: S,
     keep_alive: Interval,
     started: Instant,
-    /// When bytes last moved, either way.
+    /// When the client or a node last said something; keeping alive does not count.
     moved: Instant,
+    /// When something was last written to the client.
+    wrote: Instant,
     /// The client broke the protocol: what it sends is not read any more.
     broken: bool,
 }
@@ -227,7 +230,7 @@ impl<S: Session> Pump<S> {
     fn deadline(&mut self) -> Instant {
         let all_written = self.hands.codec.output().is_empty() && !self.unflushed;
         if (self.session.over() || self.broken) && all_written {
-            self.moved + LINGER
+            self.wrote + LINGER
         } else if !self.session.ready() {
             self.started + STREAMS_TIMEOUT
         } else {
@@ -240,7 +243,6 @@ impl<S: Session> Pump<S> {
             Step::Read(Ok(0) | Err(_)) | Step::Wrote(Err(_)) => return Some(End::ClientGone),
             Step::Read(Ok(_)) if self.broken => return None,
             Step::Read(Ok(length)) => {
-                self.moved = Instant::now();
                 let read = self.buffer.get(..length).unwrap_or_default();
                 if let Err(error) = self.hands.codec.push(read) {
                     return self.broke(&error);
@@ -251,12 +253,16 @@ impl<S: Session> Pump<S> {
                 self.moved = Instant::now();
                 self.hands.inbound.deliver(place);
             }
-            Step::Down(Some(down)) => self.session.node(down, &mut self.hands),
+            Step::Down(Some(down)) => {
+                self.moved = Instant::now();
+                self.session.node(down, &mut self.hands);
+            }
             Step::Down(None) => {}
             Step::Wrote(Ok(flush)) => {
-                self.moved = Instant::now();
+                self.wrote = Instant::now();
                 self.unflushed = flush == Flush::Due;
             }
+            Step::KeepAlive if self.session.over() => {}
             Step::KeepAlive => self.hands.codec.keep_alive(),
             Step::Deadline if self.broken => return Some(End::ProtocolError),
             Step::Deadline if self.session.over() => return Some(End::Lingered),
@@ -273,7 +279,10 @@ impl<S: Session> Pump<S> {
                 Ok(None) => return None,
                 Ok(Some(Event::Closed)) => return Some(End::ClientGone),
                 Ok(Some(_)) if self.session.over() => {}
-                Ok(Some(event)) => self.session.client(event, &mut self.hands),
+                Ok(Some(event)) => {
+                    self.moved = Instant::now();
+                    self.session.client(event, &mut self.hands);
+                }
                 Err(error) => return self.broke(&error),
             }
         }

@@ -52,7 +52,7 @@ pub(crate) fn kubectl(protocol: Protocol, site: &Site) -> Command {
     let mut command = protocol.program();
     command
         .env("KUBECONFIG", "/dev/null")
-        .env("HOME", std::env::temp_dir().join("toono-remote-test"))
+        .env("HOME", site.home.path())
         .args(["--server", &site.url()])
         .kill_on_drop(true);
     command

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use toono_api::UserInfo;
@@ -23,6 +24,8 @@ pub(crate) struct Site {
     pub(crate) address: SocketAddr,
     /// The `Upgrade` header of each request that had one.
     pub(crate) upgrades: Arc<Mutex<Vec<String>>>,
+    /// Where its clients keep their caches.
+    pub(crate) home: TempDir,
     accepting: JoinHandle<()>,
 }
 
@@ -54,7 +57,7 @@ impl Site {
                 tokio::spawn(connection);
             }
         });
-        Self { address, upgrades, accepting }
+        Self { address, upgrades, home: tempfile::tempdir().unwrap(), accepting }
     }
 
     pub(crate) fn url(&self) -> String {
