@@ -85,11 +85,6 @@ pub(crate) fn replace(
     })
 }
 
-/// Deletes a file; no error when there is none.
-pub(crate) fn remove(path: &Path) -> Result<(), AgentError> {
-    ignore_missing(fs::remove_file(path)).map_err(failed("delete", path))
-}
-
 /// Deletes a tree; no error when there is none.
 pub(crate) fn remove_tree(path: &Path) -> Result<(), AgentError> {
     ignore_missing(fs::remove_dir_all(path)).map_err(failed("delete", path))

@@ -120,12 +120,6 @@ impl PodNetwork {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The bridge's address, which pods reach the node by.
-    #[cfg(test)]
-    pub(crate) async fn gateway(&self) -> Ipv4Addr {
-        self.inner.addresses.lock().await.gateway()
-    }
-
     /// Plugs the pod whose sandbox is held by this process in, and tells its address.
     pub(crate) async fn attach(&self, uid: &str, keeper: i32) -> Result<IpAddr, NetworkError> {
         let inner = &self.inner;

@@ -139,7 +139,12 @@ fn split(streams: Streams) -> io::Result<(Input, Vec<Output>)> {
             let master = terminal.0.try_clone()?;
             let flags = OFlag::from_bits_truncate(fcntl(&master, FcntlArg::F_GETFL)?);
             fcntl(&master, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-            let master = Arc::new(AsyncFd::register(master)?);
+            #[expect(
+                deprecated,
+                reason = "its successor is unsafe, which this layer has none of; the descriptor \
+                          is owned and never replaced, which is all that it asks for"
+            )]
+            let master = Arc::new(AsyncFd::new(master)?);
             let output = Output::Terminal(master.clone());
             Ok((Input::Terminal { terminal, master }, vec![output]))
         }
