@@ -141,6 +141,9 @@ impl Keeper {
     /// [`KeeperError::Spawn`]; nothing of the sandbox is left then.
     pub async fn spawn(spec: &SandboxSpec) -> Result<Self, KeeperError> {
         let failed = |reason: String| KeeperError::Spawn { dir: spec.dir.clone(), reason };
+        if let Some(running) = Self::adopt(&spec.dir).await? {
+            return Err(failed(format!("process {} keeps it already", running.pid)));
+        }
         reclaim(spec).await.map_err(|error| failed(error.to_string()))?;
         match start(spec).await {
             Ok(()) => {}
@@ -461,7 +464,8 @@ fn link(dir: &Path, source: io::Error) -> KeeperError {
 
 /// No socket, no listener and a closed connection all say that the process is gone.
 fn broken(dir: &Path, error: io::Error) -> KeeperError {
-    let gone = [Errno::ENOENT, Errno::ECONNREFUSED, Errno::ECONNRESET, Errno::EPIPE];
+    let gone =
+        [Errno::ENOENT, Errno::ENOTDIR, Errno::ECONNREFUSED, Errno::ECONNRESET, Errno::EPIPE];
     if error.raw_os_error().is_some_and(|code| gone.contains(&Errno::from_raw(code))) {
         KeeperError::Gone { dir: dir.to_owned() }
     } else {

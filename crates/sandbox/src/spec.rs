@@ -98,7 +98,7 @@ pub struct ContainerSpec {
     pub security: Security,
     /// Give it a terminal as its standard streams.
     pub tty: bool,
-    /// Keep its standard input open for whoever attaches; otherwise it reads `/dev/null`.
+    /// Keep its standard input open; otherwise it reads `/dev/null`. Nothing is written to it yet.
     pub stdin: bool,
     /// The log file, in the format of the container runtime interface. Its folder is created.
     pub log_path: PathBuf,

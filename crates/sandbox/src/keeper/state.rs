@@ -37,7 +37,7 @@ const READS_PER_TURN: usize = 8;
 pub(super) struct Container {
     pub(super) state: ContainerState,
     pub(super) outputs: Vec<Output>,
-    /// The write end of its standard input, for those who attach.
+    /// The write end of its standard input, which is open as long as the container runs.
     pub(super) stdin: Option<OwnedFd>,
     log: Log,
 }

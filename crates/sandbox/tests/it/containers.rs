@@ -176,3 +176,21 @@ async fn containers_share_the_pods_namespaces_but_not_processes() {
     assert_eq!((lines.first(), lines.last()), (Some(&"here"), Some(&"1")), "{log}");
     assert!(lines.get(1).unwrap().parse::<u32>().unwrap() <= 3, "{log}");
 }
+
+#[tokio::test]
+async fn many_containers_start_and_end_at_once() {
+    let pod = Pod::start().await;
+    let specs: Vec<_> =
+        (0..8).map(|n| pod.container(&format!("c{n}"), &format!("echo {n}; exit {n}"))).collect();
+    let starting = specs.iter().map(|spec| {
+        let (keeper, spec) = (pod.keeper.clone(), spec.clone());
+        tokio::spawn(async move { keeper.create_and_start(&spec).await.map(|state| state.id) })
+    });
+    for started in starting.collect::<Vec<_>>() {
+        started.await.unwrap().unwrap();
+    }
+    for (n, spec) in (0..).zip(&specs) {
+        assert_eq!(pod.wait_exit(&spec.id()).await.code, n);
+        assert_eq!(pod.log_text(&spec.name), format!("{n}\n"));
+    }
+}

@@ -65,6 +65,10 @@ async fn a_killed_keeper_takes_its_containers_along() {
 #[tokio::test]
 async fn a_keeper_that_cannot_start_says_why() {
     let pod = Pod::start().await;
+    // A second one for the same directory would pull the first one's containers from under it.
+    let error = Keeper::spawn(&pod.spec).await.unwrap_err();
+    assert!(error.to_string().contains("keeps it already"), "{error}");
+    pod.keeper.state().await.unwrap();
     let mut spec = pod.spec.clone();
     spec.dir = pod.dir.path().join("file");
     std::fs::write(&spec.dir, "").unwrap();
