@@ -12,6 +12,10 @@ use toono_session::{Fresh, NodeIndex, NodeUid, ServerSessions};
 
 use crate::objects::NodeObject;
 
+/// Most members: as many subnets as any pod network holds. Whoever may edit a Node's annotations
+/// must not be able to make the table larger than memory.
+const MOST_MEMBERS: u32 = 1 << 23;
+
 /// A Node's Ready condition as the API has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
@@ -158,7 +162,7 @@ impl Table {
 
     /// Takes a Node as the API has it, unless something newer is known.
     pub(crate) fn admit(&mut self, node: &NodeObject, now: Duration) -> Option<NodeIndex> {
-        let index = NodeIndex(node.session_index()?);
+        let index = NodeIndex(node.session_index().filter(|index| *index < MOST_MEMBERS)?);
         let generation = node.session_generation()?;
         let place = usize::try_from(index.0).ok()?;
         let revision = node.metadata.revision();

@@ -114,7 +114,7 @@ impl ServerSessions {
         self.instance
     }
 
-    /// Takes a node into the table. The same identity again changes nothing; another one forgets
+    /// Takes a node into the table, which grows to the index: keep indexes dense. The same identity again changes nothing; another one forgets
     /// the old one's session.
     pub fn admit(&mut self, index: NodeIndex, uid: NodeUid, generation: u16) {
         let place = index.place();

@@ -1,0 +1,212 @@
+//! The rules one by one, known vectors, and bytes from anywhere.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets something unexpected ends there"
+)]
+
+use std::{net::SocketAddr, time::Duration};
+
+use proptest::prelude::*;
+use toono_session::{
+    Answer, ClusterSecret, Dropped, GrantError, NodeEvent, NodeIndex, NodeSession, NodeUid, Poke,
+    Refused, ReplyFlags, ServerSessions,
+};
+use toono_wire::join::SessionGrant;
+
+const FROM: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 4000);
+const NOW: Duration = Duration::from_secs(5);
+const ANSWER: Answer = Answer {
+    desired_revision: 77,
+    flags: ReplyFlags::RESEND_STATUS,
+    interval: Duration::from_secs(10),
+};
+
+fn secret(epoch: u8) -> ClusterSecret {
+    ClusterSecret::new(epoch, &[epoch; 32])
+}
+
+fn grant(epoch: u8) -> SessionGrant {
+    SessionGrant {
+        index: 3,
+        generation: 2,
+        epoch,
+        key_hex: secret(epoch).session_key(&NodeUid::new("uid"), 2).to_hex(),
+        udp_port: 6443,
+        interval_ms: 10_000,
+        boot_floor: 0,
+    }
+}
+
+fn server(instance: u64) -> ServerSessions {
+    let mut server = ServerSessions::new(instance, vec![secret(1), secret(9)]);
+    server.admit(NodeIndex(3), NodeUid::new("uid"), 2);
+    server
+}
+
+fn node() -> NodeSession {
+    NodeSession::new(&grant(1), 1, 0x0a0b_0c0d).unwrap()
+}
+
+/// One heartbeat and its reply; whether it was fresh, and what the node makes of the reply.
+fn exchange(node: &mut NodeSession, server: &mut ServerSessions) -> (bool, NodeEvent) {
+    let heartbeat = node.heartbeat(NOW, 70, 0).unwrap();
+    let opened = server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap();
+    let reply = server.reply(&opened, &ANSWER);
+    (opened.fresh, node.receive(reply.as_bytes(), NOW).unwrap())
+}
+
+#[test]
+fn the_second_heartbeat_is_fresh() {
+    let (mut node, mut server) = (node(), server(5));
+    let (fresh, event) = exchange(&mut node, &mut server);
+    assert!(!fresh && server.fresh(NodeIndex(3)).is_none());
+    let expected = |send_again| NodeEvent::Reply {
+        desired_revision: 77,
+        flags: ReplyFlags::RESEND_STATUS,
+        interval: Duration::from_secs(10),
+        send_again,
+        round_trip: Duration::ZERO,
+    };
+    assert_eq!(event, expected(true));
+    assert_eq!(exchange(&mut node, &mut server), (true, expected(false)));
+    let newest = server.fresh(NodeIndex(3)).unwrap();
+    assert_eq!(
+        (newest.address, newest.observed_revision, newest.counter),
+        (FROM, 70, (1 << 32) | 2)
+    );
+    assert_eq!(node.unanswered(), 0);
+}
+
+#[test]
+fn two_servers_in_turn_do_not_drive_a_node_in_circles() {
+    let (mut node, mut a, mut b) = (node(), server(5), server(6));
+    let again = |event| matches!(event, NodeEvent::Reply { send_again: true, .. });
+    assert!(again(exchange(&mut node, &mut a).1));
+    assert!(!again(exchange(&mut node, &mut b).1), "the repeated one asks for no other");
+    assert!(again(exchange(&mut node, &mut a).1), "the next regular one may");
+}
+
+#[test]
+fn duplicates_and_older_counters_are_refused() {
+    let (mut node, mut server) = (node(), server(5));
+    exchange(&mut node, &mut server);
+    let first = node.heartbeat(NOW, 0, 0).unwrap();
+    let second = node.heartbeat(NOW, 0, 0).unwrap();
+    assert!(server.receive(second.as_bytes(), FROM, NOW).unwrap().fresh);
+    for late in [first, second] {
+        assert_eq!(server.receive(late.as_bytes(), FROM, NOW).unwrap_err(), Refused::Replayed);
+    }
+}
+
+#[test]
+fn a_reply_counts_once_and_a_stranger_must_answer_the_newest() {
+    let (mut node, mut server, mut other) = (node(), server(5), server(6));
+    exchange(&mut node, &mut server);
+    let first = node.heartbeat(NOW, 0, 0).unwrap();
+    let opened = server.receive(first.as_bytes(), FROM, NOW).unwrap();
+    let reply = server.reply(&opened, &ANSWER);
+    let from_other = {
+        let opened = other.receive(first.as_bytes(), FROM, NOW).unwrap();
+        other.reply(&opened, &ANSWER)
+    };
+    node.heartbeat(NOW, 0, 0).unwrap();
+    assert_eq!(node.receive(from_other.as_bytes(), NOW), Err(Dropped::Stale));
+    assert!(node.receive(reply.as_bytes(), NOW).is_ok(), "late, but from the server it knows");
+    assert_eq!(node.receive(reply.as_bytes(), NOW), Err(Dropped::Stale));
+}
+
+#[test]
+fn pokes_need_the_known_instance_and_count_once() {
+    let (mut node, mut server, mut other) = (node(), server(5), server(6));
+    assert!(server.poke(NodeIndex(3), Poke::DialBack { ticket: 1 }).is_none(), "no address yet");
+    exchange(&mut node, &mut server);
+    exchange(&mut node, &mut server);
+    let (first, to) = server.poke(NodeIndex(3), Poke::DialBack { ticket: 1 }).unwrap();
+    let (second, _) = server.poke(NodeIndex(3), Poke::BundleMoved { revision: 2 }).unwrap();
+    assert_eq!(to, FROM);
+    let mut lagging = self::node();
+    exchange(&mut lagging, &mut other);
+    assert_eq!(lagging.receive(first.as_bytes(), NOW), Err(Dropped::Replayed), "another instance");
+    assert_eq!(
+        node.receive(first.as_bytes(), NOW),
+        Ok(NodeEvent::Poke(Poke::DialBack { ticket: 1 }))
+    );
+    assert!(node.receive(second.as_bytes(), NOW).is_ok());
+    for old in [first, second] {
+        assert_eq!(node.receive(old.as_bytes(), NOW), Err(Dropped::Replayed));
+    }
+}
+
+#[test]
+fn older_epochs_are_accepted_and_told_to_rekey() {
+    let mut server = server(5);
+    let mut node = NodeSession::new(&grant(9), 1, 1).unwrap();
+    let (_, event) = exchange(&mut node, &mut server);
+    assert!(matches!(event, NodeEvent::Reply { flags, .. } if flags.contains(ReplyFlags::REKEY)));
+    let mut unknown = NodeSession::new(&grant(4), 1, 1).unwrap();
+    let heartbeat = unknown.heartbeat(NOW, 0, 0).unwrap();
+    assert_eq!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap_err(), Refused::Unknown);
+}
+
+#[test]
+fn another_generation_or_uid_ends_the_session() {
+    let (mut node, mut server) = (node(), server(5));
+    server.admit(NodeIndex(3), NodeUid::new("another"), 2);
+    let heartbeat = node.heartbeat(NOW, 0, 0).unwrap();
+    assert_eq!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap_err(), Refused::Unauthentic);
+    server.admit(NodeIndex(3), NodeUid::new("uid"), 3);
+    assert_eq!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap_err(), Refused::Unknown);
+    server.remove(NodeIndex(3));
+    assert_eq!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap_err(), Refused::Unknown);
+}
+
+#[test]
+fn unusable_grants_are_refused() {
+    let short = SessionGrant { key_hex: "00".into(), ..grant(1) };
+    assert_eq!(NodeSession::new(&short, 1, 0).unwrap_err(), GrantError::Key);
+    assert_eq!(NodeSession::new(&grant(1), 0, 0).unwrap_err(), GrantError::Boot);
+}
+
+/// What `docs/protocol.md` prints: any change here breaks every node in the field.
+#[test]
+fn the_documented_vector_holds() {
+    let mut node = node();
+    let heartbeat = node.heartbeat(NOW, 70, 9).unwrap();
+    let printed: String = heartbeat.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let document = include_str!("../../../docs/protocol.md");
+    assert!(document.contains(&printed[..40]) && document.contains(&printed[40..]), "{printed}");
+    assert!(document.contains(&grant(1).key_hex), "{}", grant(1).key_hex);
+}
+
+proptest! {
+    #[test]
+    fn bytes_from_anywhere_change_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0x10u8..0x15) {
+        let (mut node, mut server) = (node(), server(5));
+        exchange(&mut node, &mut server);
+        exchange(&mut node, &mut server);
+        let before = *server.fresh(NodeIndex(3)).unwrap();
+        let mut likely = bytes.clone();
+        likely.resize(if kind == 0x13 { 49 } else { 64 }, 0);
+        likely[0] = kind;
+        likely[1..8].copy_from_slice(&[1, 0, 2, 0, 0, 0, 3]);
+        for bytes in [&bytes, &likely] {
+            prop_assert!(server.receive(bytes, FROM, NOW).is_err());
+            prop_assert!(node.receive(bytes, NOW).is_err());
+        }
+        prop_assert_eq!(*server.fresh(NodeIndex(3)).unwrap(), before);
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed(bit in 0usize..512) {
+        let (mut node, mut server) = (node(), server(5));
+        let mut heartbeat = node.heartbeat(NOW, 0, 0).unwrap().as_bytes().to_vec();
+        let opened = server.receive(&heartbeat, FROM, NOW).unwrap();
+        let mut reply = server.reply(&opened, &ANSWER).as_bytes().to_vec();
+        heartbeat[bit / 8] ^= 1 << (bit % 8);
+        reply[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(server.receive(&heartbeat, FROM, NOW).is_err());
+        prop_assert!(node.receive(&reply, NOW).is_err());
+    }
+}

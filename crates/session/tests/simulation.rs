@@ -1,0 +1,379 @@
+//! Nodes and servers on virtual time over a network that loses, repeats, reorders and is listened to.
+//!
+//! Each run is a function of its seed, which a failure prints. An attacker keeps every datagram it
+//! has seen and sends any of them again, from its own address, to anyone, also across restarts.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a simulation that meets something unexpected ends there"
+)]
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use toono_session::{
+    Answer, ClusterSecret, NodeEvent, NodeIndex, NodeSession, NodeUid, Poke, ReplyFlags,
+    ServerSessions,
+};
+use toono_wire::{datagram, join::SessionGrant};
+
+const INTERVAL: Duration = Duration::from_secs(10);
+const NODES: u32 = 5;
+
+/// splitmix64: small, and the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+#[derive(Clone)]
+enum To {
+    Server { from: SocketAddr },
+    Node(usize),
+}
+
+struct Node {
+    session: NodeSession,
+    /// On the disk, which a rollback may set back.
+    boot: u32,
+    address: SocketAddr,
+    next_beat: Duration,
+    /// Counters of the bundle pokes taken.
+    poked: Vec<u64>,
+}
+
+struct World {
+    seed: u64,
+    random: Random,
+    now: Duration,
+    server: ServerSessions,
+    nodes: Vec<Node>,
+    in_flight: BTreeMap<(Duration, u64), (To, Vec<u8>)>,
+    sent: u64,
+    /// Everything ever sent, with its kind of destination.
+    seen: Vec<(bool, Vec<u8>)>,
+    /// (key identity, nonce) → the sealed bytes: the same nonce may only ever carry the same bytes.
+    nonces: HashMap<(Vec<u8>, Vec<u8>), Vec<u8>>,
+    loss: u64,
+    pokes: u64,
+}
+
+fn secret() -> ClusterSecret {
+    ClusterSecret::new(1, &[42; 32])
+}
+
+fn uid(node: usize) -> NodeUid {
+    NodeUid::new(&format!("uid-{node}"))
+}
+
+fn grant(node: usize) -> SessionGrant {
+    SessionGrant {
+        index: u32::try_from(node).unwrap(),
+        generation: 1,
+        epoch: 1,
+        key_hex: secret().session_key(&uid(node), 1).to_hex(),
+        udp_port: 1,
+        interval_ms: 10_000,
+        boot_floor: 0,
+    }
+}
+
+fn server(instance: u64) -> ServerSessions {
+    let mut server = ServerSessions::new(instance, vec![secret()]);
+    for node in 0..NODES {
+        server.admit(NodeIndex(node), uid(usize::try_from(node).unwrap()), 1);
+    }
+    server
+}
+
+fn address(random: &mut Random) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], u16::try_from(1024 + random.below(60_000)).unwrap()))
+}
+
+const ATTACKER: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(6, 6, 6, 6)), 666);
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let nodes = (0..usize::try_from(NODES).unwrap())
+            .map(|node| Node {
+                session: NodeSession::new(
+                    &grant(node),
+                    1,
+                    u32::try_from(random.below(1 << 32)).unwrap(),
+                )
+                .unwrap(),
+                boot: 1,
+                address: address(&mut random),
+                next_beat: Duration::from_millis(random.below(10_000)),
+                poked: Vec::new(),
+            })
+            .collect();
+        let server = server(random.next().max(1));
+        let loss = random.below(30);
+        Self {
+            seed,
+            random,
+            now: Duration::ZERO,
+            server,
+            nodes,
+            in_flight: BTreeMap::new(),
+            sent: 0,
+            seen: Vec::new(),
+            nonces: HashMap::new(),
+            loss,
+            pokes: 0,
+        }
+    }
+
+    /// Hands bytes to the network, and to the attacker; checks that no nonce repeats.
+    fn transmit(&mut self, to: To, bytes: &[u8]) {
+        let up = matches!(to, To::Server { .. });
+        // Type, epoch, generation and index stand for the key; below it the instance does too.
+        let (key, nonce, sealed) = if up {
+            ([&[0], &bytes[1..8]].concat(), bytes[8..20].to_vec(), &bytes[20..])
+        } else {
+            ([&[1], &bytes[1..16]].concat(), bytes[16..24].to_vec(), &bytes[24..])
+        };
+        let before = self.nonces.insert((key, nonce), sealed.to_vec());
+        assert!(
+            before.is_none_or(|before| before == sealed),
+            "seed {}: a nonce was used twice",
+            self.seed
+        );
+        self.seen.push((up, bytes.to_vec()));
+        if self.random.chance(self.loss) {
+            return;
+        }
+        let copies = if self.random.chance(5) { 2 } else { 1 };
+        for _ in 0..copies {
+            self.deliver(to.clone(), bytes.to_vec());
+        }
+    }
+
+    fn deliver(&mut self, to: To, bytes: Vec<u8>) {
+        // Mostly quick, sometimes longer than an interval: reordered behind later ones.
+        let delay = if self.loss > 0 && self.random.chance(3) {
+            self.random.below(25_000)
+        } else {
+            self.random.below(400)
+        };
+        self.sent += 1;
+        self.in_flight.insert((self.now + Duration::from_millis(delay), self.sent), (to, bytes));
+    }
+
+    fn beat(&mut self, node: usize) {
+        let now = self.now;
+        let sender = &mut self.nodes[node];
+        let datagram = sender.session.heartbeat(now, 1, 0).unwrap();
+        sender.next_beat = now + INTERVAL;
+        let from = sender.address;
+        self.transmit(To::Server { from }, datagram.as_bytes());
+    }
+
+    fn arrive(&mut self, to: To, bytes: &[u8]) {
+        match to {
+            To::Server { from } => self.at_server(bytes, from),
+            To::Node(node) => {
+                let now = self.now;
+                match self.nodes[node].session.receive(bytes, now) {
+                    Ok(NodeEvent::Reply { send_again: true, .. }) => self.beat(node),
+                    Ok(NodeEvent::Poke(Poke::BundleMoved { revision })) => {
+                        self.nodes[node].poked.push(revision);
+                    }
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        }
+    }
+
+    fn at_server(&mut self, bytes: &[u8], from: SocketAddr) {
+        let Ok(opened) = self.server.receive(bytes, from, self.now) else { return };
+        if opened.fresh {
+            assert_ne!(from, ATTACKER, "seed {}: a replay counted as a sign of life", self.seed);
+        }
+        let answer =
+            Answer { desired_revision: 1, flags: ReplyFlags::default(), interval: INTERVAL };
+        let reply = self.server.reply(&opened, &answer);
+        // A NAT gives the reply to whoever sent from that address; the attacker throws it away.
+        if from != ATTACKER {
+            let node = usize::try_from(opened.index.0).unwrap();
+            self.transmit(To::Node(node), reply.as_bytes());
+        }
+    }
+
+    /// The attacker sends something that it saw, as it was or with a flipped bit.
+    fn attack(&mut self) {
+        if self.seen.is_empty() {
+            return;
+        }
+        let choice =
+            usize::try_from(self.random.below(u64::try_from(self.seen.len()).unwrap())).unwrap();
+        let (up, mut bytes) = self.seen[choice].clone();
+        if self.random.chance(20) {
+            let bit = usize::try_from(self.random.below(u64::try_from(bytes.len() * 8).unwrap()))
+                .unwrap();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        if up {
+            // What never arrived is no replay: who can hold back a datagram can also deliver it.
+            if self.would_be_news(&bytes) {
+                return;
+            }
+            self.at_server(&bytes, ATTACKER);
+        } else {
+            let node = usize::try_from(self.random.below(u64::from(NODES))).unwrap();
+            self.arrive(To::Node(node), &bytes);
+        }
+    }
+
+    /// Whether it is a heartbeat for the server of this moment that this has not got yet.
+    fn would_be_news(&self, bytes: &[u8]) -> bool {
+        let index = NodeIndex(u32::from_be_bytes(bytes[4..8].try_into().unwrap()));
+        let counter = u64::from_be_bytes(bytes[8..16].try_into().unwrap());
+        let newest = self.server.fresh(index).map_or(0, |fresh| fresh.counter);
+        let mut like_it = server(self.server.instance());
+        let fresh = like_it.receive(bytes, ATTACKER, self.now).is_ok_and(|opened| opened.fresh);
+        fresh && counter > newest
+    }
+
+    fn restart_server(&mut self) {
+        self.server = server(self.random.next().max(1));
+    }
+
+    fn restart_node(&mut self, node: usize) {
+        let rolled_back = self.random.chance(20);
+        let salt = u32::try_from(self.random.below(1 << 32)).unwrap();
+        let moved = address(&mut self.random);
+        // What the grant says when the node asks for it again over HTTPS.
+        let index = NodeIndex(u32::try_from(node).unwrap());
+        let floor =
+            self.server.fresh(index).map_or(0, |fresh| u32::try_from(fresh.counter >> 32).unwrap());
+        let restarted = &mut self.nodes[node];
+        if !rolled_back {
+            restarted.boot += 1;
+        }
+        restarted.boot = restarted.boot.max(floor + 1);
+        restarted.session = NodeSession::new(&grant(node), restarted.boot, salt).unwrap();
+        restarted.address = moved;
+        restarted.next_beat = self.now;
+        restarted.poked.clear();
+    }
+
+    fn poke(&mut self) {
+        let node = self.random.below(u64::from(NODES));
+        self.pokes += 1;
+        let poke = Poke::BundleMoved { revision: self.pokes };
+        let index = NodeIndex(u32::try_from(node).unwrap());
+        if let Some((datagram, _)) = self.server.poke(index, poke) {
+            self.transmit(To::Node(usize::try_from(node).unwrap()), datagram.as_bytes());
+        }
+    }
+
+    fn step(&mut self) {
+        self.now += Duration::from_millis(100);
+        while let Some(entry) = self.in_flight.first_entry() {
+            if entry.key().0 > self.now {
+                break;
+            }
+            let (to, bytes) = entry.remove();
+            self.arrive(to, &bytes);
+        }
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].next_beat <= self.now {
+                self.beat(node);
+            }
+        }
+    }
+
+    fn trouble(&mut self) {
+        match self.random.below(1000) {
+            0 => self.restart_server(),
+            1..=3 => {
+                let node = usize::try_from(self.random.below(u64::from(NODES))).unwrap();
+                self.restart_node(node);
+            }
+            4..=60 => self.attack(),
+            61..=70 => self.poke(),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn replays_change_nothing_nonces_never_repeat_and_every_node_comes_back() {
+    for seed in 0..60 {
+        let mut world = World::new(seed);
+        for _ in 0..6_000 {
+            world.step();
+            world.trouble();
+        }
+        // Trouble ends but for the attacker. With a clear line each node is heard again in two
+        // intervals, once what was delayed before has come in.
+        world.loss = 0;
+        world.restart_server();
+        world.in_flight.clear();
+        let calm = world.now;
+        while world.now < calm + 2 * INTERVAL + Duration::from_secs(1) {
+            world.step();
+            world.attack();
+        }
+        for node in 0..NODES {
+            let fresh = world
+                .server
+                .fresh(NodeIndex(node))
+                .unwrap_or_else(|| unreachable!("seed {seed}: node {node} was not heard again"));
+            let own = world.nodes[usize::try_from(node).unwrap()].address;
+            assert_eq!(fresh.address, own, "seed {seed}: pokes of node {node} would go elsewhere");
+        }
+        for node in &world.nodes {
+            let mut sorted = node.poked.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            assert_eq!(sorted, node.poked, "seed {seed}: a poke was taken twice or out of order");
+        }
+    }
+}
+
+#[test]
+fn forgetting_a_node_and_admitting_it_again_repeats_no_nonce() {
+    let mut server = server(9);
+    let mut node = NodeSession::new(&grant(0), 1, 1).unwrap();
+    let from = ATTACKER;
+    let mut counters = Vec::new();
+    for _ in 0..3 {
+        for _ in 0..3 {
+            let heartbeat = node.heartbeat(Duration::ZERO, 0, 0).unwrap();
+            let opened = server.receive(heartbeat.as_bytes(), from, Duration::ZERO).unwrap();
+            let answer =
+                Answer { desired_revision: 0, flags: ReplyFlags::default(), interval: INTERVAL };
+            let reply = server.reply(&opened, &answer);
+            counters.push(datagram::DownlinkHeader::split(reply.as_bytes()).unwrap().0.counter);
+            node.receive(reply.as_bytes(), Duration::ZERO).unwrap();
+        }
+        server.remove(NodeIndex(0));
+        server.admit(NodeIndex(0), uid(0), 1);
+    }
+    let mut unique = counters.clone();
+    unique.dedup();
+    assert_eq!(unique, counters);
+}
