@@ -340,7 +340,7 @@ impl FieldSelector {
             let same = match value {
                 None | Some(Value::Null) => term.value.is_empty(),
                 Some(Value::String(text)) => *text == term.value,
-                Some(other) => other.to_string() == term.value,
+                Some(other) => format!("{other}") == term.value,
             };
             same != term.negated
         })

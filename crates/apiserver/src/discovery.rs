@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use toono_api::{Resource, kinds::RESOURCES};
 use toono_http::Body;
 
-use crate::{query::Query, respond, server::ApiServer};
+use crate::{encode, query::Query, respond, server::ApiServer};
 
 /// Answers a discovery path; `None` for any other.
 pub(crate) fn answer(
@@ -190,11 +190,11 @@ fn aggregated_resource(resource: &'static Resource) -> Value {
     });
     for (field, list) in [("shortNames", resource.short_names), ("categories", resource.categories)] {
         if !list.is_empty() {
-            value[field] = json!(list);
+            encode::set(&mut value, field, list);
         }
     }
     if !subresources.is_empty() {
-        value["subresources"] = subresources.into();
+        encode::set(&mut value, "subresources", subresources);
     }
     value
 }
@@ -206,7 +206,7 @@ fn resources(group: &str, version: &str) -> Option<Response<Body>> {
             "namespaced": resource.namespaced, "kind": resource.kind, "verbs": resource.verbs});
         for (field, names) in [("shortNames", resource.short_names), ("categories", resource.categories)] {
             if !names.is_empty() {
-                value[field] = json!(names);
+                encode::set(&mut value, field, names);
             }
         }
         list.push(value);
@@ -215,8 +215,8 @@ fn resources(group: &str, version: &str) -> Option<Response<Body>> {
                 "singularName": "", "namespaced": resource.namespaced, "kind": sub.kind,
                 "verbs": sub.verbs});
             if sub.group != resource.group {
-                value["group"] = sub.group.into();
-                value["version"] = sub.version.into();
+                encode::set(&mut value, "group", sub.group);
+                encode::set(&mut value, "version", sub.version);
             }
             value
         }));

@@ -40,6 +40,13 @@ fn push_field(text: &mut String, field: &str, value: &Value) {
     text.push_str(&value.to_string());
 }
 
+/// Sets a field of a map.
+pub(crate) fn set(object: &mut Value, field: &str, value: impl Into<Value>) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(field.to_owned(), value.into());
+    }
+}
+
 /// Decodes a stored object.
 pub(crate) fn decode(entry: &Entry) -> Result<Value, ApiError> {
     serde_json::from_slice(&entry.value)

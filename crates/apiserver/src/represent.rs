@@ -8,7 +8,7 @@ use toono_api::{ApiError, Resource};
 use toono_http::Body;
 use toono_mvcc::Rev;
 
-use crate::respond;
+use crate::{encode, respond};
 
 /// The form that a client asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Form {
     ) -> Result<Vec<u8>, ApiError> {
         let mut metadata = json!({"resourceVersion": rev.to_string()});
         if let Some(next) = next {
-            metadata["continue"] = next.into();
+            encode::set(&mut metadata, "continue", next);
         }
         let (kind, version) = match self {
             Self::Table(include) => {
@@ -210,7 +210,8 @@ fn table(resource: &Resource, rows: &[String], metadata: &Value, columns: bool) 
 pub(crate) fn bookmark(form: Form, resource: &Resource, rev: Rev, initial_end: bool) -> String {
     let mut metadata = json!({"resourceVersion": rev.to_string(), "creationTimestamp": null});
     if initial_end {
-        metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        let annotations = json!({"k8s.io/initial-events-end": "true"});
+        encode::set(&mut metadata, "annotations", annotations);
     }
     let object = match form {
         Form::Table(_) => table(resource, &[], &metadata, false),

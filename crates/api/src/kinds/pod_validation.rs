@@ -221,7 +221,7 @@ fn port_number(
     let field_path = format!("{path}.{field}");
     match port.get(field).and_then(Value::as_i64) {
         None | Some(0) if required => errors.push(FieldError::required(field_path, "")),
-        None | Some(0 | 1..=65535) => {}
+        None | Some(0..=65535) => {}
         Some(number) => errors.push(FieldError::invalid(
             field_path,
             &Value::from(number),

@@ -105,7 +105,7 @@ pub fn daemon_set_row(object: &Value, now: Timestamp) -> Vec<Value> {
 pub fn controller_revision_row(object: &Value, now: Timestamp) -> Vec<Value> {
     let controller = items_at(object, &["metadata", "ownerReferences"])
         .find(|owner| at(owner, &["controller"]) == Some(&Value::Bool(true)))
-        .map_or_else(|| NONE.to_owned(), |owner| owner_text(owner));
+        .map_or_else(|| NONE.to_owned(), owner_text);
     vec![name(object), controller.into(), integer(object, &["revision"]).into(), age(object, now)]
 }
 

@@ -115,7 +115,7 @@ impl Call<'_> {
                     "uid": text_at(&object, &["metadata", "uid"]),
                 });
                 if !target.resource.group.is_empty() {
-                    details["group"] = target.resource.group.into();
+                    encode::set(&mut details, "group", target.resource.group);
                 }
                 Ok(respond::value(&success(&details)))
             }

@@ -22,7 +22,7 @@ pub(super) fn decode(
         [("apiVersion", expected.as_str(), "API version"), ("kind", resource.kind, "kind")]
     {
         match text_at(&object, &[field]) {
-            None | Some("") => set(&mut object, field, expected.into()),
+            None | Some("") => encode::set(&mut object, field, expected),
             Some(given) if given != expected => {
                 return Err(ApiError::BadRequest(format!(
                     "the {what} in the data ({given}) does not match the expected {what} ({expected})"
@@ -51,12 +51,6 @@ pub(super) fn decode(
         ))),
         FieldValidation::Ignore => Ok((decoded.object, Vec::new())),
         _ => Ok((decoded.object, warnings)),
-    }
-}
-
-fn set(object: &mut Value, field: &str, value: Value) {
-    if let Some(fields) = object.as_object_mut() {
-        fields.insert(field.to_owned(), value);
     }
 }
 

@@ -228,3 +228,38 @@ async fn a_namespace_goes_with_its_contents() {
     assert_eq!(left, "");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn less_common_commands_work_too() {
+    for program in programs() {
+        let cluster = Cluster::start().await;
+        let k = async |args: &[&str]| cluster.kubectl(program, args).await;
+        let node = cluster.file("node.yaml", NODE);
+        k(&["create", "-f", &node]).await;
+        assert_eq!(k(&["create", "deployment", "web", "--image=nginx:1"]).await, "deployment.apps/web created\n");
+        assert_eq!(k(&["expose", "deployment", "web", "--port=80"]).await, "service/web exposed\n");
+        assert!(k(&["get", "svc"]).await.contains("80/TCP"));
+        assert_eq!(k(&["run", "one", "--image=busybox:1"]).await, "pod/one created\n");
+        let binding = cluster.file("binding.json", &json!({"apiVersion": "v1", "kind": "Binding",
+            "metadata": {"name": "one"}, "target": {"kind": "Node", "name": "edge-1"}}).to_string());
+        k(&["create", "--raw", "/api/v1/namespaces/default/pods/one/binding", "-f", &binding]).await;
+        assert!(k(&["get", "pods", "--field-selector", "spec.nodeName=edge-1", "-o", "name"]).await.contains("pod/one"));
+        k(&["delete", "pod", "one", "--wait=false"]).await;
+        assert!(k(&["get", "pod", "one"]).await.contains("Terminating"));
+        let forced = cluster.run(program, "admin.kubeconfig", &["delete", "pod", "one", "--force", "--grace-period=0"]).await;
+        assert!(forced.status.success());
+        assert_eq!(k(&["get", "pods", "-o", "name"]).await, "");
+        assert_eq!(k(&["rollout", "restart", "deploy/web"]).await, "deployment.apps/web restarted\n");
+        assert_eq!(k(&["rollout", "pause", "deploy/web"]).await, "deployment.apps/web paused\n");
+        assert_eq!(k(&["set", "env", "deploy/web", "A=b"]).await, "deployment.apps/web env updated\n");
+        let patch = r#"{"spec":{"template":{"spec":{"containers":[{"name":"nginx","image":"nginx:2"}]}}}}"#;
+        assert_eq!(k(&["patch", "deploy", "web", "-p", patch]).await, "deployment.apps/web patched\n");
+        let spec = k(&["get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image} {.spec.template.spec.containers[0].env[0].name}"]).await;
+        assert_eq!(spec, "nginx:2 A");
+        k(&["create", "configmap", "m", "--from-literal=a=1"]).await;
+        assert_eq!(k(&["delete", "configmap", "--all"]).await, "configmap \"m\" deleted\n");
+        k(&["delete", "deploy,svc", "--all"]).await;
+        k(&["drain", "edge-1", "--ignore-daemonsets"]).await;
+        cluster.stop().await;
+    }
+}
