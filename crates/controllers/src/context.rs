@@ -6,7 +6,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
-        core::v1::{Namespace, Node, Pod},
+        core::v1::{Node, Pod},
     },
     serde::de::DeserializeOwned,
 };
@@ -26,7 +26,6 @@ pub(crate) struct Context {
     pub(crate) recorder: Recorder,
     pub(crate) pods: Informer<Pod>,
     pub(crate) nodes: Informer<Node>,
-    pub(crate) namespaces: Informer<Namespace>,
     pub(crate) replica_sets: Informer<ReplicaSet>,
     pub(crate) deployments: Informer<Deployment>,
     pub(crate) daemon_sets: Informer<DaemonSet>,
@@ -41,7 +40,6 @@ impl Context {
             config,
             pods: Informer::new(vec![(Index::Owner, by_owner), (Index::Node, by_node)]),
             nodes: Informer::new(Vec::new()),
-            namespaces: Informer::new(Vec::new()),
             replica_sets: Informer::new(vec![(Index::Owner, by_owner), (Index::Namespace, by_namespace)]),
             deployments: Informer::new(vec![(Index::Namespace, by_namespace)]),
             daemon_sets: Informer::new(vec![(Index::Namespace, by_namespace)]),
@@ -53,7 +51,6 @@ impl Context {
     pub(crate) fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>) {
         self.watch(tasks, |context| &context.pods);
         self.watch(tasks, |context| &context.nodes);
-        self.watch(tasks, |context| &context.namespaces);
         self.watch(tasks, |context| &context.replica_sets);
         self.watch(tasks, |context| &context.deployments);
         self.watch(tasks, |context| &context.daemon_sets);

@@ -25,9 +25,6 @@ pub(crate) enum SyncError {
     /// The cache is behind our own writes.
     #[error("the cache does not show {key} as it was last written")]
     Stale { key: Key },
-    /// Discovery failed.
-    #[error("discover the kinds of the API")]
-    Discovery(#[source] Box<kube::Error>),
 }
 
 impl SyncError {
@@ -41,7 +38,7 @@ impl SyncError {
         match self {
             Self::Api { source, .. } => is_conflict(source) || is_not_found(source),
             Self::Stale { .. } => true,
-            Self::Selector { .. } | Self::Discovery(_) => false,
+            Self::Selector { .. } => false,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The loops that make the cluster what its objects say: replica sets, deployments, daemon sets,
-//! node lifecycle, garbage collection, namespaces, and the scheduler.
+//! node lifecycle, garbage collection, and the scheduler.
 //!
 //! They know the API as a [`kube::Client`] and nothing else of the server, so they also run
 //! against any other Kubernetes. Each kind is watched once ([`informer`]) for all of them; every
@@ -18,7 +18,6 @@ mod hash;
 mod informer;
 mod key;
 mod names;
-mod namespace;
 mod nodelifecycle;
 mod patch;
 mod podcontrol;
@@ -48,7 +47,6 @@ pub async fn run(client: Client, config: ControllersConfig, shutdown: impl Futur
     let deployments = deployment::Controller::new(&mut context);
     let daemon_sets = daemonset::Controller::new(&mut context);
     let node_lifecycle = nodelifecycle::Controller::new(&mut context);
-    let namespaces = namespace::Controller::new(&mut context);
     let context = Arc::new(context);
     context.start(&mut tasks);
     tasks.spawn(Arc::new(scheduler).run(Arc::clone(&context)));
@@ -56,7 +54,6 @@ pub async fn run(client: Client, config: ControllersConfig, shutdown: impl Futur
     tasks.spawn(deployments.run(Arc::clone(&context)));
     tasks.spawn(daemon_sets.run(Arc::clone(&context)));
     tasks.spawn(node_lifecycle.run(Arc::clone(&context)));
-    tasks.spawn(namespaces.run(Arc::clone(&context)));
     tasks.spawn(garbage::run(Arc::clone(&context)));
     shutdown.await;
     tasks.shutdown().await;

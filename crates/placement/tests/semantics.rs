@@ -1,5 +1,5 @@
 //! Placement by example: Kubernetes' filters, their wording, and how pods spread.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::collections::BTreeMap;
 

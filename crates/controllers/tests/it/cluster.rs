@@ -1,0 +1,184 @@
+//! A cluster for one test.
+
+use std::{collections::BTreeMap, fmt::Debug, pin::pin, sync::Arc, time::Duration};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use http::{Request, Response};
+use jiff::Timestamp;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{Node, Pod},
+    serde::{Serialize, de::DeserializeOwned},
+};
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    runtime::watcher,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{task::JoinHandle, time::timeout};
+use toono_api::UserInfo;
+use toono_apiserver::{ApiConfig, ApiServer, LinkError, NodeLink};
+use toono_controllers::ControllersConfig;
+use toono_http::Body;
+use toono_store::{Store, StoreConfig};
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct NoNodes;
+
+impl NodeLink for NoNodes {
+    fn send(&self, node: &str, _: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, LinkError>> {
+        let node = node.to_owned();
+        async move { Err(LinkError::Unknown { node }) }.boxed()
+    }
+}
+
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    tasks: Vec<JoinHandle<()>>,
+    _dir: TempDir,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Cluster {
+    /// A cluster with these nodes, each in the pool that its name begins with.
+    pub(crate) async fn start(nodes: &[&str]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let (store, _) = Store::open(StoreConfig::new(dir.path().join("store"))).unwrap();
+        let server = ApiServer::start(store, ApiConfig::default(), Arc::new(NoNodes)).await.unwrap();
+        let client = |name: &str| server.client(UserInfo::new(name, ["system:masters"]));
+        let controllers = toono_controllers::run(
+            client("system:kube-controller-manager"),
+            ControllersConfig::default(),
+            std::future::pending(),
+        );
+        let kubelets = run_pods(client("system:node:any"));
+        let cluster = Self {
+            client: client("kubernetes-admin"),
+            tasks: vec![tokio::spawn(controllers), tokio::spawn(kubelets)],
+            _dir: dir,
+        };
+        for node in nodes {
+            cluster.add_node(node).await;
+        }
+        cluster
+    }
+
+    pub(crate) fn nodes(&self) -> Api<Node> {
+        Api::all(self.client.clone())
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), "default")
+    }
+
+    pub(crate) async fn create<K>(&self, object: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+    {
+        let object: K = serde_json::from_value(object).unwrap();
+        self.api().create(&PostParams::default(), &object).await.unwrap()
+    }
+
+    pub(crate) async fn patch<K>(&self, name: &str, patch: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+    {
+        self.api().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap()
+    }
+
+    pub(crate) async fn add_node(&self, name: &str) {
+        let pool = &name[..1];
+        let node = json!({
+            "metadata": {"name": name, "labels": {
+                "kubernetes.io/hostname": name, "apps.openyurt.io/nodepool": pool}},
+        });
+        self.nodes().create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
+        let status = json!({"status": {
+            "allocatable": {"cpu": "8", "memory": "16Gi", "pods": "110"},
+            "capacity": {"cpu": "8", "memory": "16Gi", "pods": "110"},
+        }});
+        self.nodes().patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+        self.set_ready(name, "True").await;
+    }
+
+    pub(crate) async fn set_ready(&self, node: &str, ready: &str) {
+        let status = json!({"status": {"conditions": [
+            {"type": "Ready", "status": ready, "reason": "Test", "lastTransitionTime": Timestamp::now()}]}});
+        self.nodes().patch_status(node, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+    }
+}
+
+/// Waits until all objects of a kind together satisfy `test`; returns them.
+pub(crate) async fn wait_for<K>(api: Api<K>, what: &str, test: impl Fn(&[K]) -> bool) -> Vec<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut known: BTreeMap<String, K> = BTreeMap::new();
+    let mut listed = false;
+    let found = async {
+        let mut stream = pin!(watcher::watcher(api, watcher::Config::default()));
+        while let Some(event) = stream.next().await {
+            let name = |object: &K| object.meta().name.clone().unwrap();
+            match event {
+                Ok(watcher::Event::Init) => known.clear(),
+                Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
+                    known.insert(name(&object), object);
+                }
+                Ok(watcher::Event::Delete(object)) => drop(known.remove(&name(&object))),
+                Ok(watcher::Event::InitDone) => listed = true,
+                Err(error) => panic!("{what}: {error}"),
+            }
+            if listed && test(&known.values().cloned().collect::<Vec<_>>()) {
+                return;
+            }
+        }
+    };
+    if timeout(PATIENCE, found).await.is_err() {
+        panic!("in vain waited for {what}; there is {known:#?}");
+    }
+    known.into_values().collect()
+}
+
+/// What nodes do: bound pods run and are ready, those that shall end are gone.
+async fn run_pods(client: Client) {
+    let mut stream = pin!(watcher::watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()));
+    while let Some(event) = stream.next().await {
+        let Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) = event else { continue };
+        let name = pod.metadata.name.clone().unwrap();
+        let api: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap());
+        let spec = pod.spec.clone().unwrap();
+        // An image of this name never starts.
+        let starts = spec.containers.iter().all(|container| container.image.as_deref() != Some("broken"));
+        if spec.node_name.is_none() {
+            continue;
+        }
+        if pod.metadata.deletion_timestamp.is_some() {
+            let _ = api.delete(&name, &DeleteParams::default().grace_period(0)).await;
+        } else if starts && pod.status.is_none_or(|status| status.phase.as_deref() != Some("Running")) {
+            let now = Timestamp::now();
+            let containers: Vec<_> = spec
+                .containers
+                .iter()
+                .map(|container| json!({"name": container.name, "image": container.image, "imageID": "",
+                    "ready": true, "restartCount": 0, "state": {"running": {"startedAt": now}}}))
+                .collect();
+            let status = json!({"status": {"phase": "Running", "containerStatuses": containers, "conditions": [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": now},
+                {"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
+            // It may be gone by now.
+            let _ = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await;
+        }
+    }
+}
