@@ -1,9 +1,5 @@
 //! The rules one by one, known vectors, and bytes from anywhere.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that meets something unexpected ends there"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected ends there")]
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -161,7 +161,6 @@ pub(crate) fn join_request(name: &str) -> Value {
 
 /// A node's end: a session and a socket.
 pub(crate) struct Node {
-    pub(crate) name: String,
     pub(crate) user: UserInfo,
     pub(crate) session: NodeSession,
     pub(crate) socket: UdpSocket,
@@ -179,7 +178,6 @@ impl Node {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.connect(server).await.unwrap();
         Self {
-            name: name.to_owned(),
             user: node_user(name),
             session: NodeSession::new(grant, boot, 0x5a17).unwrap(),
             socket,
