@@ -42,8 +42,11 @@ pub(crate) fn selector(
     key: &Key,
     selector: &LabelSelector,
 ) -> Result<Option<Selector>, SyncError> {
-    let parsed = Selector::try_from(selector.clone())
-        .map_err(|source| SyncError::Selector { kind, key: key.clone(), source })?;
+    let parsed = Selector::try_from(selector.clone()).map_err(|source| SyncError::Selector {
+        kind,
+        key: key.clone(),
+        source,
+    })?;
     Ok(Some(parsed).filter(|selector| !selector.selects_all()))
 }
 
@@ -62,7 +65,10 @@ pub(crate) async fn claim<O, K>(
     informer: &Informer<K>,
 ) -> Result<Vec<Arc<K>>, SyncError>
 where
-    O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    O: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug,
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
         + DeserializeOwned
@@ -101,7 +107,10 @@ where
 /// The cache may be old: nothing is adopted for an owner that is already gone.
 async fn still_there<O>(context: &Context, owner: &O) -> Result<bool, SyncError>
 where
-    O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    O: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug,
 {
     let key = Key::of(owner.meta());
     let api: Api<O> = context.api(&key.namespace);

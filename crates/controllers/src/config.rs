@@ -60,6 +60,10 @@ impl Default for EvictionConfig {
 impl EvictionConfig {
     /// The pause between two nodes at a rate; `None` when the rate is zero or not a number.
     pub(crate) fn pause(nodes_per_second: f64) -> Option<Duration> {
-        if nodes_per_second > 0.0 { Duration::try_from_secs_f64(1.0 / nodes_per_second).ok() } else { None }
+        if nodes_per_second > 0.0 {
+            Duration::try_from_secs_f64(1.0 / nodes_per_second).ok()
+        } else {
+            None
+        }
     }
 }

@@ -40,7 +40,10 @@ impl Context {
             config,
             pods: Informer::new(vec![(Index::Owner, by_owner), (Index::Node, by_node)]),
             nodes: Informer::new(Vec::new()),
-            replica_sets: Informer::new(vec![(Index::Owner, by_owner), (Index::Namespace, by_namespace)]),
+            replica_sets: Informer::new(vec![
+                (Index::Owner, by_owner),
+                (Index::Namespace, by_namespace),
+            ]),
             deployments: Informer::new(vec![(Index::Namespace, by_namespace)]),
             daemon_sets: Informer::new(vec![(Index::Namespace, by_namespace)]),
             revisions: Informer::new(vec![(Index::Owner, by_owner)]),

@@ -29,7 +29,11 @@ pub(crate) enum SyncError {
 
 impl SyncError {
     /// For `map_err` on a call of the API.
-    pub(crate) fn api(verb: &'static str, kind: &'static str, key: &Key) -> impl FnOnce(kube::Error) -> Self {
+    pub(crate) fn api(
+        verb: &'static str,
+        kind: &'static str,
+        key: &Key,
+    ) -> impl FnOnce(kube::Error) -> Self {
         move |source| Self::Api { verb, kind, key: key.clone(), source: Box::new(source) }
     }
 

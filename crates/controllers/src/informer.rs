@@ -60,7 +60,8 @@ pub(crate) fn by_namespace<K: Resource>(object: &K) -> Vec<Arc<str>> {
 /// See [`Index::Owner`].
 pub(crate) fn by_owner<K: Resource>(object: &K) -> Vec<Arc<str>> {
     let metadata = object.meta();
-    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    let owner =
+        metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
     match owner {
         Some(owner) => vec![owner.uid.as_str().into()],
         None => vec![orphans_of(metadata.namespace.as_deref().unwrap_or_default()).into()],
@@ -140,7 +141,9 @@ where
                     self.synced.send_replace(true);
                 }
                 Ok(watcher::Event::Apply(object)) => self.put(object),
-                Ok(watcher::Event::Delete(object)) => self.delete(&Key::of(object.meta()), Some(object)),
+                Ok(watcher::Event::Delete(object)) => {
+                    self.delete(&Key::of(object.meta()), Some(object))
+                }
                 Err(error) => debug!(kind = %K::kind(&()), error = chain(&error), "watch restarts"),
             }
         }
@@ -157,7 +160,9 @@ where
             self.reindex(&mut cache, &key, old.as_deref(), Some(&new));
             old
         };
-        let unchanged = old.as_ref().is_some_and(|old| old.meta().resource_version == new.meta().resource_version);
+        let unchanged = old
+            .as_ref()
+            .is_some_and(|old| old.meta().resource_version == new.meta().resource_version);
         if !unchanged {
             self.tell(&Change { old, new: Some(new) });
         }
@@ -176,8 +181,12 @@ where
     }
 
     fn retain(&self, listed: &HashSet<Key>) {
-        let gone: Vec<_> =
-            read(&self.cache).objects.keys().filter(|key| !listed.contains(*key)).cloned().collect();
+        let gone: Vec<_> = read(&self.cache)
+            .objects
+            .keys()
+            .filter(|key| !listed.contains(*key))
+            .cloned()
+            .collect();
         for key in gone {
             self.delete(&key, None);
         }

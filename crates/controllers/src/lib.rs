@@ -38,7 +38,11 @@ use context::Context;
 
 /// Runs all controllers until `shutdown` completes. Errors of single objects are retried and
 /// logged; nothing ends a controller but the shutdown.
-pub async fn run(client: Client, config: ControllersConfig, shutdown: impl Future<Output = ()> + Send) {
+pub async fn run(
+    client: Client,
+    config: ControllersConfig,
+    shutdown: impl Future<Output = ()> + Send,
+) {
     let mut tasks = JoinSet::new();
     let mut context = Context::new(client, config);
     // Handlers are registered before the informers start, so that no event is missed.

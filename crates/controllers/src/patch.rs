@@ -30,7 +30,11 @@ where
 }
 
 /// Patches an object's status.
-pub(crate) async fn merge_status<K>(api: &Api<K>, name: &str, patch: &Value) -> Result<K, kube::Error>
+pub(crate) async fn merge_status<K>(
+    api: &Api<K>,
+    name: &str,
+    patch: &Value,
+) -> Result<K, kube::Error>
 where
     K: Clone + DeserializeOwned + Debug,
 {

@@ -29,7 +29,10 @@ pub(crate) const MAX_PODS_AT_ONCE: usize = 500;
 const MAX_IN_FLIGHT: usize = 64;
 
 /// A pod made from a template, owned by `owner`.
-pub(crate) fn pod_from_template<O: Resource<DynamicType = ()>>(owner: &O, template: &PodTemplateSpec) -> Pod {
+pub(crate) fn pod_from_template<O: Resource<DynamicType = ()>>(
+    owner: &O,
+    template: &PodTemplateSpec,
+) -> Pod {
     let prefix = format!("{}-", owner.meta().name.as_deref().unwrap_or_default());
     let metadata = template.metadata.clone().unwrap_or_default();
     Pod {
@@ -85,7 +88,11 @@ where
             Err(error) => {
                 self.expectations.creation_observed(self.key);
                 if !crate::error::is_namespace_terminating(&error) {
-                    self.tell(Severity::Warning, "FailedCreate", format!("Error creating: {error}"));
+                    self.tell(
+                        Severity::Warning,
+                        "FailedCreate",
+                        format!("Error creating: {error}"),
+                    );
                 }
                 Err(SyncError::api("create a pod of", O::kind_name(), self.key)(error))
             }
@@ -97,7 +104,8 @@ where
         let pods: Vec<_> = pods.iter().take(MAX_PODS_AT_ONCE).cloned().collect();
         self.expectations.expect_deletions(self.key, pods.iter().map(|pod| Key::of(&pod.metadata)));
         let deletions = pods.into_iter().map(|pod| self.delete_one(pod));
-        let outcomes: Vec<_> = stream::iter(deletions).buffer_unordered(MAX_IN_FLIGHT).collect().await;
+        let outcomes: Vec<_> =
+            stream::iter(deletions).buffer_unordered(MAX_IN_FLIGHT).collect().await;
         outcomes.into_iter().collect()
     }
 
@@ -107,7 +115,11 @@ where
         let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
         match api.delete(&key.name, &DeleteParams::default().preconditions(only_this)).await {
             Ok(_) => {
-                self.tell(Severity::Normal, "SuccessfulDelete", format!("Deleted pod: {}", key.name));
+                self.tell(
+                    Severity::Normal,
+                    "SuccessfulDelete",
+                    format!("Deleted pod: {}", key.name),
+                );
                 Ok(())
             }
             Err(error) => {
@@ -142,7 +154,10 @@ impl<O: Resource<DynamicType = ()>> KindName for O {
 
 /// Runs `action` on all items in batches of 1, 2, 4, …; the first batch with a failure is the
 /// last. Returns how many were tried.
-async fn slow_start<T: Clone, F>(items: &[T], action: impl Fn(T) -> F) -> (usize, Result<(), SyncError>)
+async fn slow_start<T: Clone, F>(
+    items: &[T],
+    action: impl Fn(T) -> F,
+) -> (usize, Result<(), SyncError>)
 where
     F: Future<Output = Result<(), SyncError>>,
 {
@@ -151,7 +166,10 @@ where
     while tried < items.len() {
         let now: Vec<_> = items.iter().skip(tried).take(batch).cloned().collect();
         tried += now.len();
-        let outcomes: Vec<_> = stream::iter(now.into_iter().map(&action)).buffer_unordered(MAX_IN_FLIGHT).collect().await;
+        let outcomes: Vec<_> = stream::iter(now.into_iter().map(&action))
+            .buffer_unordered(MAX_IN_FLIGHT)
+            .collect()
+            .await;
         if let Some(failure) = outcomes.into_iter().find_map(Result::err) {
             return (tried, Err(failure));
         }

@@ -45,8 +45,9 @@ pub(crate) fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) ->
         return false;
     }
     min_ready_seconds == 0
-        || ready_since(pod)
-            .is_some_and(|since| now.duration_since(since) >= SignedDuration::from_secs(min_ready_seconds.into()))
+        || ready_since(pod).is_some_and(|since| {
+            now.duration_since(since) >= SignedDuration::from_secs(min_ready_seconds.into())
+        })
 }
 
 /// The reference to the controller that owns an object.

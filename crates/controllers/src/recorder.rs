@@ -119,12 +119,14 @@ impl Recorder {
         happening: &Happening,
         remembered: &mut HashMap<Happening, Remembered>,
     ) -> Result<(), kube::Error> {
-        let namespace = if happening.namespace.is_empty() { "default" } else { &happening.namespace };
+        let namespace =
+            if happening.namespace.is_empty() { "default" } else { &happening.namespace };
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let now = Timestamp::now();
         if let Some(known) = remembered.get_mut(happening) {
             let patch = json!({"count": known.count + 1, "lastTimestamp": Time(now)});
-            match api.patch(&known.event_name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            match api.patch(&known.event_name, &PatchParams::default(), &Patch::Merge(&patch)).await
+            {
                 Ok(_) => {
                     known.count += 1;
                     return Ok(());

@@ -33,7 +33,9 @@ impl<'a> Term<'a> {
             return false;
         }
         self.expressions.iter().all(|expression| expression.matches(&node.labels, &cluster.symbols))
-            && fields.iter().all(|field| &*field.key == "metadata.name" && field.accepts(Some(&node.name)))
+            && fields
+                .iter()
+                .all(|field| &*field.key == "metadata.name" && field.accepts(Some(&node.name)))
     }
 }
 
@@ -41,8 +43,13 @@ impl<'a> Affinity<'a> {
     pub(crate) fn new(pod: &'a PodView, cluster: &Cluster) -> Self {
         let required = pod.required_affinity.as_ref();
         Self {
-            selector: pod.node_selector.iter().map(|label| Compiled::new(label, &cluster.symbols)).collect(),
-            required: required.map(|terms| terms.iter().map(|term| Term::new(term, cluster)).collect()),
+            selector: pod
+                .node_selector
+                .iter()
+                .map(|label| Compiled::new(label, &cluster.symbols))
+                .collect(),
+            required: required
+                .map(|terms| terms.iter().map(|term| Term::new(term, cluster)).collect()),
         }
     }
 
@@ -82,7 +89,12 @@ pub(crate) fn untolerated<'n>(pod: &PodView, node: &'n Node) -> Option<&'n Taint
 
 /// Why the node cannot take the pod: the reasons of the first filter that refuses, in
 /// Kubernetes' order of filters; empty when all pass.
-pub(crate) fn refusals(pod: &PodView, affinity: &Affinity<'_>, node: &Node, cluster: &Cluster) -> Vec<Reason> {
+pub(crate) fn refusals(
+    pod: &PodView,
+    affinity: &Affinity<'_>,
+    node: &Node,
+    cluster: &Cluster,
+) -> Vec<Reason> {
     if node.unschedulable && !tolerates_cordon(pod) {
         return vec![Reason::Unschedulable];
     }
@@ -90,7 +102,10 @@ pub(crate) fn refusals(pod: &PodView, affinity: &Affinity<'_>, node: &Node, clus
         return vec![Reason::NodeName];
     }
     if let Some(taint) = untolerated(pod, node) {
-        return vec![Reason::UntoleratedTaint { key: taint.key.clone(), value: taint.value.clone() }];
+        return vec![Reason::UntoleratedTaint {
+            key: taint.key.clone(),
+            value: taint.value.clone(),
+        }];
     }
     if !affinity.matches(node, cluster) {
         return vec![Reason::NodeAffinity];

@@ -8,8 +8,7 @@ use crate::{
     intern::{Interner, Symbol},
     pod::HostPort,
     resident::Resident,
-    quantity::units,
-    resources::Resources,
+    resources::{Resources, whole},
     taints::Taint,
 };
 
@@ -54,10 +53,7 @@ impl NodeView {
                 .collect(),
             unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
             allocatable: allocatable.map(Resources::from_list).unwrap_or_default(),
-            allocatable_pods: allocatable
-                .and_then(|list| list.get("pods"))
-                .and_then(|pods| units(&pods.0).ok())
-                .unwrap_or(0),
+            allocatable_pods: allocatable.and_then(|list| list.get("pods")).map_or(0, whole),
         }
     }
 }

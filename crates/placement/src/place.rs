@@ -39,7 +39,12 @@ impl Cluster {
         }
     }
 
-    fn feasible(&self, pod: &PodView, affinity: &Affinity<'_>, tally: &mut Tally) -> Vec<(NodeIndex, &Node)> {
+    fn feasible(
+        &self,
+        pod: &PodView,
+        affinity: &Affinity<'_>,
+        tally: &mut Tally,
+    ) -> Vec<(NodeIndex, &Node)> {
         let required = spread::required(pod, affinity, self);
         let mut fits = |node: &Node| {
             let mut reasons = refusals(pod, affinity, node, self);

@@ -134,15 +134,26 @@ impl PodView {
                 .map(|(key, value)| Requirement::equals(key, value))
                 .collect(),
             required_affinity: affinity
-                .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref())
-                .map(|required| required.node_selector_terms.iter().map(NodeTerm::from_core).collect()),
+                .and_then(|affinity| {
+                    affinity.required_during_scheduling_ignored_during_execution.as_ref()
+                })
+                .map(|required| {
+                    required.node_selector_terms.iter().map(NodeTerm::from_core).collect()
+                }),
             preferred_affinity: affinity
-                .and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref())
+                .and_then(|affinity| {
+                    affinity.preferred_during_scheduling_ignored_during_execution.as_ref()
+                })
                 .into_iter()
                 .flatten()
                 .map(|term| (i64::from(term.weight), NodeTerm::from_core(&term.preference)))
                 .collect(),
-            tolerations: spec.tolerations.iter().flatten().filter_map(Toleration::from_core).collect(),
+            tolerations: spec
+                .tolerations
+                .iter()
+                .flatten()
+                .filter_map(Toleration::from_core)
+                .collect(),
             host_ports: host_ports(spec),
             spread: spec
                 .topology_spread_constraints
@@ -158,18 +169,27 @@ impl PodView {
 impl NodeTerm {
     fn from_core(term: &NodeSelectorTerm) -> Self {
         Self {
-            expressions: term.match_expressions.iter().flatten().map(Requirement::of_node).collect(),
+            expressions: term
+                .match_expressions
+                .iter()
+                .flatten()
+                .map(Requirement::of_node)
+                .collect(),
             fields: term.match_fields.iter().flatten().map(Requirement::of_node).collect(),
         }
     }
 }
 
 impl SpreadConstraint {
-    fn from_core(constraint: &core::TopologySpreadConstraint, labels: &BTreeMap<String, String>) -> Self {
+    fn from_core(
+        constraint: &core::TopologySpreadConstraint,
+        labels: &BTreeMap<String, String>,
+    ) -> Self {
         let mut selector = constraint.label_selector.as_ref().map(Requirement::of_selector);
         if let Some(requirements) = &mut selector {
             let keys = constraint.match_label_keys.iter().flatten();
-            requirements.extend(keys.filter_map(|key| Some(Requirement::equals(key, labels.get(key)?))));
+            requirements
+                .extend(keys.filter_map(|key| Some(Requirement::equals(key, labels.get(key)?))));
         }
         Self {
             topology_key: constraint.topology_key.as_str().into(),
@@ -185,7 +205,9 @@ impl SpreadConstraint {
     /// Whether a pod with these labels counts.
     #[must_use]
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.selector.as_ref().is_some_and(|all| all.iter().all(|requirement| requirement.matches(labels)))
+        self.selector
+            .as_ref()
+            .is_some_and(|all| all.iter().all(|requirement| requirement.matches(labels)))
     }
 }
 
@@ -203,7 +225,12 @@ fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
             let number = port.host_port.filter(|number| *number > 0)?;
             Some(HostPort {
                 protocol: port.protocol.as_deref().unwrap_or("TCP").into(),
-                address: port.host_ip.as_deref().filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0").into(),
+                address: port
+                    .host_ip
+                    .as_deref()
+                    .filter(|ip| !ip.is_empty())
+                    .unwrap_or("0.0.0.0")
+                    .into(),
                 port: number,
             })
         })

@@ -26,14 +26,18 @@ impl std::fmt::Display for Reason {
                 write!(f, "node(s) had untolerated taint {{{key}: {value}}}")
             }
             Self::NodeAffinity => f.write_str("node(s) didn't match Pod's node affinity/selector"),
-            Self::OutsideNodeAffinity => f.write_str("node(s) didn't satisfy plugin(s) [NodeAffinity]"),
-            Self::HostPorts => f.write_str("node(s) didn't have free ports for the requested pod ports"),
+            Self::OutsideNodeAffinity => {
+                f.write_str("node(s) didn't satisfy plugin(s) [NodeAffinity]")
+            }
+            Self::HostPorts => {
+                f.write_str("node(s) didn't have free ports for the requested pod ports")
+            }
             Self::TooManyPods => f.write_str("Too many pods"),
             Self::Insufficient(resource) => write!(f, "Insufficient {resource}"),
             Self::Spread => f.write_str("node(s) didn't match pod topology spread constraints"),
-            Self::SpreadMissingLabel => {
-                f.write_str("node(s) didn't match pod topology spread constraints (missing required label)")
-            }
+            Self::SpreadMissingLabel => f.write_str(
+                "node(s) didn't match pod topology spread constraints (missing required label)",
+            ),
         }
     }
 }
@@ -61,7 +65,8 @@ impl Tally {
         if nodes == 0 {
             return "no nodes available to schedule pods".to_owned();
         }
-        let mut parts: Vec<_> = self.counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let mut parts: Vec<_> =
+            self.counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         parts.sort_unstable();
         if parts.is_empty() {
             return format!("0/{nodes} nodes are available:");

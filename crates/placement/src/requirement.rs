@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{api::core::v1::NodeSelectorRequirement, apimachinery::pkg::apis::meta::v1::LabelSelector};
+use k8s_openapi::{
+    api::core::v1::NodeSelectorRequirement, apimachinery::pkg::apis::meta::v1::LabelSelector,
+};
 
 use crate::intern::{Interner, Symbol};
 
@@ -70,12 +72,11 @@ impl Requirement {
 
     /// The requirements of a label selector; an empty selector has none and so matches all.
     pub(crate) fn of_selector(selector: &LabelSelector) -> Vec<Self> {
-        let labels = selector.match_labels.iter().flatten().map(|(key, value)| Self::equals(key, value));
-        let expressions = selector
-            .match_expressions
-            .iter()
-            .flatten()
-            .map(|expression| Self::new(&expression.key, &expression.operator, expression.values.as_deref()));
+        let labels =
+            selector.match_labels.iter().flatten().map(|(key, value)| Self::equals(key, value));
+        let expressions = selector.match_expressions.iter().flatten().map(|expression| {
+            Self::new(&expression.key, &expression.operator, expression.values.as_deref())
+        });
         labels.chain(expressions).collect()
     }
 

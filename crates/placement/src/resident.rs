@@ -32,8 +32,11 @@ pub(crate) struct Resident {
 
 impl Resident {
     pub(crate) fn new(pod: &PodView, node: NodeIndex, symbols: &mut Interner) -> Self {
-        let mut labels: Vec<_> =
-            pod.labels.iter().map(|(key, value)| (symbols.intern(key), symbols.intern(value))).collect();
+        let mut labels: Vec<_> = pod
+            .labels
+            .iter()
+            .map(|(key, value)| (symbols.intern(key), symbols.intern(value)))
+            .collect();
         labels.sort_unstable();
         Self {
             node,
@@ -65,7 +68,11 @@ impl Groups {
         self.by_owner.get(owner)
     }
 
-    pub(crate) fn of_selector(&self, namespace: &str, selector: &[Requirement]) -> Option<&NodeCounts> {
+    pub(crate) fn of_selector(
+        &self,
+        namespace: &str,
+        selector: &[Requirement],
+    ) -> Option<&NodeCounts> {
         let groups = self.by_selector.get(namespace)?;
         groups.iter().find(|group| group.selector == selector).map(|group| &group.counts)
     }
@@ -119,7 +126,8 @@ impl Groups {
 
 impl SelectorGroup {
     fn count(&mut self, resident: &Resident, by: i32, symbols: &Interner) {
-        let matches = |requirement| Compiled::new(requirement, symbols).matches(&resident.labels, symbols);
+        let matches =
+            |requirement| Compiled::new(requirement, symbols).matches(&resident.labels, symbols);
         if !resident.terminating && self.selector.iter().all(matches) {
             change(&mut self.counts, resident.node, by);
         }

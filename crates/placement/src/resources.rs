@@ -7,7 +7,18 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use crate::quantity::{milli_units, units};
+use toono_api::quantity::Quantity as Amount;
+
+/// The amount that a quantity means. What does not parse counts as nothing: the API server refuses
+/// it.
+fn amount(quantity: &Quantity) -> Amount {
+    quantity.0.parse().unwrap_or(Amount::ZERO)
+}
+
+/// A number of pods.
+pub(crate) fn whole(quantity: &Quantity) -> i64 {
+    amount(quantity).units()
+}
 
 /// CPU that a container without a request counts as when nodes are scored, as in Kubernetes.
 const UNREQUESTED_CPU_MILLI: i64 = 100;
@@ -34,11 +45,11 @@ impl Resources {
         let mut resources = Self::default();
         for (name, quantity) in list {
             match name.as_str() {
-                "cpu" => resources.cpu_milli = milli_units(&quantity.0).unwrap_or(0),
-                "memory" => resources.memory_bytes = units(&quantity.0).unwrap_or(0),
-                "ephemeral-storage" => resources.ephemeral_bytes = units(&quantity.0).unwrap_or(0),
+                "cpu" => resources.cpu_milli = amount(quantity).millis(),
+                "memory" => resources.memory_bytes = amount(quantity).units(),
+                "ephemeral-storage" => resources.ephemeral_bytes = amount(quantity).units(),
                 "pods" => {}
-                _ => resources.extended.push((name.as_str().into(), units(&quantity.0).unwrap_or(0))),
+                _ => resources.extended.push((name.as_str().into(), amount(quantity).units())),
             }
         }
         resources
@@ -107,7 +118,8 @@ pub(crate) fn pod_requests(spec: &PodSpec) -> Resources {
 /// pods without requests still weigh something when nodes are compared.
 pub(crate) fn pod_weight(spec: &PodSpec) -> Resources {
     total(spec, &|container| {
-        let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        let requests =
+            container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
         let mut amount = requests.map(Resources::from_list).unwrap_or_default();
         if requests.is_none_or(|list| !list.contains_key("cpu")) {
             amount.cpu_milli = UNREQUESTED_CPU_MILLI;

@@ -47,8 +47,10 @@ pub(crate) fn totals(
 /// How many PreferNoSchedule taints the pod does not tolerate.
 fn unwelcome(pod: &PodView, node: &Node) -> i64 {
     let tolerated = |taint: &&Taint| {
-        let mut relevant =
-            pod.tolerations.iter().filter(|one| one.effect.is_none_or(|effect| effect == Effect::PreferNoSchedule));
+        let mut relevant = pod
+            .tolerations
+            .iter()
+            .filter(|one| one.effect.is_none_or(|effect| effect == Effect::PreferNoSchedule));
         relevant.any(|toleration| toleration.tolerates(taint))
     };
     node.taints
@@ -66,8 +68,11 @@ fn spare(counts: Vec<i64>) -> Vec<i64> {
 }
 
 fn preferred(pod: &PodView, feasible: &[(NodeIndex, &Node)], cluster: &Cluster) -> Vec<i64> {
-    let terms: Vec<_> =
-        pod.preferred_affinity.iter().map(|(weight, term)| (*weight, Term::new(term, cluster))).collect();
+    let terms: Vec<_> = pod
+        .preferred_affinity
+        .iter()
+        .map(|(weight, term)| (*weight, Term::new(term, cluster)))
+        .collect();
     let weight_of = |node: &Node| -> i64 {
         terms.iter().filter(|(_, term)| term.matches(node, cluster)).map(|(weight, _)| weight).sum()
     };
@@ -83,10 +88,12 @@ fn least_allocated(pod: &PodView, node: &Node) -> i64 {
         if offered <= 0 || taken > offered {
             return 0;
         }
-        i64::try_from(i128::from(offered - taken) * i128::from(MAX_SCORE) / i128::from(offered)).unwrap_or(0)
+        i64::try_from(i128::from(offered - taken) * i128::from(MAX_SCORE) / i128::from(offered))
+            .unwrap_or(0)
     };
     let cpu = free(pod.weight.cpu_milli, node.weight.cpu_milli, node.allocatable.cpu_milli);
-    let memory = free(pod.weight.memory_bytes, node.weight.memory_bytes, node.allocatable.memory_bytes);
+    let memory =
+        free(pod.weight.memory_bytes, node.weight.memory_bytes, node.allocatable.memory_bytes);
     match (node.allocatable.cpu_milli > 0, node.allocatable.memory_bytes > 0) {
         (true, true) => i64::midpoint(cpu, memory),
         _ => cpu + memory,
@@ -103,7 +110,8 @@ fn balanced(pod: &PodView, node: &Node) -> i64 {
         if offered <= 0 { None } else { Some(((used + asked) as f64 / offered as f64).min(1.0)) }
     };
     let cpu = share(pod.requests.cpu_milli, node.used.cpu_milli, node.allocatable.cpu_milli);
-    let memory = share(pod.requests.memory_bytes, node.used.memory_bytes, node.allocatable.memory_bytes);
+    let memory =
+        share(pod.requests.memory_bytes, node.used.memory_bytes, node.allocatable.memory_bytes);
     let deviation = match (cpu, memory) {
         (Some(cpu), Some(memory)) => (cpu - memory).abs() / 2.0,
         _ => 0.0,

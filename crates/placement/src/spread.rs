@@ -33,7 +33,11 @@ pub(crate) struct Required<'a> {
 }
 
 /// Counts the domains of the pod's required constraints.
-pub(crate) fn required<'a>(pod: &'a PodView, affinity: &Affinity<'_>, cluster: &Cluster) -> Vec<Required<'a>> {
+pub(crate) fn required<'a>(
+    pod: &'a PodView,
+    affinity: &Affinity<'_>,
+    cluster: &Cluster,
+) -> Vec<Required<'a>> {
     let mut all: Vec<_> = pod
         .spread
         .iter()
@@ -58,12 +62,16 @@ pub(crate) fn required<'a>(pod: &'a PodView, affinity: &Affinity<'_>, cluster: &
             if counts_node(one.constraint, pod, affinity, node, cluster)
                 && let Some(domain) = label(&node.labels, one.key)
             {
-                *one.domains.entry(domain).or_default() += pods_on(one.constraint, pod, index, cluster);
+                *one.domains.entry(domain).or_default() +=
+                    pods_on(one.constraint, pod, index, cluster);
             }
         }
     }
     for one in &mut all {
-        let too_few = one.constraint.min_domains.is_some_and(|least| (one.domains.len() as i64) < i64::from(least));
+        let too_few = one
+            .constraint
+            .min_domains
+            .is_some_and(|least| (one.domains.len() as i64) < i64::from(least));
         one.emptiest = if too_few { 0 } else { one.domains.values().copied().min().unwrap_or(0) };
     }
     all
@@ -72,7 +80,9 @@ pub(crate) fn required<'a>(pod: &'a PodView, affinity: &Affinity<'_>, cluster: &
 impl Required<'_> {
     /// Why this constraint refuses the node.
     pub(crate) fn refusal(&self, node: &Node) -> Option<Reason> {
-        let Some(domain) = label(&node.labels, self.key) else { return Some(Reason::SpreadMissingLabel) };
+        let Some(domain) = label(&node.labels, self.key) else {
+            return Some(Reason::SpreadMissingLabel);
+        };
         let there = self.domains.get(&domain).copied().unwrap_or(0);
         let skew = i64::from(there) + i64::from(self.counts_itself) - i64::from(self.emptiest);
         (skew > i64::from(self.constraint.max_skew)).then_some(Reason::Spread)
@@ -90,7 +100,12 @@ fn counts_node(
         && (!constraint.honor_taints || untolerated(pod, node).is_none())
 }
 
-fn pods_on(constraint: &SpreadConstraint, pod: &PodView, node: NodeIndex, cluster: &Cluster) -> u32 {
+fn pods_on(
+    constraint: &SpreadConstraint,
+    pod: &PodView,
+    node: NodeIndex,
+    cluster: &Cluster,
+) -> u32 {
     let counts = constraint
         .selector
         .as_ref()
@@ -121,7 +136,8 @@ pub(crate) fn scores(
         return vec![0; feasible.len()];
     }
     // Constraints that the pod itself names demand all their labels; the defaults do not.
-    let own: Vec<_> = preferences.iter().filter(|one| one.constraint.is_some()).map(|one| one.key).collect();
+    let own: Vec<_> =
+        preferences.iter().filter(|one| one.constraint.is_some()).map(|one| one.key).collect();
     let ignored = |node: &Node| own.iter().any(|key| label(&node.labels, *key).is_none());
     for one in &mut preferences {
         count_domains(one, pod, affinity, feasible, &ignored, cluster);
@@ -153,7 +169,8 @@ fn preferences<'a>(pod: &'a PodView, cluster: &'a Cluster) -> Vec<Preferred<'a>>
         .filter(|constraint| !constraint.required)
         .map(|constraint| {
             let selector = constraint.selector.as_ref();
-            let counts = selector.and_then(|selector| cluster.groups.of_selector(&pod.key.namespace, selector));
+            let counts = selector
+                .and_then(|selector| cluster.groups.of_selector(&pod.key.namespace, selector));
             preferred(&constraint.topology_key, constraint.max_skew, Some(constraint), counts)
         })
         .collect()
@@ -171,7 +188,8 @@ fn count_domains(
     let size = if one.over_nodes {
         candidates.count()
     } else {
-        one.domains = candidates.filter_map(|(_, node)| Some((label(&node.labels, one.key)?, 0))).collect();
+        one.domains =
+            candidates.filter_map(|(_, node)| Some((label(&node.labels, one.key)?, 0))).collect();
         one.domains.len()
     };
     // The logarithm keeps a label with few values from being drowned by one with many.
@@ -180,7 +198,9 @@ fn count_domains(
         return;
     }
     for (index, count) in one.counts.into_iter().flatten() {
-        let Some(node) = cluster.nodes.get(index.0 as usize).filter(|node| node.known && !ignored(node)) else {
+        let Some(node) =
+            cluster.nodes.get(index.0 as usize).filter(|node| node.known && !ignored(node))
+        else {
             continue;
         };
         let counted = match one.constraint {

@@ -80,7 +80,8 @@ impl Reference {
         let everything = pod.tolerations.iter().any(|toleration| toleration.exists);
         (everything || (!node.unschedulable && node.taints.is_empty()))
             && Self::selected(pod, node)
-            && (pod.requests.cpu_milli == 0 || used + pod.requests.cpu_milli <= node.allocatable.cpu_milli)
+            && (pod.requests.cpu_milli == 0
+                || used + pod.requests.cpu_milli <= node.allocatable.cpu_milli)
             && (here().count() as i64) < node.allocatable_pods
             && (pod.spread.is_empty() || self.keeps_skew(pod, node))
     }

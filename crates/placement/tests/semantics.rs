@@ -50,7 +50,9 @@ fn place_all(cluster: &mut Cluster, count: usize, extra: &Value) -> BTreeMap<Str
     let mut nodes = BTreeMap::new();
     for number in 0..count {
         let pod = pod(&format!("p{number}"), extra.clone());
-        let Placement::Node(node) = cluster.place(&pod) else { panic!("{:?}", cluster.place(&pod)) };
+        let Placement::Node(node) = cluster.place(&pod) else {
+            panic!("{:?}", cluster.place(&pod))
+        };
         cluster.assume(&pod, &node);
         *nodes.entry(node.to_string()).or_default() += 1;
     }
@@ -73,8 +75,14 @@ fn refusal(cluster: &mut Cluster, pod: &PodView) -> String {
 fn pods_of_one_owner_spread_over_pools_and_nodes() {
     let mut cluster = two_pools();
     // Something else runs already, so that the emptiest node is not the answer to everything.
-    cluster.assume(&pod("other", json!({"spec": {"containers": [
-        {"name": "c", "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}}]}})), "a1");
+    cluster.assume(
+        &pod(
+            "other",
+            json!({"spec": {"containers": [
+        {"name": "c", "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}}]}}),
+        ),
+        "a1",
+    );
     let expected: BTreeMap<_, _> = ["a1", "a2", "b1", "b2"].map(|name| (name.to_owned(), 1)).into();
     assert_eq!(place_all(&mut cluster, 4, &owned()), expected);
 }
@@ -84,23 +92,39 @@ fn a_required_spread_over_any_label_keeps_the_skew() {
     let mut cluster = two_pools();
     cluster.set_node(&node("a3", "a", json!({})));
     let mut extra = owned();
-    merge(&mut extra, json!({"spec": {"topologySpreadConstraints": [{
+    merge(
+        &mut extra,
+        json!({"spec": {"topologySpreadConstraints": [{
         "maxSkew": 1, "topologyKey": POOL, "whenUnsatisfiable": "DoNotSchedule",
-        "labelSelector": {"matchLabels": {"app": "hello"}}}]}}));
+        "labelSelector": {"matchLabels": {"app": "hello"}}}]}}),
+    );
     let nodes = place_all(&mut cluster, 20, &extra);
-    let in_pool = |pool: &str| nodes.iter().filter(|(name, _)| name.starts_with(pool)).map(|(_, count)| count).sum();
+    let in_pool = |pool: &str| {
+        nodes.iter().filter(|(name, _)| name.starts_with(pool)).map(|(_, count)| count).sum()
+    };
     assert_eq!((in_pool("a"), in_pool("b")), (10_usize, 10_usize), "{nodes:?}");
 }
 
 #[test]
 fn the_reasons_are_kubernetes_words() {
     let mut cluster = two_pools();
-    cluster.set_node(&node("b2", "b", json!({"spec": {"unschedulable": true, "taints": [
-        {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]}})));
-    cluster.set_node(&node("b1", "b", json!({"spec": {"taints": [
-        {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}]}})));
-    let big = pod("big", json!({"spec": {"containers": [
-        {"name": "c", "resources": {"requests": {"cpu": "3", "memory": "5Gi"}}}]}}));
+    cluster.set_node(&node(
+        "b2",
+        "b",
+        json!({"spec": {"unschedulable": true, "taints": [
+        {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]}}),
+    ));
+    cluster.set_node(&node(
+        "b1",
+        "b",
+        json!({"spec": {"taints": [
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}]}}),
+    ));
+    let big = pod(
+        "big",
+        json!({"spec": {"containers": [
+        {"name": "c", "resources": {"requests": {"cpu": "3", "memory": "5Gi"}}}]}}),
+    );
     assert_eq!(
         refusal(&mut cluster, &big),
         "0/4 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/unreachable: }, \
@@ -112,9 +136,12 @@ fn the_reasons_are_kubernetes_words() {
         "0/4 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/unreachable: }, \
          1 node(s) were unschedulable, 2 node(s) didn't match Pod's node affinity/selector."
     );
-    let daemon = pod("daemon", json!({"spec": {"affinity": {"nodeAffinity": {
+    let daemon = pod(
+        "daemon",
+        json!({"spec": {"affinity": {"nodeAffinity": {
         "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b2"]}]}]}}}}}));
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b2"]}]}]}}}}}),
+    );
     assert_eq!(
         refusal(&mut cluster, &daemon),
         "0/4 nodes are available: 1 node(s) were unschedulable, 3 node(s) didn't satisfy plugin(s) [NodeAffinity]."
@@ -126,15 +153,23 @@ fn the_reasons_are_kubernetes_words() {
 fn host_ports_and_full_nodes() {
     let mut cluster = Cluster::new();
     cluster.set_node(&node("n", "a", json!({"status": {"allocatable": {"pods": "2"}}})));
-    let web = |name: &str| pod(name, json!({"spec": {"containers": [
-        {"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]}}));
+    let web = |name: &str| {
+        pod(
+            name,
+            json!({"spec": {"containers": [
+        {"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]}}),
+        )
+    };
     cluster.assume(&web("one"), "n");
     assert_eq!(
         refusal(&mut cluster, &web("two")),
         "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports."
     );
     cluster.assume(&pod("plain", json!({})), "n");
-    assert_eq!(refusal(&mut cluster, &pod("more", json!({}))), "0/1 nodes are available: 1 Too many pods.");
+    assert_eq!(
+        refusal(&mut cluster, &pod("more", json!({}))),
+        "0/1 nodes are available: 1 Too many pods."
+    );
     cluster.remove_pod(&web("one").key);
     assert_eq!(cluster.place(&web("two")), Placement::Node("n".into()));
 }
@@ -147,8 +182,16 @@ fn preferences_decide_among_fitting_nodes() {
             "matchExpressions": [{"key": POOL, "operator": "In", "values": ["b"]}]}}]}}}});
     let nodes = place_all(&mut cluster, 2, &extra);
     assert!(nodes.keys().all(|name| name.starts_with('b')), "{nodes:?}");
-    cluster.set_node(&node("b1", "b", json!({"spec": {"taints": [{"key": "x", "effect": "PreferNoSchedule"}]}})));
-    cluster.set_node(&node("b2", "b", json!({"spec": {"taints": [{"key": "x", "effect": "PreferNoSchedule"}]}})));
+    cluster.set_node(&node(
+        "b1",
+        "b",
+        json!({"spec": {"taints": [{"key": "x", "effect": "PreferNoSchedule"}]}}),
+    ));
+    cluster.set_node(&node(
+        "b2",
+        "b",
+        json!({"spec": {"taints": [{"key": "x", "effect": "PreferNoSchedule"}]}}),
+    ));
     let plain = pod("plain", json!({}));
     let Placement::Node(chosen) = cluster.place(&plain) else { panic!("nowhere") };
     assert!(chosen.starts_with('a'), "{chosen}");
@@ -157,8 +200,13 @@ fn preferences_decide_among_fitting_nodes() {
 #[test]
 fn a_pod_seen_before_its_node_counts_when_the_node_appears() {
     let mut cluster = Cluster::new();
-    let big = |name: &str| pod(name, json!({"spec": {"containers": [
-        {"name": "c", "resources": {"requests": {"cpu": "1500m"}}}]}}));
+    let big = |name: &str| {
+        pod(
+            name,
+            json!({"spec": {"containers": [
+        {"name": "c", "resources": {"requests": {"cpu": "1500m"}}}]}}),
+        )
+    };
     cluster.assume(&big("early"), "n");
     assert_eq!(refusal(&mut cluster, &big("late")), "no nodes available to schedule pods");
     cluster.set_node(&node("n", "a", json!({})));

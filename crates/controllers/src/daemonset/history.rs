@@ -39,7 +39,10 @@ pub(super) async fn sync(
     revisions.sort_by_key(|revision| revision.revision);
     let newest = revisions.last().map_or(0, |revision| revision.revision);
     let data = data_of(set);
-    let current = revisions.iter().rev().find(|known| known.data.as_ref().is_some_and(|known| known.0 == data));
+    let current = revisions
+        .iter()
+        .rev()
+        .find(|known| known.data.as_ref().is_some_and(|known| known.0 == data));
     let hash = match current {
         Some(current) => {
             let hash = hash_of(current).to_owned();
@@ -69,7 +72,11 @@ fn hash_of(revision: &ControllerRevision) -> &str {
     labels.and_then(|labels| labels.get(HASH_LABEL)).map_or("", String::as_str)
 }
 
-async fn renumber(context: &Context, revision: &ControllerRevision, number: i64) -> Result<(), SyncError> {
+async fn renumber(
+    context: &Context,
+    revision: &ControllerRevision,
+    number: i64,
+) -> Result<(), SyncError> {
     let key = Key::of(&revision.metadata);
     let change = patch::on_top_of(revision, json!({"revision": number}));
     patch::merge(&context.api::<ControllerRevision>(&key.namespace), &key.name, &change)
@@ -78,7 +85,12 @@ async fn renumber(context: &Context, revision: &ControllerRevision, number: i64)
         .map_err(SyncError::api("renumber", "ControllerRevision", &key))
 }
 
-async fn create(context: &Context, set: &DaemonSet, data: Value, number: i64) -> Result<String, SyncError> {
+async fn create(
+    context: &Context,
+    set: &DaemonSet,
+    data: Value,
+    number: i64,
+) -> Result<String, SyncError> {
     let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
     let collisions = set.status.as_ref().and_then(|status| status.collision_count);
     let hash = template_hash(&template, collisions);
@@ -106,7 +118,8 @@ async fn create(context: &Context, set: &DaemonSet, data: Value, number: i64) ->
     match api.create(&PostParams::default(), &revision).await {
         Ok(_) => Ok(hash),
         Err(error) if is_already_exists(&error) => {
-            let taken = api.get(&name).await.map_err(SyncError::api("get", "ControllerRevision", &key))?;
+            let taken =
+                api.get(&name).await.map_err(SyncError::api("get", "ControllerRevision", &key))?;
             if taken.data.is_some_and(|taken| taken.0 == data) {
                 return Ok(hash);
             }
@@ -136,7 +149,8 @@ async fn prune(
         .filter_map(|pod| pod.metadata.labels.as_ref()?.get(HASH_LABEL).map(String::as_str))
         .chain([current])
         .collect();
-    let unused: Vec<_> = revisions.iter().filter(|revision| !live.contains(hash_of(revision))).collect();
+    let unused: Vec<_> =
+        revisions.iter().filter(|revision| !live.contains(hash_of(revision))).collect();
     let excess = unused.len().saturating_sub(limit);
     for revision in unused.into_iter().take(excess) {
         let key = Key::of(&revision.metadata);

@@ -98,7 +98,8 @@ impl Controller {
         let Some(selector) = selector("DaemonSet", key, &spec.selector)? else { return Ok(None) };
         let pods = claim::claim(context, &*set, &selector, &context.pods).await?;
         let history = history::sync(context, &set, &selector, &pods).await?;
-        let work = Work { context, set: &set, key, hash: &history, expectations: &self.expectations };
+        let work =
+            Work { context, set: &set, key, hash: &history, expectations: &self.expectations };
         let daemons = work.survey(pods);
         if may_manage {
             work.manage(&daemons).await?;
@@ -169,13 +170,15 @@ impl Work<'_> {
 
     async fn manage(&self, daemons: &Daemons) -> Result<(), SyncError> {
         let mut lacking = Vec::new();
-        let mut surplus: Vec<_> = daemons.stray.iter().filter(|pod| !leaving(pod)).cloned().collect();
+        let mut surplus: Vec<_> =
+            daemons.stray.iter().filter(|pod| !leaving(pod)).cloned().collect();
         for (node, (eligibility, pods)) in &daemons.nodes {
             let present = pods.iter().filter(|pod| !leaving(pod));
             match eligibility {
                 Eligibility::No => surplus.extend(present.cloned()),
                 Eligibility::OnlyKeep | Eligibility::Yes => {
-                    let (finished, alive): (Vec<_>, Vec<_>) = present.cloned().partition(|pod| is_finished(pod));
+                    let (finished, alive): (Vec<_>, Vec<_>) =
+                        present.cloned().partition(|pod| is_finished(pod));
                     // A finished daemon makes room for another.
                     surplus.extend(finished);
                     surplus.extend(update::duplicates(self, &alive));
@@ -205,7 +208,8 @@ fn leaving(pod: &Pod) -> bool {
 
 /// The daemon set that a pod's reference means, if that very one still exists.
 fn referenced(sets: &Reader<DaemonSet>, pod: &Pod) -> Option<Key> {
-    let reference = controller_of(&pod.metadata).filter(|reference| reference.kind == "DaemonSet")?;
+    let reference =
+        controller_of(&pod.metadata).filter(|reference| reference.kind == "DaemonSet")?;
     let key = Key::new(pod.metadata.namespace.as_deref().unwrap_or_default(), &reference.name);
     let set = sets.get(&key)?;
     (uid(&set.metadata) == reference.uid).then_some(key)
@@ -235,7 +239,8 @@ fn pod_changed(
         }
         queue.add(key);
     } else if controller_of(&pod.metadata).is_none() && !leaving(pod) {
-        for set in sets.by(Index::Namespace, pod.metadata.namespace.as_deref().unwrap_or_default()) {
+        for set in sets.by(Index::Namespace, pod.metadata.namespace.as_deref().unwrap_or_default())
+        {
             let key = Key::of(&set.metadata);
             let Some(spec) = &set.spec else { continue };
             if let Ok(Some(selector)) = selector("DaemonSet", &key, &spec.selector)

@@ -3,13 +3,14 @@
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
     core::v1::{
-        Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
+        Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
+        PodSpec, Toleration,
     },
 };
 use toono_placement::{NodeView, PodView, admits, untolerated_effects};
 
 use super::HASH_LABEL;
-use crate::{pods::node_name, podcontrol::pod_from_template};
+use crate::{podcontrol::pod_from_template, pods::node_name};
 
 /// Whether a node shall run a daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,8 @@ const TOLERATED: [(&str, &str); 6] = [
     ("node.kubernetes.io/unschedulable", "NoSchedule"),
 ];
 /// And when it uses the host's network.
-const TOLERATED_ON_HOST_NETWORK: (&str, &str) = ("node.kubernetes.io/network-unavailable", "NoSchedule");
+const TOLERATED_ON_HOST_NETWORK: (&str, &str) =
+    ("node.kubernetes.io/network-unavailable", "NoSchedule");
 
 /// A daemon as it would be on any node, for asking which nodes admit it.
 pub(super) fn probe(set: &DaemonSet) -> PodView {
@@ -63,7 +65,8 @@ pub(super) fn target(pod: &Pod) -> Option<&str> {
     node_name(pod).or_else(|| {
         let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
         let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
-        let fields = required.node_selector_terms.iter().flat_map(|term| term.match_fields.iter().flatten());
+        let fields =
+            required.node_selector_terms.iter().flat_map(|term| term.match_fields.iter().flatten());
         let field = fields.into_iter().find(|field| field.key == "metadata.name")?;
         field.values.as_ref()?.first().map(String::as_str)
     })
@@ -144,8 +147,14 @@ mod tests {
         let probe = probe(&set());
         for (taints, expected) in [
             (json!([]), Eligibility::Yes),
-            (json!([{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]), Eligibility::Yes),
-            (json!([{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]), Eligibility::Yes),
+            (
+                json!([{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]),
+                Eligibility::Yes,
+            ),
+            (
+                json!([{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]),
+                Eligibility::Yes,
+            ),
             (json!([{"key": "mine", "effect": "PreferNoSchedule"}]), Eligibility::Yes),
             (json!([{"key": "mine", "effect": "NoSchedule"}]), Eligibility::OnlyKeep),
             (json!([{"key": "mine", "effect": "NoExecute"}]), Eligibility::No),

@@ -14,18 +14,21 @@ use crate::{
 fn count(work: &Work<'_>, daemons: &Daemons, now: Timestamp) -> DaemonSetStatus {
     let min_ready = work.set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
     let (mut updated, mut available) = (0, 0);
-    let mut status = DaemonSetStatus { observed_generation: work.set.metadata.generation, ..Default::default() };
+    let mut status =
+        DaemonSetStatus { observed_generation: work.set.metadata.generation, ..Default::default() };
     for (eligibility, pods) in daemons.nodes.values() {
         let present = pods.iter().find(|pod| !leaving(pod));
         if *eligibility != Eligibility::Yes {
-            status.number_misscheduled += i32::from(*eligibility == Eligibility::No && present.is_some());
+            status.number_misscheduled +=
+                i32::from(*eligibility == Eligibility::No && present.is_some());
             continue;
         }
         status.desired_number_scheduled += 1;
         let Some(first) = present else { continue };
         status.current_number_scheduled += 1;
         // With two daemons during a surge the one that serves counts.
-        let serving = pods.iter().filter(|pod| !leaving(pod)).find(|pod| is_ready(pod)).unwrap_or(first);
+        let serving =
+            pods.iter().filter(|pod| !leaving(pod)).find(|pod| is_ready(pod)).unwrap_or(first);
         status.number_ready += i32::from(is_ready(serving));
         available += i32::from(is_available(serving, min_ready, now));
         let newest = pods.iter().rfind(|pod| !leaving(pod)).unwrap_or(first);
@@ -38,7 +41,11 @@ fn count(work: &Work<'_>, daemons: &Daemons, now: Timestamp) -> DaemonSetStatus 
 }
 
 /// Writes the status if it changed; says whether daemons are ready but not yet available.
-pub(super) async fn write(work: &Work<'_>, daemons: &Daemons, now: Timestamp) -> Result<bool, SyncError> {
+pub(super) async fn write(
+    work: &Work<'_>,
+    daemons: &Daemons,
+    now: Timestamp,
+) -> Result<bool, SyncError> {
     let new = count(work, daemons, now);
     let settling = new.number_ready != new.number_available.unwrap_or(0);
     let old = work.set.status.clone().unwrap_or_default();
@@ -68,8 +75,10 @@ pub(super) async fn write(work: &Work<'_>, daemons: &Daemons, now: Timestamp) ->
     }});
     let change = patch::on_top_of(work.set, change);
     let api = work.context.api::<DaemonSet>(&work.key.namespace);
-    patch::merge_status(&api, &work.key.name, &change)
-        .await
-        .map_err(SyncError::api("update the status of", "DaemonSet", work.key))?;
+    patch::merge_status(&api, &work.key.name, &change).await.map_err(SyncError::api(
+        "update the status of",
+        "DaemonSet",
+        work.key,
+    ))?;
     Ok(settling)
 }

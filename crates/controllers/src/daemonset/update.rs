@@ -34,7 +34,8 @@ fn room(set: &DaemonSet, wanted: i32) -> Option<Room> {
         return None;
     }
     let default = RollingUpdateDaemonSet::default();
-    let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref()).unwrap_or(&default);
+    let rolling =
+        strategy.and_then(|strategy| strategy.rolling_update.as_ref()).unwrap_or(&default);
     let surge = rolling.max_surge.as_ref().map_or(0, |value| resolve(value, wanted, true));
     let unavailable = rolling.max_unavailable.as_ref().unwrap_or(&IntOrString::Int(1));
     let unavailable = resolve(unavailable, wanted, true);
@@ -53,7 +54,8 @@ pub(super) fn duplicates(work: &Work<'_>, alive: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
     if !surging {
         return alive.iter().skip(1).cloned().collect();
     }
-    let (current, old): (Vec<_>, Vec<_>) = alive.iter().cloned().partition(|pod| is_current(pod, work.hash));
+    let (current, old): (Vec<_>, Vec<_>) =
+        alive.iter().cloned().partition(|pod| is_current(pod, work.hash));
     current.into_iter().skip(1).chain(old.into_iter().skip(1)).collect()
 }
 
@@ -75,7 +77,8 @@ enum Step {
 
 /// What to do on each spot.
 fn decide(spots: &[Spot], room: Room) -> Vec<Step> {
-    let unavailable = spots.iter().filter(|spot| !spot.old_available && !spot.new_available).count();
+    let unavailable =
+        spots.iter().filter(|spot| !spot.old_available && !spot.new_available).count();
     let mut may_break = room.unavailable - i32::try_from(unavailable).unwrap_or(i32::MAX);
     let surging = spots.iter().filter(|spot| spot.old && spot.new).count();
     let mut may_surge = room.surge - i32::try_from(surging).unwrap_or(i32::MAX);
@@ -109,14 +112,18 @@ fn decide(spots: &[Spot], room: Room) -> Vec<Step> {
 pub(super) async fn step(work: &Work<'_>, daemons: &Daemons) -> Result<(), SyncError> {
     let now = Timestamp::now();
     let min_ready = work.set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
-    let mut nodes: Vec<_> = daemons.nodes.iter().filter(|(_, (can, _))| *can == Eligibility::Yes).collect();
+    let mut nodes: Vec<_> =
+        daemons.nodes.iter().filter(|(_, (can, _))| *can == Eligibility::Yes).collect();
     nodes.sort_by_key(|(name, _)| name.as_str());
-    let Some(room) = room(work.set, i32::try_from(nodes.len()).unwrap_or(i32::MAX)) else { return Ok(()) };
+    let Some(room) = room(work.set, i32::try_from(nodes.len()).unwrap_or(i32::MAX)) else {
+        return Ok(());
+    };
     let alive = |pod: &&Arc<Pod>| !leaving(pod) && !is_finished(pod);
     let find = |pods: &'_ [Arc<Pod>], current: bool| {
         pods.iter().filter(alive).find(|pod| is_current(pod, work.hash) == current).cloned()
     };
-    let available = |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|pod| is_available(pod, min_ready, now));
+    let available =
+        |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|pod| is_available(pod, min_ready, now));
     let spots: Vec<_> = nodes
         .iter()
         .map(|(_, (_, pods))| {
@@ -148,7 +155,8 @@ mod tests {
 
     const OLD: Spot = Spot { old: true, old_available: true, new: false, new_available: false };
     const BROKEN: Spot = Spot { old: true, old_available: false, new: false, new_available: false };
-    const STARTING: Spot = Spot { old: false, old_available: false, new: true, new_available: false };
+    const STARTING: Spot =
+        Spot { old: false, old_available: false, new: true, new_available: false };
     const NEW: Spot = Spot { old: false, old_available: false, new: true, new_available: true };
     const BOTH: Spot = Spot { old: true, old_available: true, new: true, new_available: false };
     const OVER: Spot = Spot { old: true, old_available: true, new: true, new_available: true };

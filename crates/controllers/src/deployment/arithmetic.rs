@@ -15,9 +15,14 @@ pub(crate) fn resolve(value: &IntOrString, total: i32, round_up: bool) -> i32 {
     match value {
         IntOrString::Int(number) => *number,
         IntOrString::String(text) => {
-            let percent: i64 = text.strip_suffix('%').and_then(|number| number.parse().ok()).unwrap_or(0);
+            let percent: i64 =
+                text.strip_suffix('%').and_then(|number| number.parse().ok()).unwrap_or(0);
             let product = percent.saturating_mul(i64::from(total));
-            let rounded = if round_up { product.saturating_add(99).div_euclid(100) } else { product.div_euclid(100) };
+            let rounded = if round_up {
+                product.saturating_add(99).div_euclid(100)
+            } else {
+                product.div_euclid(100)
+            };
             i32::try_from(rounded).unwrap_or(i32::MAX)
         }
     }
@@ -66,7 +71,12 @@ pub(crate) struct OldSet {
 
 /// How the old sets, oldest first, shrink beside a new set of `new_replicas`, of which
 /// `new_available` are available. Replicas that are not available go first: they serve nobody.
-pub(crate) fn shrink_old(limits: Limits, old: &[OldSet], new_replicas: i32, new_available: i32) -> Vec<i32> {
+pub(crate) fn shrink_old(
+    limits: Limits,
+    old: &[OldSet],
+    new_replicas: i32,
+    new_available: i32,
+) -> Vec<i32> {
     let total: i32 = old.iter().map(|set| set.replicas).sum::<i32>() + new_replicas;
     let mut sizes: Vec<_> = old.iter().map(|set| set.replicas).collect();
     let mut budget = total - limits.fewest() - (new_replicas - new_available);
@@ -149,7 +159,10 @@ mod tests {
         assert_eq!((limits.max_surge, limits.max_unavailable), (1, 0));
         let limits = Limits::resolve(10, &IntOrString::Int(0), &percent("1%"));
         assert_eq!((limits.max_surge, limits.max_unavailable), (0, 1));
-        assert_eq!(Limits::resolve(2, &IntOrString::Int(0), &IntOrString::Int(5)).max_unavailable, 2);
+        assert_eq!(
+            Limits::resolve(2, &IntOrString::Int(0), &IntOrString::Int(5)).max_unavailable,
+            2
+        );
     }
 
     #[test]

@@ -16,7 +16,10 @@ pub(super) const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 pub(super) const PAUSED: &str = "DeploymentPaused";
 pub(super) const RESUMED: &str = "DeploymentResumed";
 
-pub(super) fn find<'a>(conditions: &'a [DeploymentCondition], type_: &str) -> Option<&'a DeploymentCondition> {
+pub(super) fn find<'a>(
+    conditions: &'a [DeploymentCondition],
+    type_: &str,
+) -> Option<&'a DeploymentCondition> {
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
@@ -24,7 +27,12 @@ pub(super) fn reason<'a>(conditions: &'a [DeploymentCondition], type_: &str) -> 
     find(conditions, type_).and_then(|condition| condition.reason.as_deref()).unwrap_or_default()
 }
 
-pub(super) fn condition(type_: &str, status: &str, reason: &str, message: String) -> DeploymentCondition {
+pub(super) fn condition(
+    type_: &str,
+    status: &str,
+    reason: &str,
+    message: String,
+) -> DeploymentCondition {
     let now = Time(Timestamp::now());
     DeploymentCondition {
         type_: type_.to_owned(),

@@ -56,8 +56,12 @@ impl Controller {
             let replica_sets = context.replica_sets.reader();
             let deployments = context.deployments.reader();
             move |change| {
-                let Some(pod) = change.old.as_ref().filter(|_| change.new.is_none()) else { return };
-                let Some(owner) = controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet") else {
+                let Some(pod) = change.old.as_ref().filter(|_| change.new.is_none()) else {
+                    return;
+                };
+                let Some(owner) =
+                    controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet")
+                else {
                     return;
                 };
                 let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -116,7 +120,11 @@ fn referenced(deployments: &Reader<Deployment>, replica_set: &ReplicaSet) -> Opt
     (uid(&deployment.metadata) == owner.uid).then_some(key)
 }
 
-fn replica_set_changed(change: &Change<ReplicaSet>, deployments: &Reader<Deployment>, queue: &WorkQueue<Key>) {
+fn replica_set_changed(
+    change: &Change<ReplicaSet>,
+    deployments: &Reader<Deployment>,
+    queue: &WorkQueue<Key>,
+) {
     for replica_set in [&change.old, &change.new].into_iter().flatten() {
         if let Some(key) = referenced(deployments, replica_set) {
             queue.add(key);

@@ -39,7 +39,12 @@ impl Rollout<'_> {
     fn old_pods_run(&self) -> bool {
         self.old.iter().any(|set| {
             sets::actual(set) > 0
-                || self.context.pods.by(Index::Owner, uid(&set.metadata)).iter().any(|pod| !is_finished(pod))
+                || self
+                    .context
+                    .pods
+                    .by(Index::Owner, uid(&set.metadata))
+                    .iter()
+                    .any(|pod| !is_finished(pod))
         })
     }
 }

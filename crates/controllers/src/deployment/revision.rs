@@ -13,7 +13,9 @@ use serde_json::json;
 use super::{
     conditions::{self, FOUND_REPLICA_SET, NEW_REPLICA_SET, PROGRESSING, REPLICA_SET_CREATE_ERROR},
     rollout::Rollout,
-    sets::{self, REVISION, REVISION_HISTORY, TEMPLATE_HASH, find_new, is_recreate, limits, wanted},
+    sets::{
+        self, REVISION, REVISION_HISTORY, TEMPLATE_HASH, find_new, is_recreate, limits, wanted,
+    },
     status::has_deadline,
 };
 use crate::{
@@ -44,7 +46,11 @@ impl Rollout<'_> {
         let newest = self.old.iter().map(|set| sets::revision(set)).max().unwrap_or(0) + 1;
         if let Some(set) = self.new.clone() {
             self.update_new_set(&set, newest).await?;
-            let revision = self.new.as_ref().and_then(|set| sets::annotation(set, REVISION)).map(str::to_owned);
+            let revision = self
+                .new
+                .as_ref()
+                .and_then(|set| sets::annotation(set, REVISION))
+                .map(str::to_owned);
             self.note_revision(revision, FOUND_REPLICA_SET).await
         } else if create {
             self.create_new_set(newest).await?;
@@ -54,7 +60,11 @@ impl Rollout<'_> {
         }
     }
 
-    async fn update_new_set(&mut self, set: &Arc<ReplicaSet>, newest: i64) -> Result<(), SyncError> {
+    async fn update_new_set(
+        &mut self,
+        set: &Arc<ReplicaSet>,
+        newest: i64,
+    ) -> Result<(), SyncError> {
         let annotations = self.annotations_for(Some(set), newest);
         let known = set.metadata.annotations.clone().unwrap_or_default();
         let min_ready = self.deployment.spec.as_ref().and_then(|spec| spec.min_ready_seconds);
@@ -64,7 +74,8 @@ impl Rollout<'_> {
         if changed.is_empty() && min_ready.unwrap_or(0) == set_min_ready.unwrap_or(0) {
             return Ok(());
         }
-        let change = json!({"metadata": {"annotations": changed}, "spec": {"minReadySeconds": min_ready}});
+        let change =
+            json!({"metadata": {"annotations": changed}, "spec": {"minReadySeconds": min_ready}});
         self.patch_set(set, change).await
     }
 
@@ -80,7 +91,8 @@ impl Rollout<'_> {
         if before.and_then(|text| text.parse().ok()).unwrap_or(0_i64) < newest {
             annotations.insert(REVISION.to_owned(), newest.to_string());
             if let Some(before) = before.filter(|before| !before.is_empty()) {
-                let history = set.and_then(|set| sets::annotation(set, REVISION_HISTORY)).unwrap_or_default();
+                let history =
+                    set.and_then(|set| sets::annotation(set, REVISION_HISTORY)).unwrap_or_default();
                 annotations.insert(REVISION_HISTORY.to_owned(), appended(history, before));
             }
         }
@@ -104,7 +116,8 @@ impl Rollout<'_> {
             Err(error) if is_already_exists(&error) => self.resolve_collision(&key).await,
             Err(error) => {
                 let message = format!("Failed to create new replica set \"{}\": {error}", key.name);
-                let failed = conditions::condition(PROGRESSING, "False", REPLICA_SET_CREATE_ERROR, message);
+                let failed =
+                    conditions::condition(PROGRESSING, "False", REPLICA_SET_CREATE_ERROR, message);
                 self.set_condition(failed).await?;
                 Err(SyncError::api("create", "ReplicaSet", &key)(error))
             }
@@ -116,13 +129,15 @@ impl Rollout<'_> {
     async fn resolve_collision(&mut self, key: &Key) -> Result<(), SyncError> {
         let api = self.context.api::<ReplicaSet>(&key.namespace);
         let taken = api.get(&key.name).await.map_err(SyncError::api("get", "ReplicaSet", key))?;
-        let ours = controller_of(&taken.metadata).is_some_and(|owner| owner.uid == uid(&self.deployment.metadata));
+        let ours = controller_of(&taken.metadata)
+            .is_some_and(|owner| owner.uid == uid(&self.deployment.metadata));
         let taken = Arc::new(taken);
         if ours && find_new(&self.deployment, &[Arc::clone(&taken)]).is_some() {
             self.made((*taken).clone());
             return Ok(());
         }
-        let collisions = self.deployment.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
+        let collisions =
+            self.deployment.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
         let change = json!({"status": {"collisionCount": collisions + 1}});
         self.patch_status(change).await?;
         Err(SyncError::Stale { key: key.clone() })
@@ -137,7 +152,10 @@ impl Rollout<'_> {
         metadata.labels.get_or_insert_default().insert(TEMPLATE_HASH.to_owned(), hash.clone());
         let labels = metadata.labels.clone();
         let mut selector = spec.selector;
-        selector.match_labels.get_or_insert_default().insert(TEMPLATE_HASH.to_owned(), hash.clone());
+        selector
+            .match_labels
+            .get_or_insert_default()
+            .insert(TEMPLATE_HASH.to_owned(), hash.clone());
         let mut annotations = self.annotations_for(None, revision);
         annotations.extend(self.size_annotations());
         let limits = limits(&self.deployment);
@@ -166,7 +184,11 @@ impl Rollout<'_> {
     }
 
     /// Writes the revision on the deployment, and that there is something to progress to.
-    async fn note_revision(&mut self, revision: Option<String>, reason: &str) -> Result<(), SyncError> {
+    async fn note_revision(
+        &mut self,
+        revision: Option<String>,
+        reason: &str,
+    ) -> Result<(), SyncError> {
         let known = self.deployment.metadata.annotations.as_ref().and_then(|all| all.get(REVISION));
         if let Some(revision) = revision.filter(|revision| known != Some(revision)) {
             let api = self.context.api(&self.key.namespace);
@@ -176,11 +198,13 @@ impl Rollout<'_> {
                 .map_err(SyncError::api("annotate", "Deployment", &self.key))?;
         }
         let conditions = self.conditions();
-        let starts = reason == NEW_REPLICA_SET || conditions::find(conditions, PROGRESSING).is_none();
+        let starts =
+            reason == NEW_REPLICA_SET || conditions::find(conditions, PROGRESSING).is_none();
         if !has_deadline(&self.deployment) || !starts {
             return Ok(());
         }
-        let name = self.new.as_ref().and_then(|set| set.metadata.name.as_deref()).unwrap_or_default();
+        let name =
+            self.new.as_ref().and_then(|set| set.metadata.name.as_deref()).unwrap_or_default();
         let message = match reason {
             NEW_REPLICA_SET => format!("Created new replica set \"{name}\""),
             _ => format!("Found new replica set \"{name}\""),
@@ -191,14 +215,23 @@ impl Rollout<'_> {
     /// Deletes the oldest sets beyond the history limit, none that still has or wants pods.
     pub(super) async fn remove_old_revisions(&mut self) -> Result<(), SyncError> {
         let limit = self.deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit);
-        let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else { return Ok(()) };
-        let mut removable: Vec<_> =
-            self.old.iter().filter(|set| set.metadata.deletion_timestamp.is_none()).cloned().collect();
+        let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else {
+            return Ok(());
+        };
+        let mut removable: Vec<_> = self
+            .old
+            .iter()
+            .filter(|set| set.metadata.deletion_timestamp.is_none())
+            .cloned()
+            .collect();
         let excess = removable.len().saturating_sub(limit);
         removable.sort_by_key(|set| sets::revision(set));
         for set in removable.into_iter().take(excess) {
             let observed = set.status.as_ref().and_then(|status| status.observed_generation);
-            if sets::actual(&set) != 0 || sets::replicas(&set) != 0 || set.metadata.generation > observed {
+            if sets::actual(&set) != 0
+                || sets::replicas(&set) != 0
+                || set.metadata.generation > observed
+            {
                 continue;
             }
             let key = Key::of(&set.metadata);

@@ -33,7 +33,8 @@ impl Rollout<'_> {
 
     async fn shrink_old(&mut self) -> Result<bool, SyncError> {
         let Some(new) = self.new.clone() else { return Ok(false) };
-        let active: Vec<Arc<_>> = self.old.iter().filter(|set| sets::replicas(set) > 0).cloned().collect();
+        let active: Vec<Arc<_>> =
+            self.old.iter().filter(|set| sets::replicas(set) > 0).cloned().collect();
         let numbers: Vec<_> = active
             .iter()
             .map(|set| OldSet { replicas: sets::replicas(set), available: sets::available(set) })

@@ -10,13 +10,7 @@ use super::{
     COMPONENT,
     sets::{self, DESIRED_REPLICAS, MAX_REPLICAS, by_creation, find_new, limits, wanted},
 };
-use crate::{
-    context::Context,
-    error::SyncError,
-    key::Key,
-    patch,
-    recorder::Severity,
-};
+use crate::{context::Context, error::SyncError, key::Key, patch, recorder::Severity};
 
 /// A deployment and its replica sets.
 pub(super) struct Rollout<'a> {
@@ -31,7 +25,11 @@ pub(super) struct Rollout<'a> {
 }
 
 impl<'a> Rollout<'a> {
-    pub(super) fn new(context: &'a Context, deployment: Deployment, all: Vec<Arc<ReplicaSet>>) -> Self {
+    pub(super) fn new(
+        context: &'a Context,
+        deployment: Deployment,
+        all: Vec<Arc<ReplicaSet>>,
+    ) -> Self {
         let key = Key::of(&deployment.metadata);
         Self { context, key, deployment, all, new: None, old: Vec::new() }
     }
@@ -57,15 +55,21 @@ impl<'a> Rollout<'a> {
     pub(super) fn is_scaling(&self) -> bool {
         let wanted = wanted(&self.deployment);
         self.all.iter().any(|set| {
-            sets::replicas(set) > 0 && sets::number(set, DESIRED_REPLICAS).is_some_and(|known| known != wanted)
+            sets::replicas(set) > 0
+                && sets::number(set, DESIRED_REPLICAS).is_some_and(|known| known != wanted)
         })
     }
 
     /// Scales a set and tells so; says whether its size changed.
-    pub(super) async fn scale(&mut self, set: &Arc<ReplicaSet>, size: i32) -> Result<bool, SyncError> {
+    pub(super) async fn scale(
+        &mut self,
+        set: &Arc<ReplicaSet>,
+        size: i32,
+    ) -> Result<bool, SyncError> {
         let before = sets::replicas(set);
         let annotations = self.size_annotations();
-        let annotated = annotations.iter().all(|(name, value)| sets::annotation(set, name) == Some(value));
+        let annotated =
+            annotations.iter().all(|(name, value)| sets::annotation(set, name) == Some(value));
         if before == size && annotated {
             return Ok(false);
         }
@@ -74,7 +78,10 @@ impl<'a> Rollout<'a> {
         if before != size {
             let direction = if before < size { "up" } else { "down" };
             let name = set.metadata.name.as_deref().unwrap_or_default();
-            self.tell(Severity::Normal, format!("Scaled {direction} replica set {name} from {before} to {size}"));
+            self.tell(
+                Severity::Normal,
+                format!("Scaled {direction} replica set {name} from {before} to {size}"),
+            );
         }
         Ok(before != size)
     }
@@ -89,7 +96,11 @@ impl<'a> Rollout<'a> {
     }
 
     /// Patches a set on top of what was read and takes over the answer.
-    pub(super) async fn patch_set(&mut self, set: &Arc<ReplicaSet>, change: Value) -> Result<(), SyncError> {
+    pub(super) async fn patch_set(
+        &mut self,
+        set: &Arc<ReplicaSet>,
+        change: Value,
+    ) -> Result<(), SyncError> {
         let key = Key::of(&set.metadata);
         let api = self.context.api::<ReplicaSet>(&key.namespace);
         let changed = patch::merge(&api, &key.name, &patch::on_top_of(&**set, change))
@@ -118,6 +129,12 @@ impl<'a> Rollout<'a> {
     }
 
     pub(super) fn tell(&self, severity: Severity, message: String) {
-        self.context.recorder.record(COMPONENT, &self.deployment, severity, "ScalingReplicaSet", message);
+        self.context.recorder.record(
+            COMPONENT,
+            &self.deployment,
+            severity,
+            "ScalingReplicaSet",
+            message,
+        );
     }
 }

@@ -18,7 +18,9 @@ impl Rollout<'_> {
         self.find_sets_and_revision(false).await?;
         let wanted = wanted(&self.deployment);
         if let Some(only) = self.active_or_latest() {
-            if sets::replicas(&only) != wanted || sets::number(&only, DESIRED_REPLICAS) != Some(wanted) {
+            if sets::replicas(&only) != wanted
+                || sets::number(&only, DESIRED_REPLICAS) != Some(wanted)
+            {
                 self.scale(&only, wanted).await?;
             }
             return Ok(());
@@ -39,7 +41,8 @@ impl Rollout<'_> {
 
     async fn share_out(&mut self) -> Result<(), SyncError> {
         let limits = limits(&self.deployment);
-        let mut active: Vec<_> = self.sets().filter(|set| sets::replicas(set) > 0).cloned().collect();
+        let mut active: Vec<_> =
+            self.sets().filter(|set| sets::replicas(set) > 0).cloned().collect();
         let grows = limits.most() > active.iter().map(|set| sets::replicas(set)).sum();
         active.sort_by_key(|set| (sets::replicas(set), created(&set.metadata)));
         if grows {
@@ -47,7 +50,8 @@ impl Rollout<'_> {
         } else {
             active.sort_by_key(|set| (Reverse(sets::replicas(set)), created(&set.metadata)));
         }
-        let actual = self.deployment.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
+        let actual =
+            self.deployment.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
         let shares: Vec<_> = active
             .iter()
             .map(|set| Share {

@@ -34,7 +34,8 @@ pub(super) fn limits(deployment: &Deployment) -> Limits {
     let strategy = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
     let surge = rolling.and_then(|rolling| rolling.max_surge.as_ref()).unwrap_or(&default);
-    let unavailable = rolling.and_then(|rolling| rolling.max_unavailable.as_ref()).unwrap_or(&default);
+    let unavailable =
+        rolling.and_then(|rolling| rolling.max_unavailable.as_ref()).unwrap_or(&default);
     if is_recreate(deployment) {
         return Limits::none(wanted(deployment));
     }
@@ -75,7 +76,10 @@ pub(super) fn by_creation(a: &ReplicaSet, b: &ReplicaSet) -> Ordering {
 }
 
 /// The set that runs the deployment's template: the oldest, should there be several.
-pub(super) fn find_new(deployment: &Deployment, sets: &[Arc<ReplicaSet>]) -> Option<Arc<ReplicaSet>> {
+pub(super) fn find_new(
+    deployment: &Deployment,
+    sets: &[Arc<ReplicaSet>],
+) -> Option<Arc<ReplicaSet>> {
     let template = &deployment.spec.as_ref()?.template;
     let same = |set: &&Arc<ReplicaSet>| {
         let other = set.spec.as_ref().and_then(|spec| spec.template.as_ref());

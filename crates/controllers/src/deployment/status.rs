@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     conditions::{
-        self, AVAILABLE, NEW_AVAILABLE, PAUSED, PROGRESSING, REPLICA_FAILURE, REPLICA_SET_UPDATED, RESUMED, TIMED_OUT,
+        self, AVAILABLE, NEW_AVAILABLE, PAUSED, PROGRESSING, REPLICA_FAILURE, REPLICA_SET_UPDATED,
+        RESUMED, TIMED_OUT,
     },
     rollout::Rollout,
     sets::{self, limits, wanted},
@@ -28,7 +29,11 @@ pub(super) fn has_deadline(deployment: &Deployment) -> bool {
 }
 
 fn deadline(deployment: &Deployment) -> Option<SignedDuration> {
-    let seconds = deployment.spec.as_ref()?.progress_deadline_seconds.filter(|seconds| *seconds != i32::MAX)?;
+    let seconds = deployment
+        .spec
+        .as_ref()?
+        .progress_deadline_seconds
+        .filter(|seconds| *seconds != i32::MAX)?;
     Some(SignedDuration::from_secs(seconds.into()))
 }
 
@@ -72,11 +77,20 @@ impl Rollout<'_> {
             (false, true) => (RESUMED, "Deployment is resumed"),
             _ => return Ok(()),
         };
-        self.set_condition(conditions::condition(PROGRESSING, "Unknown", reason, message.to_owned())).await
+        self.set_condition(conditions::condition(
+            PROGRESSING,
+            "Unknown",
+            reason,
+            message.to_owned(),
+        ))
+        .await
     }
 
     /// Sets one condition at once.
-    pub(super) async fn set_condition(&mut self, condition: DeploymentCondition) -> Result<(), SyncError> {
+    pub(super) async fn set_condition(
+        &mut self,
+        condition: DeploymentCondition,
+    ) -> Result<(), SyncError> {
         let mut all = self.conditions().to_vec();
         conditions::set(&mut all, condition);
         if all == self.conditions() {
@@ -101,9 +115,16 @@ impl Rollout<'_> {
         let (status, reason, message) = if available >= limits.fewest() {
             ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
         } else {
-            ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+            (
+                "False",
+                "MinimumReplicasUnavailable",
+                "Deployment does not have minimum availability.",
+            )
         };
-        conditions::set(&mut conditions, conditions::condition(AVAILABLE, status, reason, message.to_owned()));
+        conditions::set(
+            &mut conditions,
+            conditions::condition(AVAILABLE, status, reason, message.to_owned()),
+        );
         DeploymentStatus {
             observed_generation: self.deployment.metadata.generation,
             replicas: Some(self.sum(sets::actual)),
@@ -111,7 +132,11 @@ impl Rollout<'_> {
             ready_replicas: Some(self.sum(sets::ready)),
             available_replicas: Some(available),
             unavailable_replicas: Some((self.sum(sets::replicas) - available).max(0)),
-            collision_count: self.deployment.status.as_ref().and_then(|status| status.collision_count),
+            collision_count: self
+                .deployment
+                .status
+                .as_ref()
+                .and_then(|status| status.collision_count),
             conditions: Some(conditions),
             terminating_replicas: None,
         }
@@ -125,7 +150,9 @@ impl Rollout<'_> {
         }
         let current = conditions::find(self.conditions(), PROGRESSING).cloned();
         let was_complete = status.replicas == status.updated_replicas
-            && current.as_ref().is_some_and(|current| current.reason.as_deref() == Some(NEW_AVAILABLE));
+            && current
+                .as_ref()
+                .is_some_and(|current| current.reason.as_deref() == Some(NEW_AVAILABLE));
         if was_complete {
             return;
         }
@@ -138,7 +165,10 @@ impl Rollout<'_> {
         };
         if complete(&self.deployment, status) {
             let conditions = status.conditions.get_or_insert_default();
-            conditions::set(conditions, progress("True", NEW_AVAILABLE, "has successfully progressed."));
+            conditions::set(
+                conditions,
+                progress("True", NEW_AVAILABLE, "has successfully progressed."),
+            );
         } else if self.progressed(status) {
             let mut new = progress("True", REPLICA_SET_UPDATED, "is progressing.");
             if let Some(current) = current.filter(|current| current.status == "True") {
@@ -157,7 +187,8 @@ impl Rollout<'_> {
     fn progressed(&self, new: &DeploymentStatus) -> bool {
         let old = self.deployment.status.clone().unwrap_or_default();
         let number = |number: Option<i32>| number.unwrap_or(0);
-        let outdated = |status: &DeploymentStatus| number(status.replicas) - number(status.updated_replicas);
+        let outdated =
+            |status: &DeploymentStatus| number(status.replicas) - number(status.updated_replicas);
         number(new.updated_replicas) > number(old.updated_replicas)
             || outdated(new) < outdated(&old)
             || number(new.ready_replicas) > number(old.ready_replicas)
@@ -165,7 +196,9 @@ impl Rollout<'_> {
     }
 
     fn timed_out(&self, current: Option<&DeploymentCondition>) -> bool {
-        let (Some(deadline), Some(current)) = (deadline(&self.deployment), current) else { return false };
+        let (Some(deadline), Some(current)) = (deadline(&self.deployment), current) else {
+            return false;
+        };
         match current.reason.as_deref() {
             Some(NEW_AVAILABLE) => false,
             Some(TIMED_OUT) => true,
@@ -178,7 +211,8 @@ impl Rollout<'_> {
 
     fn until_deadline(&self, status: &DeploymentStatus) -> Again {
         let deadline = deadline(&self.deployment)?;
-        let current = conditions::find(status.conditions.as_deref().unwrap_or_default(), PROGRESSING)?;
+        let current =
+            conditions::find(status.conditions.as_deref().unwrap_or_default(), PROGRESSING)?;
         let settled = matches!(current.reason.as_deref(), Some(NEW_AVAILABLE | TIMED_OUT));
         if settled || complete(&self.deployment, status) {
             return None;
@@ -221,7 +255,8 @@ impl Rollout<'_> {
         };
         let same = numbers(&known) == numbers(&status)
             && known.observed_generation == status.observed_generation
-            && known.conditions.unwrap_or_default() == status.conditions.clone().unwrap_or_default();
+            && known.conditions.unwrap_or_default()
+                == status.conditions.clone().unwrap_or_default();
         if same {
             return Ok(());
         }

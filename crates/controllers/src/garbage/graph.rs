@@ -37,7 +37,8 @@ pub(super) struct Vertex {
 
 impl Vertex {
     pub(super) fn new(kind: KindId, metadata: &ObjectMeta) -> Self {
-        let finalizer = |name: &str| metadata.finalizers.iter().flatten().any(|known| known == name);
+        let finalizer =
+            |name: &str| metadata.finalizers.iter().flatten().any(|known| known == name);
         Self {
             kind,
             key: Key::of(metadata),
@@ -98,7 +99,12 @@ impl Graph {
         }
         if before != vertex.owners {
             // An owner may have waited for exactly this reference.
-            tasks.extend(before.iter().filter(|owner| self.waits(&owner.uid)).map(|owner| examine(&owner.uid)));
+            tasks.extend(
+                before
+                    .iter()
+                    .filter(|owner| self.waits(&owner.uid))
+                    .map(|owner| examine(&owner.uid)),
+            );
         }
         let troubled = vertex
             .owners
@@ -187,7 +193,10 @@ mod tests {
         assert!(graph.put(uid("owner"), vertex("owner", &[], json!({}))).is_empty());
         assert!(graph.put(uid("child"), vertex("child", &["owner"], json!({}))).is_empty());
         assert_eq!(graph.remove("owner"), [Task::Examine(uid("child"))]);
-        assert_eq!(graph.put(uid("late"), vertex("late", &["owner"], json!({}))), [Task::Examine(uid("late"))]);
+        assert_eq!(
+            graph.put(uid("late"), vertex("late", &["owner"], json!({}))),
+            [Task::Examine(uid("late"))]
+        );
     }
 
     #[test]
@@ -196,7 +205,10 @@ mod tests {
         let gone = json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [FOREGROUND]});
         graph.put(uid("owner"), vertex("owner", &[], json!({})));
         graph.put(uid("child"), vertex("child", &["owner"], json!({})));
-        assert_eq!(graph.put(uid("owner"), vertex("owner", &[], gone)), [Task::Examine(uid("owner"))]);
+        assert_eq!(
+            graph.put(uid("owner"), vertex("owner", &[], gone)),
+            [Task::Examine(uid("owner"))]
+        );
         assert_eq!(graph.blocking("owner"), [uid("child")]);
         assert_eq!(graph.remove("child"), [Task::Examine(uid("owner"))]);
         assert!(graph.blocking("owner").is_empty() && graph.dependents.is_empty());
@@ -206,7 +218,10 @@ mod tests {
     fn orphaning_and_relisting() {
         let mut graph = Graph::default();
         let gone = json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [ORPHAN]});
-        assert_eq!(graph.put(uid("owner"), vertex("owner", &[], gone)), [Task::Orphan(uid("owner"))]);
+        assert_eq!(
+            graph.put(uid("owner"), vertex("owner", &[], gone)),
+            [Task::Orphan(uid("owner"))]
+        );
         graph.put(uid("child"), vertex("child", &["owner"], json!({})));
         let listed = HashSet::from([uid("child")]);
         assert_eq!(graph.retain(KindId(0), &listed), [Task::Examine(uid("child"))]);

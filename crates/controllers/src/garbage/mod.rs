@@ -120,16 +120,30 @@ impl Collector {
     }
 
     /// The object as it is now; `None` when it is gone.
-    async fn current(&self, uid: &Uid, vertex: &Vertex) -> Result<Option<(MetadataApi, Metadata)>, SyncError> {
+    async fn current(
+        &self,
+        uid: &Uid,
+        vertex: &Vertex,
+    ) -> Result<Option<(MetadataApi, Metadata)>, SyncError> {
         let Some(api) = self.api(vertex) else { return Ok(None) };
-        let found = api.get_opt(&vertex.key.name).await.map_err(SyncError::api("get", "object", &vertex.key))?;
-        Ok(found.filter(|found| found.metadata.uid.as_deref() == Some(&**uid)).map(|found| (api, found)))
+        let found = api.get_opt(&vertex.key.name).await.map_err(SyncError::api(
+            "get",
+            "object",
+            &vertex.key,
+        ))?;
+        Ok(found
+            .filter(|found| found.metadata.uid.as_deref() == Some(&**uid))
+            .map(|found| (api, found)))
     }
 
     async fn examine(&self, uid: &Uid) -> Result<Again, SyncError> {
         let Some(vertex) = self.graph().get(uid).cloned() else { return Ok(None) };
         if vertex.deleting {
-            return if vertex.foreground { self.finish_foreground(uid, &vertex).await } else { Ok(None) };
+            return if vertex.foreground {
+                self.finish_foreground(uid, &vertex).await
+            } else {
+                Ok(None)
+            };
         }
         if vertex.owners.is_empty() {
             return Ok(None);
@@ -162,19 +176,28 @@ impl Collector {
             uid: object.metadata.uid.clone(),
             resource_version: object.metadata.resource_version.clone(),
         };
-        ignore_gone(api.delete(&vertex.key.name, &params.preconditions(only_this)).await.map(drop), "delete", &vertex)
+        ignore_gone(
+            api.delete(&vertex.key.name, &params.preconditions(only_this)).await.map(drop),
+            "delete",
+            &vertex,
+        )
     }
 
     async fn classify(&self, object: &Metadata, vertex: &Vertex) -> Result<Owners, SyncError> {
         let mut owners = Owners::default();
         for reference in object.metadata.owner_references.iter().flatten() {
-            let known = self.graph().get(reference.uid.as_str()).map(|owner| owner.deleting && owner.foreground);
+            let known = self
+                .graph()
+                .get(reference.uid.as_str())
+                .map(|owner| owner.deleting && owner.foreground);
             let waits = match known {
                 Some(waits) => Some(waits),
                 None => self.ask_for_owner(reference, vertex).await?,
             };
             match waits {
-                Some(true) if reference.block_owner_deletion == Some(true) => owners.waiting.push(reference.clone()),
+                Some(true) if reference.block_owner_deletion == Some(true) => {
+                    owners.waiting.push(reference.clone())
+                }
                 Some(_) => owners.solid.push(reference.clone()),
                 None => owners.dangling.push(reference.clone()),
             }
@@ -184,7 +207,11 @@ impl Collector {
 
     /// Asks the API for an owner that the graph does not know: `None` when there is no such
     /// object, else whether it waits for its dependents.
-    async fn ask_for_owner(&self, reference: &OwnerReference, dependent: &Vertex) -> Result<Option<bool>, SyncError> {
+    async fn ask_for_owner(
+        &self,
+        reference: &OwnerReference,
+        dependent: &Vertex,
+    ) -> Result<Option<bool>, SyncError> {
         let found = self.kinds().named(&reference.api_version, &reference.kind);
         let Some((resource, scope)) = found else {
             // A kind that is not served (yet): nothing is known of its objects.
@@ -198,9 +225,12 @@ impl Collector {
             Scope::Namespaced => Api::namespaced_with(client, &dependent.key.namespace, &resource),
         };
         let key = Key::new(&dependent.key.namespace, &reference.name);
-        let owner = api.get_opt(&reference.name).await.map_err(SyncError::api("get", "owner", &key))?;
+        let owner =
+            api.get_opt(&reference.name).await.map_err(SyncError::api("get", "owner", &key))?;
         let owner = owner.filter(|owner| owner.metadata.uid.as_deref() == Some(&reference.uid));
-        Ok(owner.map(|owner| owner.metadata.deletion_timestamp.is_some() && has_finalizer(&owner, FOREGROUND)))
+        Ok(owner.map(|owner| {
+            owner.metadata.deletion_timestamp.is_some() && has_finalizer(&owner, FOREGROUND)
+        }))
     }
 
     /// An owner that waits for its dependents: gone are those that block it, so may it be.
@@ -254,7 +284,12 @@ impl Collector {
         }
     }
 
-    async fn remove_finalizer(&self, uid: &Uid, vertex: &Vertex, finalizer: &str) -> Result<Again, SyncError> {
+    async fn remove_finalizer(
+        &self,
+        uid: &Uid,
+        vertex: &Vertex,
+        finalizer: &str,
+    ) -> Result<Again, SyncError> {
         let Some((api, object)) = self.current(uid, vertex).await? else { return Ok(None) };
         let finalizers = object.metadata.finalizers.clone().unwrap_or_default();
         if !finalizers.iter().any(|known| known == finalizer) {
@@ -272,7 +307,11 @@ fn has_finalizer(object: &Metadata, name: &str) -> bool {
     object.metadata.finalizers.iter().flatten().any(|known| known == name)
 }
 
-fn ignore_gone(result: Result<(), kube::Error>, verb: &'static str, vertex: &Vertex) -> Result<Again, SyncError> {
+fn ignore_gone(
+    result: Result<(), kube::Error>,
+    verb: &'static str,
+    vertex: &Vertex,
+) -> Result<Again, SyncError> {
     match result {
         Ok(()) => Ok(None),
         Err(error) if is_not_found(&error) => Ok(None),

@@ -61,7 +61,8 @@ impl Kinds {
 
     /// Whether all dependents are known.
     pub(super) fn synced(&self) -> bool {
-        !self.kinds.is_empty() && self.kinds.iter().all(|kind| kind.synced || kind.since.elapsed() > MAX_SYNC)
+        !self.kinds.is_empty()
+            && self.kinds.iter().all(|kind| kind.synced || kind.since.elapsed() > MAX_SYNC)
     }
 
     fn add(&mut self, resource: ApiResource, scope: Scope) -> Option<KindId> {
@@ -123,7 +124,8 @@ async fn discover(collector: &Collector) -> Result<Vec<KindId>, kube::Error> {
 async fn watch(collector: &Collector, id: KindId) {
     let Some((resource, _)) = collector.kinds().resource(id) else { return };
     let api: MetadataApi = Api::all_with(collector.context.client.clone(), &resource);
-    let mut stream = pin!(watcher::watcher(api, watcher::Config::default().any_semantic()).default_backoff());
+    let mut stream =
+        pin!(watcher::watcher(api, watcher::Config::default().any_semantic()).default_backoff());
     let mut listed: HashSet<Uid> = HashSet::new();
     while let Some(event) = stream.next().await {
         let tasks = match event {

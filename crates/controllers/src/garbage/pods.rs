@@ -40,15 +40,20 @@ pub(super) async fn run(context: &Context) {
     }
 }
 
-async fn collect(context: &Context, missing: &mut HashMap<String, Instant>) -> Result<(), SyncError> {
-    let nodes: HashSet<_> = context.nodes.all().iter().filter_map(|node| node.metadata.name.clone()).collect();
+async fn collect(
+    context: &Context,
+    missing: &mut HashMap<String, Instant>,
+) -> Result<(), SyncError> {
+    let nodes: HashSet<_> =
+        context.nodes.all().iter().filter_map(|node| node.metadata.name.clone()).collect();
     let stranded: Vec<_> = context
         .pods
         .all()
         .into_iter()
         .filter(|pod| node_name(pod).is_some_and(|node| !nodes.contains(node)))
         .collect();
-    let names: HashSet<_> = stranded.iter().filter_map(|pod| node_name(pod)).map(str::to_owned).collect();
+    let names: HashSet<_> =
+        stranded.iter().filter_map(|pod| node_name(pod)).map(str::to_owned).collect();
     missing.retain(|name, _| names.contains(name));
     let now = Instant::now();
     let mut gone = HashSet::new();
@@ -68,7 +73,8 @@ async fn collect(context: &Context, missing: &mut HashMap<String, Instant>) -> R
 
 async fn is_gone(context: &Context, node: &str) -> Result<bool, SyncError> {
     let api: Api<Node> = Api::all(context.client.clone());
-    let found = api.get_opt(node).await.map_err(SyncError::api("get", "Node", &Key::new("", node)))?;
+    let found =
+        api.get_opt(node).await.map_err(SyncError::api("get", "Node", &Key::new("", node)))?;
     Ok(found.is_none())
 }
 

@@ -59,7 +59,10 @@ impl Evictor {
             let queue = Arc::clone(&queue);
             let nodes = context.nodes.reader();
             move |change| {
-                let Some(name) = change.new.as_ref().and_then(|pod| crate::pods::node_name(pod)) else { return };
+                let Some(name) = change.new.as_ref().and_then(|pod| crate::pods::node_name(pod))
+                else {
+                    return;
+                };
                 let key = Key::new("", name);
                 if nodes.get(&key).is_some_and(|node| has_no_execute(&node)) {
                     queue.add(key);
@@ -71,7 +74,8 @@ impl Evictor {
 
     pub(super) async fn run(&self, context: &Context) {
         let sync = |key: Key| async move { self.sync(context, &key).await };
-        worker::run(COMPONENT, context.config.concurrent_syncs, Arc::clone(&self.queue), sync).await;
+        worker::run(COMPONENT, context.config.concurrent_syncs, Arc::clone(&self.queue), sync)
+            .await;
     }
 
     async fn sync(&self, context: &Context, key: &Key) -> Result<Again, SyncError> {
@@ -113,7 +117,13 @@ impl Evictor {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let pace = pools.admit(pool_name, name, total, silent, tokio::time::Instant::now());
-        tracing::debug!(node = name, label = POOL_LABEL, pool = pool_name, ?pace, "eviction considered");
+        tracing::debug!(
+            node = name,
+            label = POOL_LABEL,
+            pool = pool_name,
+            ?pace,
+            "eviction considered"
+        );
         pace == Pace::Now
     }
 }
@@ -129,7 +139,9 @@ enum Verdict {
     Stays,
     Waits(Duration),
     /// `silent`: only because the node is silent.
-    Due { silent: bool },
+    Due {
+        silent: bool,
+    },
 }
 
 fn verdict(node: &Node, pod: &Pod, now: Timestamp) -> Verdict {
@@ -144,7 +156,9 @@ fn verdict(node: &Node, pod: &Pod, now: Timestamp) -> Verdict {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
     let mut outcome = Verdict::Stays;
     for taint in taints.into_iter().flatten() {
-        let Some(parsed) = Taint::from_core(taint).filter(|taint| taint.effect == Effect::NoExecute) else {
+        let Some(parsed) =
+            Taint::from_core(taint).filter(|taint| taint.effect == Effect::NoExecute)
+        else {
             continue;
         };
         let added = taint.time_added.as_ref().map_or(now, |time| time.0);
@@ -206,8 +220,10 @@ enum Autonomy {
 fn autonomy(node: &Node) -> Autonomy {
     let annotation = node.metadata.annotations.as_ref().and_then(|all| all.get(AUTONOMY));
     let Some(text) = annotation else { return Autonomy::None };
-    let parsed = text.parse::<kube::core::Duration>().ok().filter(|duration| !duration.is_negative());
-    let duration = parsed.and_then(|duration| SignedDuration::try_from(Duration::from(duration)).ok());
+    let parsed =
+        text.parse::<kube::core::Duration>().ok().filter(|duration| !duration.is_negative());
+    let duration =
+        parsed.and_then(|duration| SignedDuration::try_from(Duration::from(duration)).ok());
     match duration {
         Some(duration) if !duration.is_zero() => Autonomy::For(duration),
         _ => Autonomy::ForEver,
@@ -217,7 +233,13 @@ fn autonomy(node: &Node) -> Autonomy {
 async fn evict(context: &Context, pod: &Pod) -> Result<(), SyncError> {
     let key = Key::of(&pod.metadata);
     let message = format!("Marking for deletion Pod {key}");
-    context.recorder.record("taint-eviction-controller", pod, Severity::Normal, "TaintManagerEviction", message);
+    context.recorder.record(
+        "taint-eviction-controller",
+        pod,
+        Severity::Normal,
+        "TaintManagerEviction",
+        message,
+    );
     let api: Api<Pod> = context.api(&key.namespace);
     let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
     match api.delete(&key.name, &DeleteParams::default().preconditions(only_this)).await {

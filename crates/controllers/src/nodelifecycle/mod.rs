@@ -82,7 +82,10 @@ impl Controller {
         let workers = context.config.concurrent_syncs;
         let shared = &context;
         let sync = |key: Key| async move { sync(shared, &key).await };
-        futures::join!(worker::run(COMPONENT, workers, self.nodes, sync), self.evictor.run(&context));
+        futures::join!(
+            worker::run(COMPONENT, workers, self.nodes, sync),
+            self.evictor.run(&context)
+        );
     }
 }
 
@@ -118,9 +121,11 @@ async fn mark_not_ready(context: &Context, node: &Key) -> Result<(), SyncError> 
 /// node reports itself.
 async fn mark_ready_again(context: &Context, node: &Key) -> Result<(), SyncError> {
     for pod in context.pods.by(Index::Node, &node.name) {
-        let marked = condition(&pod, "Ready").is_some_and(|ready| ready.reason.as_deref() == Some(NODE_NOT_READY));
+        let marked = condition(&pod, "Ready")
+            .is_some_and(|ready| ready.reason.as_deref() == Some(NODE_NOT_READY));
         let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-        let serving = containers.is_some_and(|all| !all.is_empty() && all.iter().all(|container| container.ready));
+        let serving = containers
+            .is_some_and(|all| !all.is_empty() && all.iter().all(|container| container.ready));
         if marked && serving && !is_finished(&pod) {
             set_ready(context, &pod, true).await?;
         }
@@ -130,7 +135,8 @@ async fn mark_ready_again(context: &Context, node: &Key) -> Result<(), SyncError
 
 async fn set_ready(context: &Context, pod: &Pod, ready: bool) -> Result<(), SyncError> {
     let key = Key::of(&pod.metadata);
-    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let mut conditions =
+        pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
     for condition in conditions.iter_mut().filter(|condition| condition.type_ == "Ready") {
         condition.status = if ready { "True" } else { "False" }.to_owned();
         condition.reason = (!ready).then(|| NODE_NOT_READY.to_owned());

@@ -41,7 +41,14 @@ impl Pools {
 
     /// Whether `node` may be emptied now, `silent` of its pool's `total` nodes being silent. A yes
     /// is spent.
-    pub(super) fn admit(&mut self, pool: &str, node: &str, total: usize, silent: usize, now: Instant) -> Pace {
+    pub(super) fn admit(
+        &mut self,
+        pool: &str,
+        node: &str,
+        total: usize,
+        silent: usize,
+        now: Instant,
+    ) -> Pace {
         if self.pools.len() >= MAX_POOLS {
             self.pools.retain(|_, pool| pool.next.is_some_and(|next| next > now));
         }
@@ -55,7 +62,9 @@ impl Pools {
         if state.admitted.contains_key(node) {
             return Pace::Now;
         }
-        let Some(pause) = EvictionConfig::pause(rate(&self.config, total, silent)) else { return Pace::Later };
+        let Some(pause) = EvictionConfig::pause(rate(&self.config, total, silent)) else {
+            return Pace::Later;
+        };
         if state.next.is_some_and(|next| next > now) {
             return Pace::Later;
         }

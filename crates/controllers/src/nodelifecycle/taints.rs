@@ -64,11 +64,14 @@ fn with_managed(node: &Node, present: &[Taint], now: Timestamp) -> Vec<Taint> {
     let demanded = demanded(node);
     let ours = |taint: &Taint| {
         let condition = [NOT_READY, UNREACHABLE].contains(&taint.key.as_str());
-        let state = taint.key == UNSCHEDULABLE || PRESSURES.iter().any(|(_, key)| *key == taint.key);
+        let state =
+            taint.key == UNSCHEDULABLE || PRESSURES.iter().any(|(_, key)| *key == taint.key);
         (condition && taint.effect != "PreferNoSchedule") || (state && taint.effect == "NoSchedule")
     };
-    let is_demanded = |taint: &Taint| demanded.contains(&(taint.key.as_str(), taint.effect.as_str()));
-    let mut taints: Vec<_> = present.iter().filter(|taint| !ours(taint) || is_demanded(taint)).cloned().collect();
+    let is_demanded =
+        |taint: &Taint| demanded.contains(&(taint.key.as_str(), taint.effect.as_str()));
+    let mut taints: Vec<_> =
+        present.iter().filter(|taint| !ours(taint) || is_demanded(taint)).cloned().collect();
     for (key, effect) in demanded {
         if !taints.iter().any(|taint| taint.key == key && taint.effect == effect) {
             taints.push(Taint {
@@ -88,13 +91,19 @@ fn demanded(node: &Node) -> Vec<(&'static str, &'static str)> {
         Readiness::Ready => {}
         // Nothing runs there yet that could be evicted.
         Readiness::Unreported => demanded.push((NOT_READY, "NoSchedule")),
-        Readiness::NotReady => demanded.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
-        Readiness::Unreachable => demanded.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
+        Readiness::NotReady => {
+            demanded.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")])
+        }
+        Readiness::Unreachable => {
+            demanded.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")])
+        }
     }
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     for (condition, key) in PRESSURES {
-        let holds =
-            conditions.into_iter().flatten().any(|known| known.type_ == condition && known.status == "True");
+        let holds = conditions
+            .into_iter()
+            .flatten()
+            .any(|known| known.type_ == condition && known.status == "True");
         if holds {
             demanded.push((key, "NoSchedule"));
         }
@@ -136,11 +145,19 @@ mod tests {
                 "node.kubernetes.io/unschedulable:NoSchedule"
             ]
         );
-        assert_eq!(with_managed(&node("Unknown", true), &unreachable, t1), unreachable, "times stay");
+        assert_eq!(
+            with_managed(&node("Unknown", true), &unreachable, t1),
+            unreachable,
+            "times stay"
+        );
         let not_ready = with_managed(&node("False", false), &unreachable, t1);
         assert_eq!(
             keys(&not_ready),
-            ["mine:NoExecute", "node.kubernetes.io/not-ready:NoSchedule", "node.kubernetes.io/not-ready:NoExecute"]
+            [
+                "mine:NoExecute",
+                "node.kubernetes.io/not-ready:NoSchedule",
+                "node.kubernetes.io/not-ready:NoExecute"
+            ]
         );
         assert_eq!(with_managed(&node("True", false), &not_ready, t1), [own]);
     }

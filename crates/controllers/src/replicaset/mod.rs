@@ -5,9 +5,9 @@ mod status;
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
 use kube::core::Selector;
-use jiff::Timestamp;
 
 use crate::{
     claim::{self, selector, selects},
@@ -103,7 +103,11 @@ impl Controller {
         };
         let wanted = wanted(replica_set);
         if pods.len() < wanted {
-            let template = replica_set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
+            let template = replica_set
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.template.clone())
+                .unwrap_or_default();
             let missing = (wanted - pods.len()).min(MAX_PODS_AT_ONCE);
             let new = (0..missing).map(|_| pod_from_template(replica_set, &template)).collect();
             return control.create(new).await;
@@ -127,7 +131,10 @@ fn wanted(replica_set: &ReplicaSet) -> usize {
 
 /// How many active pods of the same owner's replica sets are on each node: pods go first where
 /// most of their kin are.
-fn siblings_by_node(context: &Context, replica_set: &ReplicaSet) -> std::collections::HashMap<String, usize> {
+fn siblings_by_node(
+    context: &Context,
+    replica_set: &ReplicaSet,
+) -> std::collections::HashMap<String, usize> {
     let sets = match controller_of(&replica_set.metadata) {
         Some(owner) => context.replica_sets.by(Index::Owner, &owner.uid),
         None => vec![Arc::new(replica_set.clone())],
@@ -145,7 +152,8 @@ fn siblings_by_node(context: &Context, replica_set: &ReplicaSet) -> std::collect
 
 /// The replica set that a reference means, if that very one still exists.
 fn referenced(replica_sets: &Reader<ReplicaSet>, pod: &Pod) -> Option<Key> {
-    let reference = controller_of(&pod.metadata).filter(|reference| reference.kind == "ReplicaSet")?;
+    let reference =
+        controller_of(&pod.metadata).filter(|reference| reference.kind == "ReplicaSet")?;
     let key = Key::new(pod.metadata.namespace.as_deref().unwrap_or_default(), &reference.name);
     let replica_set = replica_sets.get(&key)?;
     (uid(&replica_set.metadata) == reference.uid).then_some(key)
@@ -176,7 +184,9 @@ fn pod_changed(
         queue.add(owner);
     }
     // A matching orphan may be adopted.
-    if let Some(pod) = change.new.as_ref().filter(|pod| controller_of(&pod.metadata).is_none() && !leaving(pod)) {
+    if let Some(pod) =
+        change.new.as_ref().filter(|pod| controller_of(&pod.metadata).is_none() && !leaving(pod))
+    {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         for replica_set in replica_sets.by(Index::Namespace, namespace) {
             let selector = replica_set.spec.as_ref().map(|spec| spec.selector.clone());

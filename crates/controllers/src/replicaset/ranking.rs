@@ -37,7 +37,9 @@ fn compare(a: &Pod, b: &Pod, now: Timestamp, siblings: &impl Fn(&str) -> usize) 
         .then_with(|| is_ready(a).cmp(&is_ready(b)))
         .then_with(|| deletion_cost(a).cmp(&deletion_cost(b)))
         .then_with(|| crowd(b).cmp(&crowd(a)))
-        .then_with(|| if both_ready { by_age(ready_since(a), ready_since(b), now) } else { Ordering::Equal })
+        .then_with(|| {
+            if both_ready { by_age(ready_since(a), ready_since(b), now) } else { Ordering::Equal }
+        })
         .then_with(|| restarts(b).cmp(&restarts(a)))
         .then_with(|| by_age(created(&a.metadata), created(&b.metadata), now))
         .then_with(|| uid(&a.metadata).cmp(uid(&b.metadata)))
@@ -113,8 +115,11 @@ mod tests {
             pod("not-ready", not_ready),
             pod("cheap", json!({"metadata": {"annotations": {DELETION_COST: "-5"}}})),
             pod("crowded", json!({"spec": {"nodeName": "n2"}})),
-            pod("just-ready", json!({"status": {"conditions": [
-                {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T23:59:59Z"}]}})),
+            pod(
+                "just-ready",
+                json!({"status": {"conditions": [
+                {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T23:59:59Z"}]}}),
+            ),
             pod("restarted", restarted),
             pod("young", json!({"metadata": {"creationTimestamp": "2026-01-01T23:59:00Z"}})),
             pod("a", json!({})),
@@ -128,7 +133,9 @@ mod tests {
             fastrand::shuffle(&mut shuffled);
             let count = fastrand::usize(0..expected.len());
             let deleted = to_delete(shuffled.clone(), count, now, |node| usize::from(node == "n2"));
-            let names = |pods: &[Arc<Pod>]| -> Vec<_> { pods.iter().map(|pod| pod.metadata.name.clone()).collect() };
+            let names = |pods: &[Arc<Pod>]| -> Vec<_> {
+                pods.iter().map(|pod| pod.metadata.name.clone()).collect()
+            };
             assert_eq!(names(&deleted), names(&expected[..count]), "seed {seed}");
         }
     }

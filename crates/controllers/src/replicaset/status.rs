@@ -35,10 +35,14 @@ impl Numbers {
     pub(super) fn count(replica_set: &ReplicaSet, pods: &[Arc<Pod>], now: Timestamp) -> Self {
         let spec = replica_set.spec.as_ref();
         let min_ready = spec.and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
-        let template = spec.and_then(|spec| spec.template.as_ref()?.metadata.as_ref()?.labels.as_ref());
+        let template =
+            spec.and_then(|spec| spec.template.as_ref()?.metadata.as_ref()?.labels.as_ref());
         let fully_labeled = |pod: &Pod| {
             let labels = pod.metadata.labels.as_ref();
-            template.into_iter().flatten().all(|(key, value)| labels.and_then(|all| all.get(key)) == Some(value))
+            template
+                .into_iter()
+                .flatten()
+                .all(|(key, value)| labels.and_then(|all| all.get(key)) == Some(value))
         };
         let count = |test: &dyn Fn(&Pod) -> bool| {
             i32::try_from(pods.iter().filter(|pod| test(pod)).count()).unwrap_or(i32::MAX)
@@ -89,7 +93,8 @@ pub(super) async fn write(
         "conditions": Some(new_conditions).filter(|all| !all.is_empty()),
     }});
     let change = patch::on_top_of(replica_set, change);
-    let written = patch::merge_status(&context.api::<ReplicaSet>(&key.namespace), &key.name, &change).await;
+    let written =
+        patch::merge_status(&context.api::<ReplicaSet>(&key.namespace), &key.name, &change).await;
     written.map(drop).map_err(SyncError::api("update the status of", "ReplicaSet", &key))
 }
 

@@ -41,7 +41,13 @@ pub(super) async fn bind(shared: &Shared, context: &Context, waiting: Waiting, n
     match bound {
         Ok(_) => {
             let message = format!("Successfully assigned {}/{} to {node}", key.namespace, key.name);
-            context.recorder.record(COMPONENT, &*waiting.pod, Severity::Normal, "Scheduled", message);
+            context.recorder.record(
+                COMPONENT,
+                &*waiting.pod,
+                Severity::Normal,
+                "Scheduled",
+                message,
+            );
         }
         Err(error) if is_not_found(&error) => {
             debug!(pod = %key.name, error = chain(&error), "gone before it was bound");
@@ -62,7 +68,13 @@ pub(super) async fn bind(shared: &Shared, context: &Context, waiting: Waiting, n
 /// Tells a pod why no node fits.
 pub(super) async fn refuse(context: &Context, waiting: &Waiting, reasons: &str) {
     let pod = &*waiting.pod;
-    context.recorder.record(COMPONENT, pod, Severity::Warning, "FailedScheduling", reasons.to_owned());
+    context.recorder.record(
+        COMPONENT,
+        pod,
+        Severity::Warning,
+        "FailedScheduling",
+        reasons.to_owned(),
+    );
     let known = condition(pod, "PodScheduled");
     let told = waiting.told.as_deref() == Some(reasons)
         || known.is_some_and(|known| known.message.as_deref() == Some(reasons));
@@ -79,7 +91,8 @@ pub(super) async fn refuse(context: &Context, waiting: &Waiting, reasons: &str) 
 }
 
 fn unschedulable(pod: &Pod, reasons: &str) -> Vec<PodCondition> {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let conditions =
+        pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
     let since = conditions
         .iter()
         .find(|known| known.type_ == "PodScheduled" && known.status == "False")

@@ -83,7 +83,9 @@ impl Scheduler {
             tasks.spawn(async move {
                 match placement {
                     Placement::Node(node) => bind::bind(&shared, &context, waiting, &node).await,
-                    Placement::NoFit { reasons } => bind::refuse(&context, &waiting, &reasons).await,
+                    Placement::NoFit { reasons } => {
+                        bind::refuse(&context, &waiting, &reasons).await
+                    }
                 }
                 drop(permit);
             });
@@ -128,7 +130,9 @@ impl Shared {
                     state.queue.reconsider(Instant::now());
                 }
             }
-            (None, Some(node)) => state.cluster.remove_node(node.metadata.name.as_deref().unwrap_or_default()),
+            (None, Some(node)) => {
+                state.cluster.remove_node(node.metadata.name.as_deref().unwrap_or_default())
+            }
             (None, None) => {}
         }
         drop(state);
@@ -162,7 +166,6 @@ impl Shared {
     fn forget(&self, waiting: &Waiting) {
         self.state().drop_assumption(waiting);
     }
-
 }
 
 impl State {
@@ -173,7 +176,8 @@ impl State {
         match &placement {
             Placement::Node(node) => {
                 self.cluster.assume(&waiting.view, node);
-                self.assumed.insert(waiting.view.key.clone(), uid(&waiting.pod.metadata).to_owned());
+                self.assumed
+                    .insert(waiting.view.key.clone(), uid(&waiting.pod.metadata).to_owned());
             }
             Placement::NoFit { reasons } => {
                 let mut parked = waiting.clone();
@@ -199,8 +203,11 @@ impl State {
             return;
         }
         let spec = pod.spec.as_ref();
-        let ours = spec.and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or(scheduler_name) == scheduler_name;
-        let gated = spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
+        let ours = spec.and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or(scheduler_name)
+            == scheduler_name;
+        let gated = spec
+            .and_then(|spec| spec.scheduling_gates.as_ref())
+            .is_some_and(|gates| !gates.is_empty());
         if ours && !gated && pod.metadata.deletion_timestamp.is_none() {
             self.queue.offer(Arc::clone(pod), view);
         } else {

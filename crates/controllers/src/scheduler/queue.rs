@@ -141,7 +141,9 @@ impl PodQueue {
 
     fn release_due(&mut self, now: Instant) {
         for parked in [false, true] {
-            while let Some((due, key)) = if parked { self.parked.first() } else { self.delayed.first() }.cloned() {
+            while let Some((due, key)) =
+                if parked { self.parked.first() } else { self.delayed.first() }.cloned()
+            {
                 if due > now {
                     break;
                 }
@@ -208,7 +210,8 @@ mod tests {
         for (name, priority) in [("b", 0), ("a", 0), ("vip", 9)] {
             offer(&mut queue, name, priority);
         }
-        let order: Vec<_> = std::iter::from_fn(|| pop(&mut queue, now)).map(|(name, _)| name).collect();
+        let order: Vec<_> =
+            std::iter::from_fn(|| pop(&mut queue, now)).map(|(name, _)| name).collect();
         assert_eq!(order, ["vip", "b", "a"]);
     }
 

@@ -30,7 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct NoNodes;
 
 impl NodeLink for NoNodes {
-    fn send(&self, node: &str, _: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, LinkError>> {
+    fn send(
+        &self,
+        node: &str,
+        _: Request<Body>,
+    ) -> BoxFuture<'static, Result<Response<Body>, LinkError>> {
         let node = node.to_owned();
         async move { Err(LinkError::Unknown { node }) }.boxed()
     }
@@ -53,7 +57,8 @@ impl Cluster {
     pub(crate) async fn start(nodes: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let (store, _) = Store::open(StoreConfig::new(dir.path().join("store"))).unwrap();
-        let server = ApiServer::start(store, ApiConfig::default(), Arc::new(NoNodes)).await.unwrap();
+        let server =
+            ApiServer::start(store, ApiConfig::default(), Arc::new(NoNodes)).await.unwrap();
         let client = |name: &str| server.client(UserInfo::new(name, ["system:masters"]));
         let controllers = toono_controllers::run(
             client("system:kube-controller-manager"),
@@ -85,7 +90,11 @@ impl Cluster {
 
     pub(crate) async fn create<K>(&self, object: Value) -> K
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Serialize
+            + DeserializeOwned
+            + Clone
+            + Debug,
     {
         let object: K = serde_json::from_value(object).unwrap();
         self.api().create(&PostParams::default(), &object).await.unwrap()
@@ -93,7 +102,10 @@ impl Cluster {
 
     pub(crate) async fn patch<K>(&self, name: &str, patch: Value) -> K
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
     {
         self.api().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap()
     }
@@ -104,19 +116,28 @@ impl Cluster {
             "metadata": {"name": name, "labels": {
                 "kubernetes.io/hostname": name, "apps.openyurt.io/nodepool": pool}},
         });
-        self.nodes().create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
+        self.nodes()
+            .create(&PostParams::default(), &serde_json::from_value(node).unwrap())
+            .await
+            .unwrap();
         let status = json!({"status": {
             "allocatable": {"cpu": "8", "memory": "16Gi", "pods": "110"},
             "capacity": {"cpu": "8", "memory": "16Gi", "pods": "110"},
         }});
-        self.nodes().patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+        self.nodes()
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
+            .await
+            .unwrap();
         self.set_ready(name, "True").await;
     }
 
     pub(crate) async fn set_ready(&self, node: &str, ready: &str) {
         let status = json!({"status": {"conditions": [
             {"type": "Ready", "status": ready, "reason": "Test", "lastTransitionTime": Timestamp::now()}]}});
-        self.nodes().patch_status(node, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+        self.nodes()
+            .patch_status(node, &PatchParams::default(), &Patch::Merge(&status))
+            .await
+            .unwrap();
     }
 }
 
@@ -153,26 +174,35 @@ where
 
 /// What nodes do: bound pods run and are ready, those that shall end are gone.
 async fn run_pods(client: Client) {
-    let mut stream = pin!(watcher::watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()));
+    let mut stream =
+        pin!(watcher::watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()));
     while let Some(event) = stream.next().await {
-        let Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) = event else { continue };
+        let Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) = event else {
+            continue;
+        };
         let name = pod.metadata.name.clone().unwrap();
-        let api: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap());
+        let api: Api<Pod> =
+            Api::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap());
         let spec = pod.spec.clone().unwrap();
         // An image of this name never starts.
-        let starts = spec.containers.iter().all(|container| container.image.as_deref() != Some("broken"));
+        let starts =
+            spec.containers.iter().all(|container| container.image.as_deref() != Some("broken"));
         if spec.node_name.is_none() {
             continue;
         }
         if pod.metadata.deletion_timestamp.is_some() {
             let _ = api.delete(&name, &DeleteParams::default().grace_period(0)).await;
-        } else if starts && pod.status.is_none_or(|status| status.phase.as_deref() != Some("Running")) {
+        } else if starts
+            && pod.status.is_none_or(|status| status.phase.as_deref() != Some("Running"))
+        {
             let now = Timestamp::now();
             let containers: Vec<_> = spec
                 .containers
                 .iter()
-                .map(|container| json!({"name": container.name, "image": container.image, "imageID": "",
-                    "ready": true, "restartCount": 0, "state": {"running": {"startedAt": now}}}))
+                .map(|container| {
+                    json!({"name": container.name, "image": container.image, "imageID": "",
+                    "ready": true, "restartCount": 0, "state": {"running": {"startedAt": now}}})
+                })
                 .collect();
             let status = json!({"status": {"phase": "Running", "containerStatuses": containers, "conditions": [
                 {"type": "PodScheduled", "status": "True", "lastTransitionTime": now},

@@ -11,16 +11,19 @@ use crate::cluster::{Cluster, wait_for};
 
 async fn started() -> Cluster {
     let cluster = Cluster::start(&["a1"]).await;
-    cluster.create::<Deployment>(json!({"metadata": {"name": "hello"}, "spec": {
-        "replicas": 3,
-        "selector": {"matchLabels": {"app": "hello"}},
-        "template": {
-            "metadata": {"labels": {"app": "hello"}},
-            "spec": {"containers": [{"name": "c", "image": "one"}]},
-        },
-    }})).await;
+    cluster
+        .create::<Deployment>(json!({"metadata": {"name": "hello"}, "spec": {
+            "replicas": 3,
+            "selector": {"matchLabels": {"app": "hello"}},
+            "template": {
+                "metadata": {"labels": {"app": "hello"}},
+                "spec": {"containers": [{"name": "c", "image": "one"}]},
+            },
+        }}))
+        .await;
     let ready = |all: &[Deployment]| {
-        all.iter().all(|one| one.status.as_ref().and_then(|status| status.ready_replicas) == Some(3))
+        all.iter()
+            .all(|one| one.status.as_ref().and_then(|status| status.ready_replicas) == Some(3))
     };
     wait_for(cluster.api::<Deployment>(), "three pods", ready).await;
     cluster
@@ -51,30 +54,37 @@ async fn orphans_stay_and_are_adopted_again() {
     let pods_before = cluster.api::<Pod>().list(&Default::default()).await.unwrap().items;
     cluster.api::<Deployment>().delete("hello", &DeleteParams::orphan()).await.unwrap();
     wait_for(cluster.api::<Deployment>(), "no deployment", <[_]>::is_empty).await;
-    let orphan = cluster.api::<ReplicaSet>().get(set.metadata.name.as_deref().unwrap()).await.unwrap();
+    let orphan =
+        cluster.api::<ReplicaSet>().get(set.metadata.name.as_deref().unwrap()).await.unwrap();
     assert_eq!(orphan.metadata.owner_references.unwrap_or_default(), []);
-    cluster.create::<Deployment>(json!({"metadata": {"name": "again"}, "spec": {
-        "replicas": 3,
-        "selector": {"matchLabels": {"app": "hello"}},
-        "template": {
-            "metadata": {"labels": {"app": "hello"}},
-            "spec": {"containers": [{"name": "c", "image": "one"}]},
-        },
-    }})).await;
+    cluster
+        .create::<Deployment>(json!({"metadata": {"name": "again"}, "spec": {
+            "replicas": 3,
+            "selector": {"matchLabels": {"app": "hello"}},
+            "template": {
+                "metadata": {"labels": {"app": "hello"}},
+                "spec": {"containers": [{"name": "c", "image": "one"}]},
+            },
+        }}))
+        .await;
     wait_for(cluster.api::<ReplicaSet>(), "an adopted set", |sets| {
-        sets.len() == 1 && sets.iter().all(|set| set.metadata.owner_references.iter().flatten().count() == 1)
+        sets.len() == 1
+            && sets.iter().all(|set| set.metadata.owner_references.iter().flatten().count() == 1)
     })
     .await;
     let pods_after = cluster.api::<Pod>().list(&Default::default()).await.unwrap().items;
-    let uids = |pods: &[Pod]| -> Vec<_> { pods.iter().map(|pod| pod.metadata.uid.clone()).collect() };
+    let uids =
+        |pods: &[Pod]| -> Vec<_> { pods.iter().map(|pod| pod.metadata.uid.clone()).collect() };
     assert_eq!(uids(&pods_before), uids(&pods_after));
 }
 
 #[tokio::test]
 async fn an_object_whose_owner_never_was_is_removed() {
     let cluster = Cluster::start(&[]).await;
-    cluster.create::<ConfigMap>(json!({"metadata": {"name": "lost", "ownerReferences": [
-        {"apiVersion": "v1", "kind": "ConfigMap", "name": "nobody", "uid": "no-such-uid"}]}})).await;
+    cluster
+        .create::<ConfigMap>(json!({"metadata": {"name": "lost", "ownerReferences": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": "nobody", "uid": "no-such-uid"}]}}))
+        .await;
     wait_for(cluster.api::<ConfigMap>(), "no lost object", |all| {
         all.iter().all(|map| map.metadata.name.as_deref() != Some("lost"))
     })

@@ -1,6 +1,11 @@
 //! Store, API server and controllers in one process. Nodes are objects, and what a node would do
 //! for its pods the test does through the API.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 
 mod cluster;
 mod garbage;

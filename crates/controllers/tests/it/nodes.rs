@@ -12,38 +12,52 @@ use crate::cluster::{Cluster, wait_for};
 fn taints(nodes: &[Node], name: &str) -> Vec<String> {
     let node = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(name)).unwrap();
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
-    let mut taints: Vec<_> = taints.iter().map(|taint| format!("{}:{}", taint.key, taint.effect)).collect();
+    let mut taints: Vec<_> =
+        taints.iter().map(|taint| format!("{}:{}", taint.key, taint.effect)).collect();
     taints.sort_unstable();
     taints
 }
 
 fn ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn on<'a>(pods: &'a [Pod], node: &'a str) -> impl Iterator<Item = &'a Pod> {
-    pods.iter().filter(move |pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node))
+    pods.iter().filter(move |pod| {
+        pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node)
+    })
 }
 
 #[tokio::test]
 async fn a_silent_node_is_tainted_and_its_pods_are_not_ready_until_it_returns() {
     let cluster = Cluster::start(&["a1", "a2"]).await;
-    cluster.create::<Deployment>(json!({"metadata": {"name": "hello"}, "spec": {
-        "replicas": 4,
-        "selector": {"matchLabels": {"app": "hello"}},
-        "template": {
-            "metadata": {"labels": {"app": "hello"}},
-            "spec": {"containers": [{"name": "c", "image": "one"}]},
-        },
-    }})).await;
-    let pods = wait_for(cluster.api::<Pod>(), "4 ready pods", |pods| pods.len() == 4 && pods.iter().all(ready)).await;
+    cluster
+        .create::<Deployment>(json!({"metadata": {"name": "hello"}, "spec": {
+            "replicas": 4,
+            "selector": {"matchLabels": {"app": "hello"}},
+            "template": {
+                "metadata": {"labels": {"app": "hello"}},
+                "spec": {"containers": [{"name": "c", "image": "one"}]},
+            },
+        }}))
+        .await;
+    let pods = wait_for(cluster.api::<Pod>(), "4 ready pods", |pods| {
+        pods.len() == 4 && pods.iter().all(ready)
+    })
+    .await;
     assert_eq!(on(&pods, "a1").count(), 2);
     cluster.set_ready("a1", "Unknown").await;
     wait_for(cluster.nodes(), "the taints", |nodes| {
         taints(nodes, "a2").is_empty()
             && taints(nodes, "a1")
-                == ["node.kubernetes.io/unreachable:NoExecute", "node.kubernetes.io/unreachable:NoSchedule"]
+                == [
+                    "node.kubernetes.io/unreachable:NoExecute",
+                    "node.kubernetes.io/unreachable:NoSchedule",
+                ]
     })
     .await;
     wait_for(cluster.api::<Pod>(), "pods marked", |pods| {
@@ -52,24 +66,29 @@ async fn a_silent_node_is_tainted_and_its_pods_are_not_ready_until_it_returns() 
     .await;
     cluster.set_ready("a1", "True").await;
     wait_for(cluster.nodes(), "no taints", |nodes| taints(nodes, "a1").is_empty()).await;
-    let after = wait_for(cluster.api::<Pod>(), "pods ready again", |pods| pods.iter().all(ready)).await;
-    let uids = |pods: &[Pod]| -> Vec<_> { pods.iter().map(|pod| pod.metadata.uid.clone()).collect() };
+    let after =
+        wait_for(cluster.api::<Pod>(), "pods ready again", |pods| pods.iter().all(ready)).await;
+    let uids =
+        |pods: &[Pod]| -> Vec<_> { pods.iter().map(|pod| pod.metadata.uid.clone()).collect() };
     assert_eq!(uids(&pods), uids(&after), "nothing was replaced");
 }
 
 #[tokio::test]
 async fn pods_leave_a_silent_node_but_neither_an_autonomous_one_nor_a_silent_pool() {
     let cluster = Cluster::start(&["a1", "a2", "b1", "b2", "c1", "c2"]).await;
-    let autonomous = json!({"metadata": {"annotations": {"node.openyurt.io/autonomy-duration": "0"}}});
+    let autonomous =
+        json!({"metadata": {"annotations": {"node.openyurt.io/autonomy-duration": "0"}}});
     cluster.nodes().patch("a1", &PatchParams::default(), &Patch::Merge(&autonomous)).await.unwrap();
     for node in ["a1", "b1", "b2", "c1"] {
         // A second is enough for both nodes of pool b to fall silent.
-        cluster.create::<Pod>(json!({"metadata": {"name": format!("on-{node}")}, "spec": {
-            "nodeName": node,
-            "containers": [{"name": "c", "image": "one"}],
-            "tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists",
-                "effect": "NoExecute", "tolerationSeconds": 1}],
-        }})).await;
+        cluster
+            .create::<Pod>(json!({"metadata": {"name": format!("on-{node}")}, "spec": {
+                "nodeName": node,
+                "containers": [{"name": "c", "image": "one"}],
+                "tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists",
+                    "effect": "NoExecute", "tolerationSeconds": 1}],
+            }}))
+            .await;
     }
     // The last one is tainted last, so all others are due when its pod goes.
     for node in ["a1", "b1", "b2"] {
@@ -80,7 +99,8 @@ async fn pods_leave_a_silent_node_but_neither_an_autonomous_one_nor_a_silent_poo
     })
     .await;
     cluster.set_ready("c1", "Unknown").await;
-    let left = wait_for(cluster.api::<Pod>(), "the eviction", |pods| on(pods, "c1").count() == 0).await;
+    let left =
+        wait_for(cluster.api::<Pod>(), "the eviction", |pods| on(pods, "c1").count() == 0).await;
     let mut left: Vec<_> = left.into_iter().filter_map(|pod| pod.metadata.name).collect();
     left.sort_unstable();
     assert_eq!(left, ["on-a1", "on-b1", "on-b2"]);

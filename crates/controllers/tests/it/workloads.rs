@@ -76,7 +76,8 @@ async fn a_deployment_spreads_scales_and_rolls() {
     wait_rolled_out(&cluster, 4).await;
     wait_for(cluster.api::<Pod>(), "4 pods", |pods| pods.len() == 4).await;
 
-    let template = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}});
+    let template =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}});
     cluster.patch::<Deployment>("hello", template).await;
     let rolled = wait_rolled_out(&cluster, 4).await;
     assert_eq!(rolled.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"], "2");
@@ -88,14 +89,22 @@ async fn a_deployment_spreads_scales_and_rolls() {
     assert_eq!(sets.len(), 2);
 
     // Back to the first template: its set is found again and numbered anew.
-    cluster.patch::<Deployment>("hello", json!({"spec": {"template": {"spec": {"containers": [
-        {"name": "c", "image": "one"}]}}}})).await;
+    cluster
+        .patch::<Deployment>(
+            "hello",
+            json!({"spec": {"template": {"spec": {"containers": [
+        {"name": "c", "image": "one"}]}}}}),
+        )
+        .await;
     let rolled = wait_rolled_out(&cluster, 4).await;
     assert_eq!(rolled.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"], "3");
     assert_eq!(cluster.api::<ReplicaSet>().list(&Default::default()).await.unwrap().items.len(), 2);
     wait_for(cluster.api::<Event>(), "the events of the rollout", |events| {
-        let told = |reason: &str| events.iter().any(|event| event.reason.as_deref() == Some(reason));
-        ["ScalingReplicaSet", "SuccessfulCreate", "SuccessfulDelete", "Scheduled"].into_iter().all(told)
+        let told =
+            |reason: &str| events.iter().any(|event| event.reason.as_deref() == Some(reason));
+        ["ScalingReplicaSet", "SuccessfulCreate", "SuccessfulDelete", "Scheduled"]
+            .into_iter()
+            .all(told)
     })
     .await;
 }
@@ -105,12 +114,20 @@ async fn a_rollout_that_cannot_progress_keeps_the_old_pods() {
     let cluster = Cluster::start(&["a1", "b1"]).await;
     cluster.create::<Deployment>(deployment(4, "one")).await;
     wait_rolled_out(&cluster, 4).await;
-    cluster.patch::<Deployment>("hello", json!({"spec": {"progressDeadlineSeconds": 2, "template": {"spec": {
-        "containers": [{"name": "c", "image": "broken"}]}}}})).await;
-    wait_for(cluster.api::<Deployment>(), "the deadline", |all| {
-        all.iter().flat_map(|one| one.status.iter().flat_map(|status| status.conditions.iter().flatten())).any(
-            |condition| condition.reason.as_deref() == Some("ProgressDeadlineExceeded") && condition.status == "False",
+    cluster
+        .patch::<Deployment>(
+            "hello",
+            json!({"spec": {"progressDeadlineSeconds": 2, "template": {"spec": {
+        "containers": [{"name": "c", "image": "broken"}]}}}}),
         )
+        .await;
+    wait_for(cluster.api::<Deployment>(), "the deadline", |all| {
+        all.iter()
+            .flat_map(|one| one.status.iter().flat_map(|status| status.conditions.iter().flatten()))
+            .any(|condition| {
+                condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
+                    && condition.status == "False"
+            })
     })
     .await;
     let pods = cluster.api::<Pod>().list(&Default::default()).await.unwrap().items;
@@ -127,13 +144,13 @@ async fn pods_that_fit_nowhere_say_so_and_go_when_a_node_comes() {
     cluster.add_node("a1").await;
     let expected = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.";
     wait_for(cluster.api::<Pod>(), "the condition", |pods| {
-        pods.iter().flat_map(|pod| pod.status.iter().flat_map(|status| status.conditions.iter().flatten())).any(
-            |condition| {
+        pods.iter()
+            .flat_map(|pod| pod.status.iter().flat_map(|status| status.conditions.iter().flatten()))
+            .any(|condition| {
                 condition.type_ == "PodScheduled"
                     && condition.reason.as_deref() == Some("Unschedulable")
                     && condition.message.as_deref() == Some(expected)
-            },
-        )
+            })
     })
     .await;
     cluster.add_node("b1").await;
@@ -143,36 +160,44 @@ async fn pods_that_fit_nowhere_say_so_and_go_when_a_node_comes() {
 #[tokio::test]
 async fn a_daemon_runs_on_each_node_and_is_updated() {
     let cluster = Cluster::start(&["a1", "a2"]).await;
-    cluster.create::<DaemonSet>(json!({"metadata": {"name": "agent"}, "spec": {
-        "selector": {"matchLabels": {"app": "agent"}},
-        "template": {
-            "metadata": {"labels": {"app": "agent"}},
-            "spec": {"containers": [{"name": "c", "image": "one"}]},
-        },
-    }})).await;
-    let settled = |nodes: i32| move |sets: &[DaemonSet]| {
-        sets.iter().all(|set| {
-            let status = set.status.clone().unwrap_or_default();
-            status.observed_generation >= set.metadata.generation
-                && status.desired_number_scheduled == nodes
-                && status.updated_number_scheduled == Some(nodes)
-                && status.number_available == Some(nodes)
-        })
+    cluster
+        .create::<DaemonSet>(json!({"metadata": {"name": "agent"}, "spec": {
+            "selector": {"matchLabels": {"app": "agent"}},
+            "template": {
+                "metadata": {"labels": {"app": "agent"}},
+                "spec": {"containers": [{"name": "c", "image": "one"}]},
+            },
+        }}))
+        .await;
+    let settled = |nodes: i32| {
+        move |sets: &[DaemonSet]| {
+            sets.iter().all(|set| {
+                let status = set.status.clone().unwrap_or_default();
+                status.observed_generation >= set.metadata.generation
+                    && status.desired_number_scheduled == nodes
+                    && status.updated_number_scheduled == Some(nodes)
+                    && status.number_available == Some(nodes)
+            })
+        }
     };
     wait_for(cluster.api::<DaemonSet>(), "two daemons", settled(2)).await;
     cluster.add_node("b1").await;
     wait_for(cluster.api::<DaemonSet>(), "three daemons", settled(3)).await;
-    let one_each = |image_name: &'static str| move |pods: &[Pod]| {
-        let nodes = per_node(pods);
-        pods.iter().all(|pod| image(pod) == image_name)
-            && nodes == ["a1", "a2", "b1"].map(|node| (node.to_owned(), 1)).into()
+    let one_each = |image_name: &'static str| {
+        move |pods: &[Pod]| {
+            let nodes = per_node(pods);
+            pods.iter().all(|pod| image(pod) == image_name)
+                && nodes == ["a1", "a2", "b1"].map(|node| (node.to_owned(), 1)).into()
+        }
     };
     wait_for(cluster.api::<Pod>(), "one daemon per node", one_each("one")).await;
-    let template = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}});
+    let template =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}});
     cluster.patch::<DaemonSet>("agent", template).await;
     wait_for(cluster.api::<Pod>(), "the new image on each", one_each("two")).await;
     wait_for(cluster.api::<DaemonSet>(), "three new daemons", settled(3)).await;
-    let revisions = cluster.api::<ControllerRevision>().list(&Default::default()).await.unwrap().items;
+    let revisions =
+        cluster.api::<ControllerRevision>().list(&Default::default()).await.unwrap().items;
     assert_eq!(revisions.iter().map(|revision| revision.revision).max(), Some(2));
     cluster.nodes().delete("a1", &DeleteParams::default()).await.unwrap();
     wait_for(cluster.api::<DaemonSet>(), "two daemons again", settled(2)).await;
