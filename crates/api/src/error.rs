@@ -342,11 +342,36 @@ mod tests {
     fn messages_are_those_that_clients_know() {
         let pods = GroupResource { group: String::new(), resource: "pods".into() };
         let table = [
-            (ApiError::NotFound { resource: pods.clone(), name: "x".into() }, 404, "pods \"x\" not found"),
-            (ApiError::AlreadyExists { resource: deployments(), name: "x".into() }, 409, "deployments.apps \"x\" already exists"),
-            (ApiError::modified(deployments(), "x"), 409, "Operation cannot be fulfilled on deployments.apps \"x\": the object has been modified; please apply your changes to the latest version and try again"),
-            (ApiError::Forbidden { resource: pods, name: String::new(), why: "no".into() }, 403, "pods is forbidden: no"),
-            (ApiError::Invalid { kind: "Deployment".into(), group: "apps".into(), name: "x".into(), causes: vec![FieldError::required("spec.selector", "")] }, 422, "Deployment.apps \"x\" is invalid: spec.selector: Required value"),
+            (
+                ApiError::NotFound { resource: pods.clone(), name: "x".into() },
+                404,
+                "pods \"x\" not found",
+            ),
+            (
+                ApiError::AlreadyExists { resource: deployments(), name: "x".into() },
+                409,
+                "deployments.apps \"x\" already exists",
+            ),
+            (
+                ApiError::modified(deployments(), "x"),
+                409,
+                "Operation cannot be fulfilled on deployments.apps \"x\": the object has been modified; please apply your changes to the latest version and try again",
+            ),
+            (
+                ApiError::Forbidden { resource: pods, name: String::new(), why: "no".into() },
+                403,
+                "pods is forbidden: no",
+            ),
+            (
+                ApiError::Invalid {
+                    kind: "Deployment".into(),
+                    group: "apps".into(),
+                    name: "x".into(),
+                    causes: vec![FieldError::required("spec.selector", "")],
+                },
+                422,
+                "Deployment.apps \"x\" is invalid: spec.selector: Required value",
+            ),
         ];
         for (error, code, message) in table {
             assert_eq!(error.code(), code);

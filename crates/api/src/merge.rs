@@ -71,10 +71,8 @@ static TEMPLATE: MergeSchema =
 static WORKLOAD_SPEC: MergeSchema =
     schema(&[("template", Object(&TEMPLATE)), ("strategy", Object(&RETAIN))]);
 static NODE_SPEC: MergeSchema = schema(&[("podCIDRs", Set)]);
-static NODE_STATUS: MergeSchema = schema(&[
-    ("conditions", ListByKey("type", &PLAIN)),
-    ("addresses", ListByKey("type", &PLAIN)),
-]);
+static NODE_STATUS: MergeSchema =
+    schema(&[("conditions", ListByKey("type", &PLAIN)), ("addresses", ListByKey("type", &PLAIN))]);
 static SERVICE_SPEC: MergeSchema = schema(&[("ports", ListByKey("port", &PLAIN))]);
 
 /// Kinds without merged lists of their own.

@@ -135,9 +135,8 @@ impl FromStr for Quantity {
             return Err(ParseQuantityError);
         }
         let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-        let end = unsigned
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(unsigned.len());
+        let end =
+            unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
         let (number, suffix) = unsigned.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
@@ -214,13 +213,35 @@ mod tests {
     #[test]
     fn canonical_forms() {
         for (text, canonical) in [
-            ("0", "0"), ("0.5", "500m"), ("1", "1"), ("1000m", "1"), ("1500m", "1500m"),
-            ("100Mi", "100Mi"), ("1024Mi", "1Gi"), ("1.5Gi", "1536Mi"), ("1000k", "1M"),
-            ("512", "512"), ("512Ki", "512Ki"), ("0.5Ki", "512"), ("1e3", "1e3"), ("12e6", "12e6"),
-            ("128974848", "128974848"), ("-1Mi", "-1Mi"), ("+5", "5"), (".5", "500m"), ("5.", "5"),
-            ("0.0000000001", "1n"), ("2048Ki", "2Mi"), ("100", "100"), ("110", "110"),
+            ("0", "0"),
+            ("0.5", "500m"),
+            ("1", "1"),
+            ("1000m", "1"),
+            ("1500m", "1500m"),
+            ("100Mi", "100Mi"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("1000k", "1M"),
+            ("512", "512"),
+            ("512Ki", "512Ki"),
+            ("0.5Ki", "512"),
+            ("1e3", "1e3"),
+            ("12e6", "12e6"),
+            ("128974848", "128974848"),
+            ("-1Mi", "-1Mi"),
+            ("+5", "5"),
+            (".5", "500m"),
+            ("5.", "5"),
+            ("0.0000000001", "1n"),
+            ("2048Ki", "2Mi"),
+            ("100", "100"),
+            ("110", "110"),
         ] {
-            assert_eq!(text.parse::<Quantity>().map(|q| q.to_string()), Ok(canonical.to_owned()), "{text}");
+            assert_eq!(
+                text.parse::<Quantity>().map(|q| q.to_string()),
+                Ok(canonical.to_owned()),
+                "{text}"
+            );
         }
         for bad in ["", "m", "1x", "1.2.3", "--1", "1 Gi", "1e99", "1Kib", "NaN"] {
             assert!(bad.parse::<Quantity>().is_err(), "{bad}");

@@ -128,7 +128,9 @@ pub struct DecodeError {
 const MAX_UNKNOWN_FIELDS: usize = 64;
 
 /// Decodes into the kind's type and back: types are checked, unknown fields and nulls fall out.
-pub(crate) fn decode_as<T: DeserializeOwned + Serialize>(object: Value) -> Result<Decoded, DecodeError> {
+pub(crate) fn decode_as<T: DeserializeOwned + Serialize>(
+    object: Value,
+) -> Result<Decoded, DecodeError> {
     let mut unknown_fields = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let deserializer = serde_path_to_error::Deserializer::new(object, &mut track);
@@ -138,14 +140,10 @@ pub(crate) fn decode_as<T: DeserializeOwned + Serialize>(object: Value) -> Resul
         }
     };
     let typed: Result<T, _> = serde_ignored::deserialize(deserializer, &mut remember);
-    let typed = typed.map_err(|error| DecodeError {
-        path: track.path().to_string(),
-        why: error.to_string(),
-    })?;
-    let object = serde_json::to_value(&typed).map_err(|error| DecodeError {
-        path: String::new(),
-        why: error.to_string(),
-    })?;
+    let typed = typed
+        .map_err(|error| DecodeError { path: track.path().to_string(), why: error.to_string() })?;
+    let object = serde_json::to_value(&typed)
+        .map_err(|error| DecodeError { path: String::new(), why: error.to_string() })?;
     Ok(Decoded { object, unknown_fields })
 }
 

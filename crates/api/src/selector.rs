@@ -78,10 +78,8 @@ impl LabelSelector {
         if text.len() > MAX_TEXT_BYTES {
             return Err(syntax(format!("longer than {MAX_TEXT_BYTES} bytes")));
         }
-        let requirements = split_terms(text)
-            .into_iter()
-            .map(parse_requirement)
-            .collect::<Result<Vec<_>, _>>()?;
+        let requirements =
+            split_terms(text).into_iter().map(parse_requirement).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { requirements, nothing: false })
     }
 
@@ -113,7 +111,10 @@ impl LabelSelector {
     /// Whether labels, looked up by `label`, satisfy every requirement.
     pub fn matches<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
         !self.nothing
-            && self.requirements.iter().all(|requirement| requirement.matches(label(&requirement.key)))
+            && self
+                .requirements
+                .iter()
+                .all(|requirement| requirement.matches(label(&requirement.key)))
     }
 }
 
@@ -219,10 +220,16 @@ fn parse_requirement(term: &str) -> Result<Requirement, SelectorError> {
         }
     }
     if let Some((key, bound)) = term.split_once('>') {
-        return Ok(Requirement { key: label_key(key)?, operator: Operator::GreaterThan(integer(bound)?) });
+        return Ok(Requirement {
+            key: label_key(key)?,
+            operator: Operator::GreaterThan(integer(bound)?),
+        });
     }
     if let Some((key, bound)) = term.split_once('<') {
-        return Ok(Requirement { key: label_key(key)?, operator: Operator::LessThan(integer(bound)?) });
+        return Ok(Requirement {
+            key: label_key(key)?,
+            operator: Operator::LessThan(integer(bound)?),
+        });
     }
     match term.split_once(char::is_whitespace) {
         None => Ok(Requirement { key: label_key(term)?, operator: Operator::Exists }),
@@ -251,7 +258,9 @@ fn parse_set(key: &str, set: &str) -> Result<Requirement, SelectorError> {
 }
 
 fn integer(text: &str) -> Result<i64, SelectorError> {
-    text.trim().parse().map_err(|_| syntax(format!("for 'Gt', 'Lt' operators, {text:?} must be an integer")))
+    text.trim()
+        .parse()
+        .map_err(|_| syntax(format!("for 'Gt', 'Lt' operators, {text:?} must be an integer")))
 }
 
 fn label_key(key: &str) -> Result<String, SelectorError> {
@@ -300,7 +309,9 @@ impl FieldSelector {
             } else if let Some((field, value)) = term.split_once("==").or(term.split_once('=')) {
                 (field, value, false)
             } else {
-                return Err(syntax(format!("invalid field selector: {term:?}; can't understand it")));
+                return Err(syntax(format!(
+                    "invalid field selector: {term:?}; can't understand it"
+                )));
             };
             if !known.contains(&field) {
                 return Err(SelectorError::UnknownField(field.to_owned()));
@@ -366,10 +377,22 @@ mod tests {
     #[test]
     fn label_selectors_match() {
         for (text, expected) in [
-            ("", true), ("app=web", true), ("app==web", true), ("app!=web", false), ("none!=web", true),
-            ("app in (db, web)", true), ("app notin (db,web)", false), ("none notin (a)", true),
-            ("app", true), ("!app", false), ("!none", true), ("x.io/tier=front,app=web", true),
-            ("x.io/tier=front,app=db", false), ("n>4", true), ("n<5", false), ("app in (a,b),n", false),
+            ("", true),
+            ("app=web", true),
+            ("app==web", true),
+            ("app!=web", false),
+            ("none!=web", true),
+            ("app in (db, web)", true),
+            ("app notin (db,web)", false),
+            ("none notin (a)", true),
+            ("app", true),
+            ("!app", false),
+            ("!none", true),
+            ("x.io/tier=front,app=web", true),
+            ("x.io/tier=front,app=db", false),
+            ("n>4", true),
+            ("n<5", false),
+            ("app in (a,b),n", false),
         ] {
             let selector = LabelSelector::parse(text).unwrap();
             assert_eq!(selector.matches(label), expected, "{text}");
@@ -389,7 +412,12 @@ mod tests {
         let selector = LabelSelector::from_object(&object).unwrap();
         assert!(selector.matches(label));
         assert_eq!(selector.to_string(), "app=web,n=5,!zzz");
-        assert!(LabelSelector::from_object(&json!({"matchExpressions": [{"key": "a", "operator": "Like"}]})).is_err());
+        assert!(
+            LabelSelector::from_object(
+                &json!({"matchExpressions": [{"key": "a", "operator": "Like"}]})
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -397,11 +425,19 @@ mod tests {
         let known = ["metadata.name", "spec.nodeName", "status.phase", "spec.unschedulable"];
         let pod = json!({"metadata": {"name": "a"}, "spec": {"unschedulable": true}, "status": {"phase": "Running"}});
         for (text, expected) in [
-            ("", true), ("metadata.name=a", true), ("metadata.name!=a", false), ("spec.nodeName=", true),
-            ("spec.nodeName!=", false), ("status.phase!=Failed,status.phase!=Succeeded", true),
+            ("", true),
+            ("metadata.name=a", true),
+            ("metadata.name!=a", false),
+            ("spec.nodeName=", true),
+            ("spec.nodeName!=", false),
+            ("status.phase!=Failed,status.phase!=Succeeded", true),
             ("spec.unschedulable=true", true),
         ] {
-            assert_eq!(FieldSelector::parse(text, &known).unwrap().matches(&pod), expected, "{text}");
+            assert_eq!(
+                FieldSelector::parse(text, &known).unwrap().matches(&pod),
+                expected,
+                "{text}"
+            );
         }
         assert_eq!(
             FieldSelector::parse("spec.foo=1", &known).unwrap_err().to_string(),

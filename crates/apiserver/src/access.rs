@@ -62,7 +62,10 @@ pub(crate) fn access(attributes: &Attributes<'_>) -> Decision {
 pub(crate) fn forbidden(attributes: &Attributes<'_>) -> ApiError {
     let Attributes { user, verb, path, target } = attributes;
     let Some(target) = target else {
-        return ApiError::ForbiddenPath(format!("User {:?} cannot {verb} path {path:?}", user.name));
+        return ApiError::ForbiddenPath(format!(
+            "User {:?} cannot {verb} path {path:?}",
+            user.name
+        ));
     };
     let resource = match target.subresource {
         "" => target.plural.to_owned(),
@@ -73,7 +76,10 @@ pub(crate) fn forbidden(attributes: &Attributes<'_>) -> ApiError {
         namespace => format!("in the namespace {namespace:?}"),
     };
     ApiError::Forbidden {
-        resource: GroupResource { group: target.group.to_owned(), resource: target.plural.to_owned() },
+        resource: GroupResource {
+            group: target.group.to_owned(),
+            resource: target.plural.to_owned(),
+        },
         name: target.name.to_owned(),
         why: format!(
             "User {:?} cannot {verb} resource {resource:?} in API group {:?} {scope}",
@@ -121,13 +127,22 @@ mod tests {
     #[test]
     fn refusals_read_as_kubernetes_writes_them() {
         let user = UserInfo::new("jane", [""; 0]);
-        let target = TargetAttributes { group: "", plural: "pods", subresource: "", namespace: "shop", name: "" };
+        let target = TargetAttributes {
+            group: "",
+            plural: "pods",
+            subresource: "",
+            namespace: "shop",
+            name: "",
+        };
         let attributes = Attributes { user: &user, verb: "list", path: "/", target: Some(target) };
         assert_eq!(
             forbidden(&attributes).to_string(),
             "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"shop\""
         );
         let attributes = Attributes { target: None, path: "/x", verb: "get", ..attributes };
-        assert_eq!(forbidden(&attributes).to_string(), "forbidden: User \"jane\" cannot get path \"/x\"");
+        assert_eq!(
+            forbidden(&attributes).to_string(),
+            "forbidden: User \"jane\" cannot get path \"/x\""
+        );
     }
 }

@@ -143,10 +143,17 @@ fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
 }
 
 fn versions_of(group: &str) -> Vec<&'static str> {
-    group_versions().into_iter().filter(|(name, _)| *name == group).map(|(_, version)| version).collect()
+    group_versions()
+        .into_iter()
+        .filter(|(name, _)| *name == group)
+        .map(|(_, version)| version)
+        .collect()
 }
 
-fn resources_of<'g>(group: &'g str, version: &'g str) -> impl Iterator<Item = &'static Resource> + 'g {
+fn resources_of<'g>(
+    group: &'g str,
+    version: &'g str,
+) -> impl Iterator<Item = &'static Resource> + 'g {
     RESOURCES.iter().copied().filter(move |row| row.group == group && row.version == version)
 }
 
@@ -164,7 +171,8 @@ fn aggregated_group(group: &str) -> Value {
     let versions: Vec<Value> = versions_of(group)
         .into_iter()
         .map(|version| {
-            let resources: Vec<Value> = resources_of(group, version).map(aggregated_resource).collect();
+            let resources: Vec<Value> =
+                resources_of(group, version).map(aggregated_resource).collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         })
         .collect();
@@ -188,7 +196,8 @@ fn aggregated_resource(resource: &'static Resource) -> Value {
         "singularResource": resource.singular,
         "verbs": resource.verbs,
     });
-    for (field, list) in [("shortNames", resource.short_names), ("categories", resource.categories)] {
+    for (field, list) in [("shortNames", resource.short_names), ("categories", resource.categories)]
+    {
         if !list.is_empty() {
             encode::set(&mut value, field, list);
         }
@@ -204,7 +213,9 @@ fn resources(group: &str, version: &str) -> Option<Response<Body>> {
     for resource in resources_of(group, version) {
         let mut value = json!({"name": resource.plural, "singularName": resource.singular,
             "namespaced": resource.namespaced, "kind": resource.kind, "verbs": resource.verbs});
-        for (field, names) in [("shortNames", resource.short_names), ("categories", resource.categories)] {
+        for (field, names) in
+            [("shortNames", resource.short_names), ("categories", resource.categories)]
+        {
             if !names.is_empty() {
                 encode::set(&mut value, field, names);
             }

@@ -25,7 +25,9 @@ pub(crate) fn draft(object: &Value) -> Draft {
         push_field(&mut tail, field, value);
     }
     tail.push('}');
-    let rest = fields.iter().filter(|(field, _)| !matches!(field.as_str(), "kind" | "apiVersion" | "metadata"));
+    let rest = fields
+        .iter()
+        .filter(|(field, _)| !matches!(field.as_str(), "kind" | "apiVersion" | "metadata"));
     for (field, value) in rest {
         tail.push(',');
         push_field(&mut tail, field, value);

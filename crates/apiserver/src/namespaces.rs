@@ -10,7 +10,9 @@ impl ApiServer {
     /// Goes on where a restart interrupted.
     pub(crate) fn resume_namespace_deletions(&self) {
         let all = Prefix::resource("", "namespaces");
-        let Ok(page) = self.inner.store.list(&all, self.revision(), None, usize::MAX) else { return };
+        let Ok(page) = self.inner.store.list(&all, self.revision(), None, usize::MAX) else {
+            return;
+        };
         for entry in page.entries {
             let deleting = toono_api::ObjectHeader::parse(&entry.value)
                 .is_ok_and(|header| header.metadata.is_deleting());
@@ -30,7 +32,9 @@ impl ApiServer {
                 match server.sweep_once(&name).await {
                     Ok(true) => return,
                     Ok(false) => {}
-                    Err(error) => tracing::warn!(namespace = name, %error, "cannot empty a namespace"),
+                    Err(error) => {
+                        tracing::warn!(namespace = name, %error, "cannot empty a namespace")
+                    }
                 }
                 drop(server);
                 tokio::time::sleep(limits::NAMESPACE_SWEEP).await;
@@ -67,7 +71,8 @@ impl ApiServer {
         if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
             spec.remove("finalizers");
         }
-        let waits = toono_api::meta::items_at(&object, &["metadata", "finalizers"]).next().is_some();
+        let waits =
+            toono_api::meta::items_at(&object, &["metadata", "finalizers"]).next().is_some();
         let draft = encode::draft(&object);
         let expect = Expect::At(entry.modified);
         let op = if waits {

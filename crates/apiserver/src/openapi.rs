@@ -63,7 +63,10 @@ fn document(group: &str, version: &str) -> Value {
     for resource in RESOURCES.iter().filter(|row| row.group == group && row.version == version) {
         let root = root(group, version);
         let collection = if resource.namespaced {
-            paths.insert(format!("{root}/{}", resource.plural), json!({"get": operation(resource, "list", &[])}));
+            paths.insert(
+                format!("{root}/{}", resource.plural),
+                json!({"get": operation(resource, "list", &[])}),
+            );
             format!("{root}/namespaces/{{namespace}}/{}", resource.plural)
         } else {
             format!("{root}/{}", resource.plural)

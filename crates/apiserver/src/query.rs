@@ -82,7 +82,8 @@ impl Query {
             self.text("fieldSelector").unwrap_or_default(),
             &resource.selectable_fields(),
         );
-        let refuse = |error: toono_api::selector::SelectorError| ApiError::BadRequest(error.to_string());
+        let refuse =
+            |error: toono_api::selector::SelectorError| ApiError::BadRequest(error.to_string());
         Ok(Filter { labels: labels.map_err(refuse)?, fields: fields.map_err(refuse)? })
     }
 

@@ -32,12 +32,15 @@ pub(crate) enum Include {
 impl Form {
     /// The first form of the `Accept` header that the server has; objects when there is no header.
     pub(crate) fn negotiate(headers: &HeaderMap, include: Option<&str>) -> Result<Self, ApiError> {
-        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let accept =
+            headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
         if accept.trim().is_empty() {
             return Ok(Self::Object);
         }
         accept.split(',').find_map(|clause| Self::of_clause(clause, include)).ok_or_else(|| {
-            ApiError::NotAcceptable("application/json, application/json;as=Table;v=v1;g=meta.k8s.io".to_owned())
+            ApiError::NotAcceptable(
+                "application/json, application/json;as=Table;v=v1;g=meta.k8s.io".to_owned(),
+            )
         })
     }
 
@@ -56,7 +59,9 @@ impl Form {
                         _ => Include::Metadata,
                     });
                 }
-                ("as", "PartialObjectMetadata" | "PartialObjectMetadataList") => form = Self::Metadata,
+                ("as", "PartialObjectMetadata" | "PartialObjectMetadataList") => {
+                    form = Self::Metadata
+                }
                 ("as", _) | ("stream", _) => return None,
                 ("g", group) if group != "meta.k8s.io" => return None,
                 ("v", version) if version != "v1" => return None,
@@ -216,9 +221,11 @@ pub(crate) fn bookmark(form: Form, resource: &Resource, rev: Rev, initial_end: b
     let object = match form {
         Form::Table(_) => table(resource, &[], &metadata, false),
         Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
-            "metadata": metadata}).to_string(),
+            "metadata": metadata})
+        .to_string(),
         Form::Object => json!({"kind": resource.kind, "apiVersion": resource.api_version(),
-            "metadata": metadata}).to_string(),
+            "metadata": metadata})
+        .to_string(),
     };
     format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n")
 }

@@ -124,7 +124,10 @@ mod tests {
             ("/api/v1/namespaces/a", Some(("Namespace", "", "a", None))),
             ("/api/v1/namespaces/a/status", Some(("Namespace", "", "a", Some("status")))),
             ("/api/v1/nodes/n/status", Some(("Node", "", "n", Some("status")))),
-            ("/apis/apps/v1/namespaces/a/deployments/d/scale", Some(("Deployment", "a", "d", Some("scale")))),
+            (
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                Some(("Deployment", "a", "d", Some("scale"))),
+            ),
             ("/apis/apps/v1", Some(("", "", "", None))),
             ("/version", Some(("", "", "", None))),
             ("/api/v1/pods/b", None),

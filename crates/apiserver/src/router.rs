@@ -1,6 +1,6 @@
 //! The way of a request: identify, decide, hand to the verb, the fleet, discovery or a pod.
 
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::BodyExt;
 use toono_api::{ApiError, UserInfo};
 use toono_http::Body;
@@ -25,7 +25,10 @@ pub(crate) async fn answer(server: &ApiServer, request: Request<Body>) -> Respon
     }
 }
 
-async fn respond(server: &ApiServer, mut request: Request<Body>) -> Result<Response<Body>, ApiError> {
+async fn respond(
+    server: &ApiServer,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let user = authenticate(
         &server.inner.store,
         request.extensions(),
@@ -109,6 +112,9 @@ async fn resource(
 ) -> Result<Response<Body>, ApiError> {
     let verb = target.verb(request.method(), query.flag("watch"))?;
     let (parts, body) = request.into_parts();
+    if verb != "patch" {
+        readable(&parts.headers)?;
+    }
     let call = verbs::Call { server, user, target, query, headers: &parts.headers };
     match verb {
         "get" => call.read(),
@@ -123,12 +129,27 @@ async fn resource(
     }
 }
 
+/// Bodies are JSON. One without a type is taken for that.
+fn readable(headers: &HeaderMap) -> Result<(), ApiError> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = given.unwrap_or("").split(';').next().unwrap_or("").trim();
+    match media_type {
+        "application/vnd.kubernetes.protobuf" | "application/yaml" | "application/cbor" => {
+            Err(ApiError::UnsupportedMediaType(format!(
+                "the body of the request was in an unknown format ({media_type}) - accepted media \
+                 types include: application/json"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn read_body(mut body: Body) -> Result<bytes::Bytes, ApiError> {
     let read = async {
         let mut bytes = bytes::BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame =
-                frame.map_err(|error| ApiError::BadRequest(format!("the body broke off: {error}")))?;
+            let frame = frame
+                .map_err(|error| ApiError::BadRequest(format!("the body broke off: {error}")))?;
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > limits::BODY_MAX_BYTES {
                 return Err(ApiError::TooLarge { limit_bytes: limits::BODY_MAX_BYTES });

@@ -43,7 +43,9 @@ pub enum PatchError {
     #[error("the patch is not valid: {0}")]
     Malformed(String),
     /// It has too many operations.
-    #[error("the allowed maximum operations in a JSON patch is {JSON_PATCH_MAX_OPERATIONS}, got {0}")]
+    #[error(
+        "the allowed maximum operations in a JSON patch is {JSON_PATCH_MAX_OPERATIONS}, got {0}"
+    )]
     TooManyOperations(usize),
     /// A JSON patch's `test` failed, or a path is not there.
     #[error("the server rejected our request due to an error in our request: {0}")]

@@ -53,9 +53,10 @@ fn take_directive(patch: &mut Fields) -> Result<Directive, PatchError> {
         None | Some(Some("merge")) => Ok(Directive::Merge),
         Some(Some("replace")) => Ok(Directive::Replace),
         Some(Some("delete")) => Ok(Directive::Delete),
-        Some(other) => {
-            Err(PatchError::Malformed(format!("unknown patch type: {}", other.unwrap_or("no text"))))
-        }
+        Some(other) => Err(PatchError::Malformed(format!(
+            "unknown patch type: {}",
+            other.unwrap_or("no text")
+        ))),
     }
 }
 
@@ -219,7 +220,10 @@ fn merge_list(
                 )));
             }
             (_, None) => {
-                return Err(PatchError::Malformed(format!("map: {} does not contain declared merge key: {key}", Value::Object(item))));
+                return Err(PatchError::Malformed(format!(
+                    "map: {} does not contain declared merge key: {key}",
+                    Value::Object(item)
+                )));
             }
             (directive, Some(id)) => changes.push((directive, id, item)),
         }
@@ -298,29 +302,46 @@ mod tests {
 
     #[test]
     fn lists_merge_by_key() {
-        let before = pod(json!({"containers": [{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]},
-            {"name": "b", "image": "1"}], "tolerations": [{"key": "t"}]}));
-        let after = patched(before, json!({"spec": {
+        let before = pod(
+            json!({"containers": [{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]},
+            {"name": "b", "image": "1"}], "tolerations": [{"key": "t"}]}),
+        );
+        let after = patched(
+            before,
+            json!({"spec": {
             "containers": [{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}, {"name": "c", "image": "3"}],
-            "tolerations": [{"key": "u"}]}}));
-        assert_eq!(after, pod(json!({"containers": [
+            "tolerations": [{"key": "u"}]}}),
+        );
+        assert_eq!(
+            after,
+            pod(json!({"containers": [
             {"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
-            {"name": "b", "image": "1"}, {"name": "c", "image": "3"}], "tolerations": [{"key": "u"}]})));
+            {"name": "b", "image": "1"}, {"name": "c", "image": "3"}], "tolerations": [{"key": "u"}]}))
+        );
     }
 
     #[test]
     fn directives_delete_replace_and_order() {
         let containers = json!([{"name": "a"}, {"name": "b"}, {"name": "c"}]);
         for (patch, expected) in [
-            (json!({"containers": [{"name": "b", "$patch": "delete"}]}), json!([{"name": "a"}, {"name": "c"}])),
+            (
+                json!({"containers": [{"name": "b", "$patch": "delete"}]}),
+                json!([{"name": "a"}, {"name": "c"}]),
+            ),
             (json!({"containers": [{"$patch": "replace"}, {"name": "z"}]}), json!([{"name": "z"}])),
-            (json!({"containers": [{"name": "b", "image": "2", "$patch": "replace"}]}),
-             json!([{"name": "a"}, {"name": "b", "image": "2"}, {"name": "c"}])),
-            (json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}, {"name": "b"}]}),
-             json!([{"name": "c"}, {"name": "a"}, {"name": "b"}])),
-            (json!({"$setElementOrder/containers": [{"name": "n"}, {"name": "a"}, {"name": "b"}, {"name": "c"}],
+            (
+                json!({"containers": [{"name": "b", "image": "2", "$patch": "replace"}]}),
+                json!([{"name": "a"}, {"name": "b", "image": "2"}, {"name": "c"}]),
+            ),
+            (
+                json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}, {"name": "b"}]}),
+                json!([{"name": "c"}, {"name": "a"}, {"name": "b"}]),
+            ),
+            (
+                json!({"$setElementOrder/containers": [{"name": "n"}, {"name": "a"}, {"name": "b"}, {"name": "c"}],
                     "containers": [{"name": "n"}]}),
-             json!([{"name": "n"}, {"name": "a"}, {"name": "b"}, {"name": "c"}])),
+                json!([{"name": "n"}, {"name": "a"}, {"name": "b"}, {"name": "c"}]),
+            ),
         ] {
             let after = patched(pod(json!({"containers": containers})), json!({"spec": patch}));
             assert_eq!(after["spec"]["containers"], expected, "{patch}");
@@ -332,7 +353,8 @@ mod tests {
         let before = json!({"metadata": {"finalizers": ["a", "b"]}});
         let after = patched(before.clone(), json!({"metadata": {"finalizers": ["c", "a"]}}));
         assert_eq!(after["metadata"]["finalizers"], json!(["a", "b", "c"]));
-        let after = patched(before, json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}));
+        let after =
+            patched(before, json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}));
         assert_eq!(after["metadata"]["finalizers"], json!(["b"]));
     }
 
@@ -340,7 +362,10 @@ mod tests {
     fn retain_keys_clears_the_other_sources() {
         let before = pod(json!({"volumes": [{"name": "v", "emptyDir": {}}]}));
         let patch = json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}]}});
-        assert_eq!(patched(before, patch)["spec"]["volumes"], json!([{"name": "v", "hostPath": {"path": "/x"}}]));
+        assert_eq!(
+            patched(before, patch)["spec"]["volumes"],
+            json!([{"name": "v", "hostPath": {"path": "/x"}}])
+        );
         let mut deployment = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
         let patch = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}});
         strategic_merge(&mut deployment, patch, &merge::WORKLOAD).unwrap();
@@ -352,7 +377,10 @@ mod tests {
         let before = json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"securityContext": {"x": 1}}});
         let after = patched(before.clone(), json!({"metadata": {"labels": {"a": null, "c": "3"}}}));
         assert_eq!(after["metadata"]["labels"], json!({"b": "2", "c": "3"}));
-        let after = patched(before.clone(), json!({"metadata": {"labels": {"$patch": "replace", "z": "1"}}}));
+        let after = patched(
+            before.clone(),
+            json!({"metadata": {"labels": {"$patch": "replace", "z": "1"}}}),
+        );
         assert_eq!(after["metadata"]["labels"], json!({"z": "1"}));
         let after = patched(before, json!({"spec": {"securityContext": {"$patch": "delete"}}}));
         assert_eq!(after["spec"], json!({}));
@@ -368,14 +396,19 @@ mod tests {
             json!({"spec": {"$patch": "explode"}}),
             json!({"spec": {"containers": [{"$patch": "delete"}]}}),
         ] {
-            assert!(strategic_merge(&mut object.clone(), bad.clone(), &merge::POD).is_err(), "{bad}");
+            assert!(
+                strategic_merge(&mut object.clone(), bad.clone(), &merge::POD).is_err(),
+                "{bad}"
+            );
         }
     }
 
     fn containers() -> impl Strategy<Value = Value> {
         prop::collection::btree_map("[a-d]", 0u8..4, 0..4).prop_map(|map| {
-            let list: Vec<Value> =
-                map.into_iter().map(|(name, image)| json!({"name": name, "image": image})).collect();
+            let list: Vec<Value> = map
+                .into_iter()
+                .map(|(name, image)| json!({"name": name, "image": image}))
+                .collect();
             pod(json!({"containers": list}))
         })
     }

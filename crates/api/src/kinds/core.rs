@@ -87,7 +87,19 @@ pub static EVENT: Resource = Resource {
     default: no_defaults,
     validate: no_rules,
     validate_update: no_update_rules,
-    field_selectors: &["involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type"],
+    field_selectors: &[
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ],
     merge: &merge::GENERIC,
 };
 
@@ -290,7 +302,9 @@ fn node_rules(object: &Value) -> Vec<FieldError> {
         let text = |field: &str| text_at(taint, &[field]).unwrap_or_default();
         let wrong = names::qualified_name(text("key"));
         let field = format!("spec.taints[{index}].key");
-        errors.extend(wrong.iter().map(|why| FieldError::invalid_text(field.as_str(), text("key"), why)));
+        errors.extend(
+            wrong.iter().map(|why| FieldError::invalid_text(field.as_str(), text("key"), why)),
+        );
         if !seen.insert((text("key"), text("effect"))) {
             errors.push(FieldError::duplicate(format!("spec.taints[{index}]"), text("key")));
         }
@@ -307,7 +321,8 @@ fn config_rules(object: &Value) -> Vec<FieldError> {
             bytes += value.as_str().map_or(0, str::len);
             let field = format!("{list}[{key}]");
             let wrong = names::config_key(key);
-            errors.extend(wrong.iter().map(|why| FieldError::invalid_text(field.as_str(), key, why)));
+            errors
+                .extend(wrong.iter().map(|why| FieldError::invalid_text(field.as_str(), key, why)));
         }
     }
     if bytes > DATA_MAX_BYTES {

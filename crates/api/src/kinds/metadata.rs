@@ -17,10 +17,12 @@ pub const ANNOTATIONS_MAX_BYTES: usize = 256 * 1024;
 pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     match text_at(object, &["metadata", "name"]) {
-        None | Some("") => errors
-            .push(FieldError::required("metadata.name", "name or generateName is required")),
+        None | Some("") => {
+            errors.push(FieldError::required("metadata.name", "name or generateName is required"))
+        }
         Some(name) => {
-            let wrong = names::path_segment(name).into_iter().chain((resource.strategy.name_rule)(name));
+            let wrong =
+                names::path_segment(name).into_iter().chain((resource.strategy.name_rule)(name));
             errors.extend(wrong.map(|why| FieldError::invalid_text("metadata.name", name, &why)));
         }
     }
@@ -30,7 +32,9 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
         let finalizer = finalizer.as_str().unwrap_or_default();
         let field = format!("metadata.finalizers[{index}]");
         let wrong = names::qualified_name(finalizer);
-        errors.extend(wrong.iter().map(|why| FieldError::invalid_text(field.as_str(), finalizer, why)));
+        errors.extend(
+            wrong.iter().map(|why| FieldError::invalid_text(field.as_str(), finalizer, why)),
+        );
     }
     errors.extend(owners(object));
     errors

@@ -56,8 +56,13 @@ const fn status_of(group: &'static str, version: &'static str, kind: &'static st
     Subresource { name: "status", group, version, kind, verbs: STATUS_VERBS }
 }
 
-const SCALE: Subresource =
-    Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: STATUS_VERBS };
+const SCALE: Subresource = Subresource {
+    name: "scale",
+    group: "autoscaling",
+    version: "v1",
+    kind: "Scale",
+    verbs: STATUS_VERBS,
+};
 
 /// Objects without status or generation.
 const DATA: Strategy = Strategy {
@@ -150,9 +155,19 @@ mod tests {
             assert_eq!(row.list_kind, format!("{}List", row.kind));
             assert!(std::ptr::eq(find(row.group, row.version, row.plural).unwrap(), *row));
             assert!(std::ptr::eq(find_kind(&row.api_version(), row.kind).unwrap(), *row));
-            assert_eq!(row.strategy.has_status, row.subresource("status").is_some(), "{}", row.kind);
+            assert_eq!(
+                row.strategy.has_status,
+                row.subresource("status").is_some(),
+                "{}",
+                row.kind
+            );
             let empty = serde_json::json!({"metadata": {}});
-            assert_eq!((row.row)(&empty, Timestamp::UNIX_EPOCH).len(), row.columns.len(), "{}", row.kind);
+            assert_eq!(
+                (row.row)(&empty, Timestamp::UNIX_EPOCH).len(),
+                row.columns.len(),
+                "{}",
+                row.kind
+            );
             let mut object = empty;
             (row.default)(&mut object);
             let _ = (row.validate)(&object);

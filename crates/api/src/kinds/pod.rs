@@ -84,8 +84,8 @@ fn first_status(pod: &Value) -> Value {
 pub fn quality_of_service(pod: &Value) -> &'static str {
     let mut any = false;
     let mut all_equal = true;
-    let containers = items_at(pod, &["spec", "containers"])
-        .chain(items_at(pod, &["spec", "initContainers"]));
+    let containers =
+        items_at(pod, &["spec", "containers"]).chain(items_at(pod, &["spec", "initContainers"]));
     for container in containers {
         for resource in ["cpu", "memory"] {
             let amount = |list: &str| {

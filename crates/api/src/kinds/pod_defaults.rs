@@ -72,7 +72,8 @@ fn container(fields: &mut Fields, host_network: bool) {
         }
     }
     for variable in maps_in(fields, "env") {
-        if let Some(reference) = variable.get_mut("valueFrom").and_then(|from| from.get_mut("fieldRef"))
+        if let Some(reference) =
+            variable.get_mut("valueFrom").and_then(|from| from.get_mut("fieldRef"))
             && let Some(reference) = reference.as_object_mut()
         {
             set_default(reference, "apiVersion", "v1");
@@ -183,8 +184,10 @@ fn tolerate_node_failures(spec: &mut Fields) {
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let tolerated = tolerations.iter().any(|toleration| {
             let text = |field: &str| toleration.get(field).and_then(Value::as_str).unwrap_or("");
-            matches!(text("key"), "" | "node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable")
-                && (text("key").is_empty() || text("key") == key)
+            matches!(
+                text("key"),
+                "" | "node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable"
+            ) && (text("key").is_empty() || text("key") == key)
                 && matches!(text("effect"), "" | "NoExecute")
         });
         if !tolerated {
@@ -228,8 +231,12 @@ mod tests {
     #[test]
     fn the_tag_decides_the_pull_policy() {
         for (image, policy) in [
-            ("busybox", "Always"), ("busybox:latest", "Always"), ("busybox:1.36", "IfNotPresent"),
-            ("r:5000/busybox", "Always"), ("r:5000/busybox:1", "IfNotPresent"), ("busybox@sha256:aa", "IfNotPresent"),
+            ("busybox", "Always"),
+            ("busybox:latest", "Always"),
+            ("busybox:1.36", "IfNotPresent"),
+            ("r:5000/busybox", "Always"),
+            ("r:5000/busybox:1", "IfNotPresent"),
+            ("busybox@sha256:aa", "IfNotPresent"),
         ] {
             assert_eq!(pull_policy(image), policy, "{image}");
         }

@@ -47,7 +47,11 @@ pub(super) fn template(spec: &Value, always_restarts: bool) -> Vec<FieldError> {
         && policy != "Always"
         && RESTART_POLICIES.contains(&policy)
     {
-        errors.push(FieldError::not_supported("spec.template.spec.restartPolicy", policy, &["Always"]));
+        errors.push(FieldError::not_supported(
+            "spec.template.spec.restartPolicy",
+            policy,
+            &["Always"],
+        ));
     }
     errors
 }
@@ -125,7 +129,11 @@ fn pod_spec(spec: &Value, path: &str) -> Vec<FieldError> {
     }
     if let Some(seconds) = spec.get("activeDeadlineSeconds").filter(|s| s.as_i64() < Some(1)) {
         let field = format!("{path}.activeDeadlineSeconds");
-        errors.push(FieldError::invalid(field, seconds, "must be between 1 and 2147483647, inclusive"));
+        errors.push(FieldError::invalid(
+            field,
+            seconds,
+            "must be between 1 and 2147483647, inclusive",
+        ));
     }
     errors
 }
@@ -203,7 +211,11 @@ fn container(one: &Value, path: &str, volumes: &BTreeSet<&str>, errors: &mut Vec
         match text_at(mount, &["mountPath"]) {
             None | Some("") => errors.push(FieldError::required(format!("{path}.mountPath"), "")),
             Some(at) if !mounts.insert(at) => {
-                errors.push(FieldError::invalid_text(format!("{path}.mountPath"), at, "must be unique"));
+                errors.push(FieldError::invalid_text(
+                    format!("{path}.mountPath"),
+                    at,
+                    "must be unique",
+                ));
             }
             Some(_) => {}
         }
@@ -240,7 +252,9 @@ fn resources(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
             let field = format!("{path}.resources.{list}[{resource}]");
             let text = text.as_str().unwrap_or_default();
             match text.parse::<Quantity>() {
-                Err(error) => errors.push(FieldError::invalid_text(field, text, &error.to_string())),
+                Err(error) => {
+                    errors.push(FieldError::invalid_text(field, text, &error.to_string()))
+                }
                 Ok(parsed) if parsed.is_negative() => errors.push(FieldError::invalid_text(
                     field,
                     text,
@@ -251,9 +265,8 @@ fn resources(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
                         && request > limit
                     {
                         let field = format!("{path}.resources.requests");
-                        let why = format!(
-                            "must be less than or equal to {resource} limit of {limit}"
-                        );
+                        let why =
+                            format!("must be less than or equal to {resource} limit of {limit}");
                         errors.push(FieldError::invalid_text(field, text, &why));
                     }
                 }

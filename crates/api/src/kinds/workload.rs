@@ -4,8 +4,8 @@ use k8s_openapi::api::apps::v1 as types;
 use serde_json::{Value, json};
 
 use super::{
-    DATA, SCALE, SPEC_AND_STATUS, immutable, map_in, no_defaults, no_rules,
-    pod_defaults, pod_validation, set_default, status_of,
+    DATA, SCALE, SPEC_AND_STATUS, immutable, map_in, no_defaults, no_rules, pod_defaults,
+    pod_validation, set_default, status_of,
 };
 use crate::{
     error::FieldError,
@@ -144,7 +144,9 @@ fn rolling_update(spec: &mut serde_json::Map<String, Value>, field: &str, parame
     if fields.get("type").and_then(Value::as_str) != Some("RollingUpdate") {
         return;
     }
-    if let (Some(given), Value::Object(parameters)) = (map_in(strategy, "rollingUpdate"), parameters) {
+    if let (Some(given), Value::Object(parameters)) =
+        (map_in(strategy, "rollingUpdate"), parameters)
+    {
         for (name, value) in parameters {
             set_default(given, &name, value);
         }
@@ -190,7 +192,8 @@ fn daemon_set_rules(object: &Value) -> Vec<FieldError> {
 fn replicated_rules(object: &Value) -> Vec<FieldError> {
     let mut errors = selector_rules(object);
     for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
-        if let Some(number) = at(object, &["spec", field]).filter(|value| value.as_i64() < Some(0)) {
+        if let Some(number) = at(object, &["spec", field]).filter(|value| value.as_i64() < Some(0))
+        {
             let field = format!("spec.{field}");
             errors.push(FieldError::invalid(field, number, "must be greater than or equal to 0"));
         }
@@ -206,14 +209,17 @@ fn selector_rules(object: &Value) -> Vec<FieldError> {
     match spec.get("selector").filter(|selector| !selector.is_null()) {
         None => errors.push(FieldError::required("spec.selector", "")),
         Some(given) => match LabelSelector::from_object(given) {
-            Err(error) => errors.push(FieldError::invalid("spec.selector", given, &error.to_string())),
+            Err(error) => {
+                errors.push(FieldError::invalid("spec.selector", given, &error.to_string()))
+            }
             Ok(selector) if selector.is_everything() => errors.push(FieldError::invalid(
                 "spec.selector",
                 given,
                 "empty selector is invalid for deployment",
             )),
             Ok(selector) => {
-                let label = |key: &str| labels_of(template).find(|(k, _)| *k == key).map(|(_, v)| v);
+                let label =
+                    |key: &str| labels_of(template).find(|(k, _)| *k == key).map(|(_, v)| v);
                 if !selector.matches(label) {
                     let empty = json!({});
                     let labels = at(template, &["metadata", "labels"]).unwrap_or(&empty);
@@ -258,7 +264,10 @@ mod tests {
         (DEPLOYMENT.default)(&mut object);
         assert_eq!(object["spec"]["replicas"], 1);
         assert_eq!(object["spec"]["strategy"]["rollingUpdate"]["maxSurge"], "25%");
-        assert_eq!(object["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"], "Always");
+        assert_eq!(
+            object["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"],
+            "Always"
+        );
         assert_eq!(first_error(&object), "");
 
         let mut bad = object.clone();
@@ -287,7 +296,10 @@ mod tests {
         object["spec"]["replcas"] = 3.into();
         object["spec"]["template"]["spec"]["containers"][0]["imag"] = "x".into();
         let decoded = (DEPLOYMENT.decode)(object.clone()).unwrap();
-        assert_eq!(decoded.unknown_fields, ["spec.replcas", "spec.template.spec.containers[0].imag"]);
+        assert_eq!(
+            decoded.unknown_fields,
+            ["spec.replcas", "spec.template.spec.containers[0].imag"]
+        );
         assert!(decoded.object["spec"].get("replcas").is_none());
         object["spec"]["replicas"] = "three".into();
         let error = (DEPLOYMENT.decode)(object).unwrap_err();

@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{AGE, NAME, NONE, UNKNOWN, age, column, integer, label_text, name, since, text_or, wide};
+use super::{
+    AGE, NAME, NONE, UNKNOWN, age, column, integer, label_text, name, since, text_or, wide,
+};
 use crate::{
     meta::{at, items_at, text_at},
     resource::Column,
@@ -141,7 +143,9 @@ pub fn endpoints_row(object: &Value, now: Timestamp) -> Vec<Value> {
     let shown = all.iter().take(ENDPOINTS_SHOWN).cloned().collect::<Vec<_>>().join(",");
     let text = match all.len() {
         0 => NONE.to_owned(),
-        count if count > ENDPOINTS_SHOWN => format!("{shown} + {} more...", count - ENDPOINTS_SHOWN),
+        count if count > ENDPOINTS_SHOWN => {
+            format!("{shown} + {} more...", count - ENDPOINTS_SHOWN)
+        }
         _ => shown,
     };
     vec![name(object), text.into(), age(object, now)]
@@ -165,14 +169,14 @@ pub fn event_row(object: &Value, now: Timestamp) -> Vec<Value> {
         text_or(object, &["involvedObject", "kind"], UNKNOWN).to_lowercase(),
         text_or(object, &["involvedObject", "name"], "")
     );
-    let component = text_or(
-        object,
-        &["source", "component"],
-        text_or(object, &["reportingComponent"], ""),
-    );
+    let component =
+        text_or(object, &["source", "component"], text_or(object, &["reportingComponent"], ""));
     let host = text_or(object, &["source", "host"], text_or(object, &["reportingInstance"], ""));
-    let source =
-        [component, host].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ");
+    let source = [component, host]
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .collect::<Vec<_>>()
+        .join(", ");
     vec![
         last.into(),
         text_or(object, &["type"], "").into(),

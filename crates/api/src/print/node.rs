@@ -93,8 +93,18 @@ mod tests {
                        "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
                        "nodeInfo": {"kubeletVersion": "v1.35.0+toono"}}});
         let cells = row(&node, Timestamp::UNIX_EPOCH);
-        let expected = ["n", "NotReady,SchedulingDisabled", "edge", "<unknown>", "v1.35.0+toono",
-            "10.0.0.1", "<none>", "<unknown>", "<unknown>", "<unknown>"];
+        let expected = [
+            "n",
+            "NotReady,SchedulingDisabled",
+            "edge",
+            "<unknown>",
+            "v1.35.0+toono",
+            "10.0.0.1",
+            "<none>",
+            "<unknown>",
+            "<unknown>",
+            "<unknown>",
+        ];
         assert_eq!(cells, expected.map(Value::from));
     }
 }

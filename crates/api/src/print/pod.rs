@@ -204,18 +204,30 @@ mod tests {
 
     #[test]
     fn one_word_sums_up_the_pod() {
-        let waiting = |reason: &str| json!({"name": "a", "restartCount": 0, "ready": false,
-            "state": {"waiting": {"reason": reason}}});
+        let waiting = |reason: &str| {
+            json!({"name": "a", "restartCount": 0, "ready": false,
+            "state": {"waiting": {"reason": reason}}})
+        };
         let running = json!({"name": "a", "restartCount": 1, "ready": true, "state": {"running": {}},
             "lastState": {"terminated": {"finishedAt": "2030-01-01T00:07:00Z", "exitCode": 1}}});
-        let ended = |code: i64, reason: &str| json!({"name": "a", "restartCount": 0, "ready": false,
-            "state": {"terminated": {"exitCode": code, "reason": reason}}});
-        let pod = |phase: &str, statuses: Value| json!({"metadata": {"name": "p"},
-            "spec": {"containers": [{"name": "a"}]}, "status": {"phase": phase, "containerStatuses": statuses}});
+        let ended = |code: i64, reason: &str| {
+            json!({"name": "a", "restartCount": 0, "ready": false,
+            "state": {"terminated": {"exitCode": code, "reason": reason}}})
+        };
+        let pod = |phase: &str, statuses: Value| {
+            json!({"metadata": {"name": "p"},
+            "spec": {"containers": [{"name": "a"}]}, "status": {"phase": phase, "containerStatuses": statuses}})
+        };
         for (pod, expected) in [
             (pod("Pending", json!([])), ("0/1", "Pending", "0")),
-            (pod("Pending", json!([waiting("ContainerCreating")])), ("0/1", "ContainerCreating", "0")),
-            (pod("Running", json!([waiting("CrashLoopBackOff")])), ("0/1", "CrashLoopBackOff", "0")),
+            (
+                pod("Pending", json!([waiting("ContainerCreating")])),
+                ("0/1", "ContainerCreating", "0"),
+            ),
+            (
+                pod("Running", json!([waiting("CrashLoopBackOff")])),
+                ("0/1", "CrashLoopBackOff", "0"),
+            ),
             (pod("Running", json!([running])), ("1/1", "Running", "1 (3m ago)")),
             (pod("Succeeded", json!([ended(0, "Completed")])), ("0/1", "Completed", "0")),
             (pod("Failed", json!([ended(1, "Error")])), ("0/1", "Error", "0")),

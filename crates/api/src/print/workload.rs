@@ -3,9 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{
-    AGE, NAME, NONE, age, column, containers_and_images, integer, label_text, name, wide,
-};
+use super::{AGE, NAME, NONE, age, column, containers_and_images, integer, label_text, name, wide};
 use crate::{
     meta::{at, items_at, text_at},
     resource::Column,

@@ -8,7 +8,12 @@ use toono_mvcc::{Draft, Entry, Expect, Key, Op, Owner, Rev, Txn};
 use toono_store::CommitError;
 
 use super::{Call, Written, commit_failed, parse, prepare};
-use crate::{encode, limits, query::WriteOptions, respond, server::{ApiServer, key}};
+use crate::{
+    encode, limits,
+    query::WriteOptions,
+    respond,
+    server::{ApiServer, key},
+};
 
 impl Call<'_> {
     pub(crate) async fn create(&self, body: bytes::Bytes) -> Result<Response<Body>, ApiError> {
@@ -19,10 +24,16 @@ impl Call<'_> {
         let options = self.query.write_options()?;
         let target = self.target;
         let written = create_object(
-            self.server, self.user, target.resource, target.namespace, parse(&body)?, options,
+            self.server,
+            self.user,
+            target.resource,
+            target.namespace,
+            parse(&body)?,
+            options,
         )
         .await?;
-        let mut response = form.response(StatusCode::CREATED, target.resource, &written.entry.value)?;
+        let mut response =
+            form.response(StatusCode::CREATED, target.resource, &written.entry.value)?;
         respond::warn(&mut response, &written.warnings);
         Ok(response)
     }
@@ -37,7 +48,8 @@ pub(crate) async fn create_object(
     mut object: Value,
     options: WriteOptions,
 ) -> Result<Written, ApiError> {
-    if text_at(&object, &["metadata", "resourceVersion"]).is_some_and(|version| !version.is_empty()) {
+    if text_at(&object, &["metadata", "resourceVersion"]).is_some_and(|version| !version.is_empty())
+    {
         return Err(ApiError::BadRequest(
             "resourceVersion should not be set on objects to be created".to_owned(),
         ));
@@ -72,7 +84,13 @@ pub(crate) async fn create_object(
 /// Sets what only the server sets.
 fn complete(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
     let metadata = encode::metadata(object)?;
-    for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+    for field in [
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "generation",
+    ] {
         metadata.remove(field);
     }
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
@@ -91,7 +109,8 @@ pub(super) fn whole_seconds(moment: jiff::Timestamp) -> String {
 /// The prefix of a name that is to be generated.
 fn name_prefix(object: &Value) -> Option<String> {
     let named = text_at(object, &["metadata", "name"]).is_some_and(|name| !name.is_empty());
-    let prefix = text_at(object, &["metadata", "generateName"]).filter(|prefix| !prefix.is_empty())?;
+    let prefix =
+        text_at(object, &["metadata", "generateName"]).filter(|prefix| !prefix.is_empty())?;
     (!named).then(|| prefix.to_owned())
 }
 
@@ -133,7 +152,8 @@ async fn insert(
         match server.inner.store.commit(Txn { guards, ops: vec![(Expect::Absent, op)] }).await {
             Ok(committed) => {
                 let entry = committed.entries.into_iter().next();
-                return entry.ok_or_else(|| ApiError::Internal("a commit without entry".to_owned()));
+                return entry
+                    .ok_or_else(|| ApiError::Internal("a commit without entry".to_owned()));
             }
             Err(CommitError::Conflict { key: other, .. }) if other != key => {
                 // The namespace changed under us: look at it again.

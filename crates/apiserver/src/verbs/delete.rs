@@ -43,7 +43,8 @@ const ORPHAN: &str = "orphan";
 impl DeleteOptions {
     /// Reads a `DeleteOptions` object.
     pub(super) fn of(body: &Value) -> Result<Self, ApiError> {
-        let text = |path: &[&str]| text_at(body, path).filter(|text| !text.is_empty()).map(str::to_owned);
+        let text =
+            |path: &[&str]| text_at(body, path).filter(|text| !text.is_empty()).map(str::to_owned);
         Ok(Self {
             dry_run: items_at(body, &["dryRun"]).any(|stage| stage == "All"),
             grace_seconds: at(body, &["gracePeriodSeconds"]).and_then(Value::as_i64),
@@ -61,16 +62,19 @@ impl DeleteOptions {
 
     /// Whether the object is the one that the client means.
     fn check(&self, resource: &Resource, object: &Value) -> Result<(), ApiError> {
-        for (field, what, expected) in
-            [("uid", "UID", &self.uid), ("resourceVersion", "ResourceVersion", &self.resource_version)]
-        {
+        for (field, what, expected) in [
+            ("uid", "UID", &self.uid),
+            ("resourceVersion", "ResourceVersion", &self.resource_version),
+        ] {
             let actual = text_at(object, &["metadata", field]).unwrap_or_default();
             if let Some(expected) = expected.as_deref().filter(|expected| *expected != actual) {
                 let name = text_at(object, &["metadata", "name"]).unwrap_or_default();
                 return Err(ApiError::Conflict {
                     resource: resource.group_resource(),
                     name: name.to_owned(),
-                    why: format!("the {what} in the precondition ({expected}) does not match the {what} in record ({actual}). The object might have been deleted and then recreated"),
+                    why: format!(
+                        "the {what} in the precondition ({expected}) does not match the {what} in record ({actual}). The object might have been deleted and then recreated"
+                    ),
                 });
             }
         }
@@ -105,8 +109,12 @@ impl Call<'_> {
         }
         let options = self.delete_options(&body)?;
         let target = self.target;
-        match delete_object(self.server, target.resource, target.namespace, target.name, &options).await? {
-            Deleted::Marked(entry) => self.form()?.response(StatusCode::OK, target.resource, &entry.value),
+        match delete_object(self.server, target.resource, target.namespace, target.name, &options)
+            .await?
+        {
+            Deleted::Marked(entry) => {
+                self.form()?.response(StatusCode::OK, target.resource, &entry.value)
+            }
             Deleted::Gone(entry) => {
                 let object = encode::decode(&entry)?;
                 let mut details = json!({
@@ -122,14 +130,18 @@ impl Call<'_> {
         }
     }
 
-    pub(crate) async fn delete_collection(&self, body: bytes::Bytes) -> Result<Response<Body>, ApiError> {
+    pub(crate) async fn delete_collection(
+        &self,
+        body: bytes::Bytes,
+    ) -> Result<Response<Body>, ApiError> {
         let form = self.form()?;
         let options = self.delete_options(&body)?;
         let listed = self.listed()?;
         let mut items = Vec::with_capacity(listed.entries.len());
         for entry in listed.entries {
             let key = &entry.key;
-            let done = delete_object(self.server, self.resource(), key.namespace(), key.name(), &options);
+            let done =
+                delete_object(self.server, self.resource(), key.namespace(), key.name(), &options);
             match done.await {
                 Ok(Deleted::Gone(entry) | Deleted::Marked(entry)) => items.push(entry.value),
                 Err(ApiError::NotFound { .. }) => {}
@@ -152,7 +164,8 @@ impl Call<'_> {
             options.grace_seconds = self.query.number("gracePeriodSeconds")?;
         }
         if options.propagation.is_none() {
-            options.propagation = self.query.text("propagationPolicy").map(propagation).transpose()?;
+            options.propagation =
+                self.query.text("propagationPolicy").map(propagation).transpose()?;
         }
         Ok(options)
     }
@@ -189,7 +202,8 @@ pub(crate) async fn delete_object(
         match server.inner.store.commit(Txn::of(Expect::At(entry.modified), op)).await {
             Ok(committed) => {
                 let written = committed.entries.into_iter().next();
-                let written = written.ok_or_else(|| ApiError::Internal("a commit without entry".to_owned()))?;
+                let written = written
+                    .ok_or_else(|| ApiError::Internal("a commit without entry".to_owned()))?;
                 if gone {
                     return Ok(Deleted::Gone(written));
                 }

@@ -9,7 +9,12 @@ use toono_http::Body;
 use toono_mvcc::{Entry, Key, Prefix, Rev};
 
 use super::Call;
-use crate::{limits, query::Filter, respond, server::{ApiServer, expired}};
+use crate::{
+    limits,
+    query::Filter,
+    respond,
+    server::{ApiServer, expired},
+};
 
 /// Where the next page begins. Opaque to clients.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,7 +70,11 @@ impl Call<'_> {
         let continued = after.is_some();
         let page = collect(self.server, &self.prefix(), rev, after, limit, &filter);
         let (entries, more) = page.map_err(|compacted| {
-            if continued { ApiError::Expired(CONTINUE_EXPIRED.to_owned()) } else { expired(compacted) }
+            if continued {
+                ApiError::Expired(CONTINUE_EXPIRED.to_owned())
+            } else {
+                expired(compacted)
+            }
         })?;
         let last = entries.last().filter(|_| more);
         let next = last.map(|last| write_token(rev, &last.key));
@@ -79,11 +88,14 @@ impl Call<'_> {
         let matching = self.query.text("resourceVersionMatch");
         match (asked, matching) {
             (None, Some(_)) => Err(ApiError::BadRequest(
-                "resourceVersionMatch is forbidden for list unless resourceVersion is provided".to_owned(),
+                "resourceVersionMatch is forbidden for list unless resourceVersion is provided"
+                    .to_owned(),
             )),
-            (_, Some(other)) if !matches!(other, "Exact" | "NotOlderThan") => Err(ApiError::BadRequest(
-                format!("resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""),
-            )),
+            (_, Some(other)) if !matches!(other, "Exact" | "NotOlderThan") => {
+                Err(ApiError::BadRequest(format!(
+                    "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
+                )))
+            }
             (Some(asked), _) if asked > newest => Err(too_large(asked, newest)),
             (Some(asked), Some("Exact")) if asked > Rev::ZERO => Ok(asked),
             _ => Ok(newest),

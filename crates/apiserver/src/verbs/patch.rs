@@ -13,8 +13,11 @@ application/strategic-merge-patch+json";
 
 impl Call<'_> {
     pub(crate) async fn patch(&self, body: bytes::Bytes) -> Result<Response<Body>, ApiError> {
-        let content_type =
-            self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let content_type = self
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("");
         if content_type.starts_with("application/apply-patch") {
             return Err(ApiError::UnsupportedMediaType(
                 "server-side apply is not supported by this server yet: use client-side apply \
@@ -28,14 +31,20 @@ impl Call<'_> {
         let schema = self.resource().merge;
         let patched = |object: &serde_json::Value| {
             let mut object = object.clone();
-            toono_apply::apply(kind, &mut object, patch.clone(), schema).map_err(|error| match error {
-                PatchError::DoesNotApply(_) => ApiError::Invalid {
-                    kind: self.resource().kind.to_owned(),
-                    group: self.resource().group.to_owned(),
-                    name: self.target.name.to_owned(),
-                    causes: vec![toono_api::FieldError::invalid_text("patch", "", &error.to_string())],
-                },
-                other => ApiError::BadRequest(other.to_string()),
+            toono_apply::apply(kind, &mut object, patch.clone(), schema).map_err(|error| {
+                match error {
+                    PatchError::DoesNotApply(_) => ApiError::Invalid {
+                        kind: self.resource().kind.to_owned(),
+                        group: self.resource().group.to_owned(),
+                        name: self.target.name.to_owned(),
+                        causes: vec![toono_api::FieldError::invalid_text(
+                            "patch",
+                            "",
+                            &error.to_string(),
+                        )],
+                    },
+                    other => ApiError::BadRequest(other.to_string()),
+                }
             })?;
             Ok(object)
         };

@@ -59,7 +59,8 @@ fn quantities_as_text(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, inner) in fields {
-                let amounts = matches!(name.as_str(), "limits" | "requests" | "capacity" | "allocatable");
+                let amounts =
+                    matches!(name.as_str(), "limits" | "requests" | "capacity" | "allocatable");
                 match inner {
                     Value::Object(amounts_map) if amounts => numbers_as_text(amounts_map),
                     inner => quantities_as_text(inner),

@@ -12,7 +12,9 @@ impl Call<'_> {
         let target = self.target;
         let entry = self.server.existing(target.resource, target.namespace, target.name)?;
         match target.subresource.map(|subresource| subresource.name) {
-            None | Some("status") => self.form()?.response(StatusCode::OK, target.resource, &entry.value),
+            None | Some("status") => {
+                self.form()?.response(StatusCode::OK, target.resource, &entry.value)
+            }
             Some("scale") => Ok(respond::value(&scale::of(&encode::decode(&entry)?))),
             Some(_) => Err(ApiError::MethodNotAllowed),
         }

@@ -9,7 +9,13 @@ use toono_api::{
 };
 use toono_http::Body;
 
-use super::{Call, create::whole_seconds, delete::{DeleteOptions, delete_object}, parse, update::modify_own};
+use super::{
+    Call,
+    create::whole_seconds,
+    delete::{DeleteOptions, delete_object},
+    parse,
+    update::modify_own,
+};
 use crate::{respond, server::ApiServer};
 
 impl Call<'_> {
@@ -27,28 +33,39 @@ impl Call<'_> {
 
     async fn bind(&self, binding: &Value) -> Result<Response<Body>, ApiError> {
         let node = text_at(binding, &["target", "name"]).filter(|node| !node.is_empty());
-        let node = node.ok_or_else(|| ApiError::BadRequest("binding.target.name is required".to_owned()))?;
+        let node =
+            node.ok_or_else(|| ApiError::BadRequest("binding.target.name is required".to_owned()))?;
         if text_at(binding, &["target", "kind"]).is_some_and(|kind| !matches!(kind, "" | "Node")) {
             return Err(ApiError::BadRequest("binding.target.kind must be Node".to_owned()));
         }
         let target = self.target;
         let conflict = |why: String| ApiError::Conflict {
-            resource: toono_api::GroupResource { group: String::new(), resource: "pods/binding".into() },
+            resource: toono_api::GroupResource {
+                group: String::new(),
+                resource: "pods/binding".into(),
+            },
             name: target.name.to_owned(),
             why,
         };
         modify_own(self.server, target.resource, target.namespace, target.name, |pod| {
-            if let Some(expected) = text_at(binding, &["metadata", "uid"]).filter(|uid| !uid.is_empty())
+            if let Some(expected) =
+                text_at(binding, &["metadata", "uid"]).filter(|uid| !uid.is_empty())
                 && text_at(pod, &["metadata", "uid"]) != Some(expected)
             {
                 return Err(conflict("the pod of this name is another one by now".to_owned()));
             }
             if text_at(pod, &["metadata", "deletionTimestamp"]).is_some() {
-                return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", target.name)));
+                return Err(conflict(format!(
+                    "pod {} is being deleted, cannot be assigned to a host",
+                    target.name
+                )));
             }
             match text_at(pod, &["spec", "nodeName"]).filter(|bound| !bound.is_empty()) {
                 Some(bound) => {
-                    return Err(conflict(format!("pod {} is already assigned to node {bound:?}", target.name)));
+                    return Err(conflict(format!(
+                        "pod {} is already assigned to node {bound:?}",
+                        target.name
+                    )));
                 }
                 None => set_node(pod, node),
             }
@@ -63,7 +80,8 @@ impl Call<'_> {
         let mut options = DeleteOptions::of(&options)?;
         options.dry_run |= self.query.dry_run()?;
         let target = self.target;
-        delete_object(self.server, target.resource, target.namespace, target.name, &options).await?;
+        delete_object(self.server, target.resource, target.namespace, target.name, &options)
+            .await?;
         Ok(respond::json(StatusCode::CREATED, success(&json!({})).to_string()))
     }
 }
@@ -79,9 +97,9 @@ fn set_node(pod: &mut Value, node: &str) {
         .collect();
     conditions.push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
         "lastTransitionTime": now}));
-    let status = pod.as_object_mut().map(|fields| {
-        fields.entry("status").or_insert_with(|| Value::Object(Map::new()))
-    });
+    let status = pod
+        .as_object_mut()
+        .map(|fields| fields.entry("status").or_insert_with(|| Value::Object(Map::new())));
     if let Some(status) = status.and_then(Value::as_object_mut) {
         status.insert("conditions".to_owned(), conditions.into());
     }

@@ -2,13 +2,21 @@
 
 use http::{Response, StatusCode};
 use serde_json::Value;
-use toono_api::{ApiError, Resource, meta::{items_at, text_at}};
+use toono_api::{
+    ApiError, Resource,
+    meta::{items_at, text_at},
+};
 use toono_http::Body;
 use toono_mvcc::{Draft, Entry, Expect, Op, Rev, Txn};
 use toono_store::CommitError;
 
 use super::{Call, Written, commit_failed, create::unwritten, parse, prepare, scale};
-use crate::{encode, limits, query::WriteOptions, respond, server::{ApiServer, key}};
+use crate::{
+    encode, limits,
+    query::WriteOptions,
+    respond,
+    server::{ApiServer, key},
+};
 
 /// Which part of an object a write is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,8 +215,13 @@ fn check_identity(
 
 /// Metadata that clients cannot change.
 const KEPT_METADATA: [&str; 7] = [
-    "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
-    "deletionGracePeriodSeconds", "generateName",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generateName",
 ];
 
 fn keep_metadata(new: &mut Value, old: &Value) -> Result<(), ApiError> {
@@ -271,9 +284,9 @@ pub(super) async fn modify_own(
     edit: impl Fn(&mut Value) -> Result<(), ApiError>,
 ) -> Result<Entry, ApiError> {
     for _ in 0..limits::CONFLICT_RETRIES {
-        let entry = server
-            .current(&key(resource, namespace, name))?
-            .ok_or_else(|| ApiError::NotFound { resource: resource.group_resource(), name: name.to_owned() })?;
+        let entry = server.current(&key(resource, namespace, name))?.ok_or_else(|| {
+            ApiError::NotFound { resource: resource.group_resource(), name: name.to_owned() }
+        })?;
         let old = encode::decode(&entry)?;
         let mut new = old.clone();
         edit(&mut new)?;

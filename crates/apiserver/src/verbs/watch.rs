@@ -70,7 +70,8 @@ impl Call<'_> {
         let initial = self.query.text("sendInitialEvents").is_some();
         if initial && self.query.text("resourceVersionMatch") != Some("NotOlderThan") {
             return Err(ApiError::BadRequest(
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan".to_owned(),
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+                    .to_owned(),
             ));
         }
         let asked = self.query.revision()?.unwrap_or(Rev::ZERO);

@@ -23,8 +23,15 @@ async fn nodes_reach_their_own_paths_only() {
 #[tokio::test]
 async fn strangers_learn_health_and_version_only() {
     let cluster = Cluster::start().await;
-    for (path, code) in [("/livez", 200), ("/version", 200), ("/api", 403), ("/api/v1/nodes", 403),
-        ("/api/v1/nothing", 403), ("/fleet/v1/bundle", 403), ("/openapi/v3", 403)] {
+    for (path, code) in [
+        ("/livez", 200),
+        ("/version", 200),
+        ("/api", 403),
+        ("/api/v1/nodes", 403),
+        ("/api/v1/nothing", 403),
+        ("/fleet/v1/bundle", 403),
+        ("/openapi/v3", 403),
+    ] {
         assert_eq!(cluster.anonymous_status(path).await, code, "{path}");
     }
     cluster.stop().await;
@@ -49,7 +56,9 @@ async fn a_bootstrap_token_is_good_until_it_expires() {
     let path = cluster.file("secret.json", &secret("2999-01-01T00:00:00Z"));
     assert!(ask("joiner.kubeconfig").await.contains("Unauthorized"));
     cluster.kubectl(KUBECTL, &["apply", "-f", &path]).await;
-    assert!(ask("joiner.kubeconfig").await.contains("User \"system:bootstrap:abcdef\" cannot list"));
+    assert!(
+        ask("joiner.kubeconfig").await.contains("User \"system:bootstrap:abcdef\" cannot list")
+    );
     assert!(ask("liar.kubeconfig").await.contains("Unauthorized"));
     let path = cluster.file("secret.json", &secret("2001-01-01T00:00:00Z"));
     cluster.kubectl(KUBECTL, &["apply", "-f", &path]).await;

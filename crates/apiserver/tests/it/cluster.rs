@@ -59,7 +59,8 @@ impl Cluster {
         let limits = Limits { drain: Duration::from_millis(100), ..Limits::default() };
         let handler = api.handler();
         let serving = tokio::spawn(async move {
-            toono_http::server::serve(listener, Some(tls), handler, limits, stopped.map(drop)).await;
+            toono_http::server::serve(listener, Some(tls), handler, limits, stopped.map(drop))
+                .await;
         });
         let cluster = Self { api, address, ca, dir, stop: Some(stop), serving: Some(serving) };
         let admin = cluster.ca.issue_client("kubernetes-admin", &["system:masters"]).unwrap();

@@ -30,8 +30,12 @@ async fn objects_live_and_die() {
 
     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "a"},
         "target": {"kind": "Node", "name": "n1"}});
-    pods.create_subresource::<Value, Value>("binding", "a", &PostParams::default(), &binding).await.unwrap();
-    let again = pods.create_subresource::<Value, Value>("binding", "a", &PostParams::default(), &binding).await;
+    pods.create_subresource::<Value, Value>("binding", "a", &PostParams::default(), &binding)
+        .await
+        .unwrap();
+    let again = pods
+        .create_subresource::<Value, Value>("binding", "a", &PostParams::default(), &binding)
+        .await;
     assert!(matches!(again, Err(kube::Error::Api(status)) if status.code == 409));
     let bound = pods.get("a").await.unwrap();
     assert_eq!(bound.spec.unwrap().node_name.as_deref(), Some("n1"));
@@ -53,7 +57,8 @@ async fn objects_live_and_die() {
 async fn stale_writes_conflict_and_equal_writes_are_no_writes() {
     let cluster = Cluster::start().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(cluster.client());
-    let first: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"a": "1"}})).unwrap();
+    let first: ConfigMap =
+        serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"a": "1"}})).unwrap();
     let first = maps.create(&PostParams::default(), &first).await.unwrap();
     let mut second = first.clone();
     second.data = Some([("a".to_owned(), "2".to_owned())].into());
@@ -61,7 +66,10 @@ async fn stale_writes_conflict_and_equal_writes_are_no_writes() {
     assert_ne!(first.metadata.resource_version, second.metadata.resource_version);
     let stale = maps.replace("m", &PostParams::default(), &first).await;
     let Err(kube::Error::Api(status)) = stale else { panic!("{stale:?}") };
-    assert_eq!(status.message, "Operation cannot be fulfilled on configmaps \"m\": the object has been modified; please apply your changes to the latest version and try again");
+    assert_eq!(
+        status.message,
+        "Operation cannot be fulfilled on configmaps \"m\": the object has been modified; please apply your changes to the latest version and try again"
+    );
     let same = maps.replace("m", &PostParams::default(), &second).await.unwrap();
     assert_eq!(same.metadata.resource_version, second.metadata.resource_version);
     cluster.stop().await;
@@ -76,15 +84,25 @@ async fn spec_and_status_are_written_apart() {
     all.create(&PostParams::default(), &made).await.unwrap();
     let patch = json!({"spec": {"replicas": 7}, "status": {"replicas": 7}});
     let patched = all.patch("d", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-    assert_eq!((patched.spec.as_ref().unwrap().replicas, patched.status.as_ref().unwrap().replicas), (Some(7), None));
+    assert_eq!(
+        (patched.spec.as_ref().unwrap().replicas, patched.status.as_ref().unwrap().replicas),
+        (Some(7), None)
+    );
     assert_eq!(patched.metadata.generation, Some(2));
     let patch = json!({"spec": {"replicas": 1}, "status": {"replicas": 3}});
-    let patched = all.patch_status("d", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-    assert_eq!((patched.spec.unwrap().replicas, patched.status.unwrap().replicas), (Some(7), Some(3)));
+    let patched =
+        all.patch_status("d", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    assert_eq!(
+        (patched.spec.unwrap().replicas, patched.status.unwrap().replicas),
+        (Some(7), Some(3))
+    );
     assert_eq!(patched.metadata.generation, Some(2));
     let scale = all.get_scale("d").await.unwrap();
     assert_eq!(scale.status.unwrap().selector.as_deref(), Some("a=b"));
-    let scaled = all.patch_scale("d", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 2}}))).await.unwrap();
+    let scaled = all
+        .patch_scale("d", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 2}})))
+        .await
+        .unwrap();
     assert_eq!(scaled.spec.unwrap().replicas, Some(2));
     cluster.stop().await;
 }
@@ -99,7 +117,8 @@ async fn lists_come_in_pages_of_one_revision() {
     }
     let page = nodes.list(&ListParams::default().limit(3)).await.unwrap();
     nodes.delete("n5", &DeleteParams::default()).await.unwrap();
-    let mut names: Vec<String> = page.items.iter().filter_map(|node| node.metadata.name.clone()).collect();
+    let mut names: Vec<String> =
+        page.items.iter().filter_map(|node| node.metadata.name.clone()).collect();
     let mut token = page.metadata.continue_;
     while let Some(next) = token.filter(|token| !token.is_empty()) {
         let page = nodes.list(&ListParams::default().limit(3).continue_token(&next)).await.unwrap();
@@ -121,7 +140,8 @@ async fn a_watch_sees_objects_come_and_go_from_its_selection() {
     let cluster = Cluster::start().await;
     let pods: Api<Pod> = Api::default_namespaced(cluster.client());
     let start = pods.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
-    let mut events = pods.watch(&WatchParams::default().labels("app=a"), &start).await.unwrap().boxed();
+    let mut events =
+        pods.watch(&WatchParams::default().labels("app=a"), &start).await.unwrap().boxed();
     pods.create(&PostParams::default(), &pod("b")).await.unwrap();
     pods.create(&PostParams::default(), &pod("a")).await.unwrap();
     let mut revisions = Vec::new();
@@ -141,8 +161,15 @@ async fn a_watch_sees_objects_come_and_go_from_its_selection() {
         revisions.push(revision);
     };
     next("ADDED").await;
-    let label = |value: &str| Patch::Merge(json!({"metadata": {"labels": {"app": value, "x": value}}}));
-    pods.patch("a", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"labels": {"y": "1"}}}))).await.unwrap();
+    let label =
+        |value: &str| Patch::Merge(json!({"metadata": {"labels": {"app": value, "x": value}}}));
+    pods.patch(
+        "a",
+        &PatchParams::default(),
+        &Patch::Merge(json!({"metadata": {"labels": {"y": "1"}}})),
+    )
+    .await
+    .unwrap();
     next("MODIFIED").await;
     pods.patch("a", &PatchParams::default(), &label("other")).await.unwrap();
     next("DELETED").await;

@@ -24,7 +24,12 @@ async fn send(
         .unwrap();
     let response = client.send(request).await.unwrap();
     let status = response.status();
-    let warnings = response.headers().get_all("warning").iter().map(|value| value.to_str().unwrap().to_owned()).collect();
+    let warnings = response
+        .headers()
+        .get_all("warning")
+        .iter()
+        .map(|value| value.to_str().unwrap().to_owned())
+        .collect();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     (status, warnings, serde_json::from_slice(&bytes).unwrap())
 }
@@ -62,7 +67,8 @@ async fn names_are_generated_and_finalizers_hold() {
     let (_, _, marked) = send(&cluster, Method::DELETE, &path, JSON, String::new()).await;
     assert!(marked["metadata"]["deletionTimestamp"].is_string());
     let patch = json!([{"op": "remove", "path": "/metadata/finalizers"}]).to_string();
-    let (status, _, _) = send(&cluster, Method::PATCH, &path, "application/json-patch+json", patch).await;
+    let (status, _, _) =
+        send(&cluster, Method::PATCH, &path, "application/json-patch+json", patch).await;
     assert_eq!(status, StatusCode::OK);
     let (status, _, _) = send(&cluster, Method::GET, &path, JSON, String::new()).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
@@ -76,14 +82,45 @@ async fn what_makes_no_sense_is_refused() {
     for (method, path, content_type, body, code) in [
         (Method::POST, MAPS, JSON, "{".to_owned(), 400),
         (Method::POST, MAPS, JSON, "[]".to_owned(), 400),
-        (Method::POST, MAPS, JSON, json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a"}}).to_string(), 400),
+        (
+            Method::POST,
+            MAPS,
+            JSON,
+            json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a"}}).to_string(),
+            400,
+        ),
         (Method::POST, MAPS, JSON, json!({"metadata": {"name": "A_b"}}).to_string(), 422),
-        (Method::POST, MAPS, JSON, json!({"metadata": {"name": "a", "namespace": "other"}}).to_string(), 400),
-        (Method::POST, MAPS, JSON, json!({"metadata": {"name": "a"}, "data": {"a": 1}}).to_string(), 400),
+        (
+            Method::POST,
+            MAPS,
+            JSON,
+            json!({"metadata": {"name": "a", "namespace": "other"}}).to_string(),
+            400,
+        ),
+        (
+            Method::POST,
+            MAPS,
+            JSON,
+            json!({"metadata": {"name": "a"}, "data": {"a": 1}}).to_string(),
+            400,
+        ),
+        (Method::POST, MAPS, "application/vnd.kubernetes.protobuf", "k8s".to_owned(), 415),
         (Method::POST, "/api/v1/configmaps", JSON, "{}".to_owned(), 405),
-        (Method::PATCH, "/api/v1/namespaces/default", "application/apply-patch+yaml", "{}".to_owned(), 415),
+        (
+            Method::PATCH,
+            "/api/v1/namespaces/default",
+            "application/apply-patch+yaml",
+            "{}".to_owned(),
+            415,
+        ),
         (Method::PATCH, "/api/v1/namespaces/default", JSON, "{}".to_owned(), 415),
-        (Method::PATCH, "/api/v1/namespaces/default", "application/json-patch+json", "[{\"op\":\"remove\",\"path\":\"/x\"}]".to_owned(), 422),
+        (
+            Method::PATCH,
+            "/api/v1/namespaces/default",
+            "application/json-patch+json",
+            "[{\"op\":\"remove\",\"path\":\"/x\"}]".to_owned(),
+            422,
+        ),
         (Method::GET, "/api/v1/pods?labelSelector=a%20b", JSON, String::new(), 400),
         (Method::GET, "/api/v1/pods?fieldSelector=spec.x%3D1", JSON, String::new(), 400),
         (Method::GET, "/api/v1/pods?continue=zzz", JSON, String::new(), 400),
