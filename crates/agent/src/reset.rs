@@ -10,11 +10,11 @@ use toono_sandbox::{KeeperProgram, SandboxSpec};
 use crate::{
     AgentError,
     bundles::{Bundles, pod_dir},
+    container::volumes,
     disk,
     identity::Identity,
     network::{self, NetworkError},
     supervisor::clear_sandbox,
-    worker,
 };
 
 /// What a reset came across.
@@ -28,19 +28,44 @@ pub struct Removed {
     pub failures: Vec<String>,
 }
 
-/// Kills the node's keepers and containers, removes their cgroups, links and tables, and deletes the data
-/// directory. The agent must not be running. Can be repeated.
+/// Ends all pods of a node as a power cut would: keepers, containers and cgroups go, the data stays, and an
+/// agent started later brings the same pods back. The agent must not be running. Can be repeated.
 ///
 /// # Errors
 /// [`AgentError::Locked`] while an agent runs, and what cannot be read at all; single failures are
-/// in [`Removed::failures`], and the data directory stays then.
-pub async fn reset(data: &Path, cgroup_parent: &str) -> Result<Removed, AgentError> {
-    let mut removed = Removed::default();
+/// in [`Removed::failures`].
+pub async fn stop_pods(data: &Path, cgroup_parent: &str) -> Result<Removed, AgentError> {
     if !data.exists() {
-        return Ok(removed);
+        return Ok(Removed::default());
     }
     let _lock = lock(data)?;
-    removed.node = Identity::load(data).ok().flatten().map(|identity| identity.node_name);
+    end_pods(data, cgroup_parent).await
+}
+
+/// As [`stop_pods`], then removes the node's links and tables and deletes the data directory.
+///
+/// # Errors
+/// As [`stop_pods`]; after any failure the data directory stays.
+pub async fn reset(data: &Path, cgroup_parent: &str) -> Result<Removed, AgentError> {
+    if !data.exists() {
+        return Ok(Removed::default());
+    }
+    let _lock = lock(data)?;
+    let mut removed = end_pods(data, cgroup_parent).await?;
+    if let Some(node) = &removed.node
+        && let Err(error) = network::tear_down(node).await
+    {
+        removed.failures.push(describe(&error));
+    }
+    if removed.failures.is_empty() {
+        disk::remove_tree(data)?;
+    }
+    Ok(removed)
+}
+
+async fn end_pods(data: &Path, cgroup_parent: &str) -> Result<Removed, AgentError> {
+    let node = Identity::load(data).ok().flatten().map(|identity| identity.node_name);
+    let mut removed = Removed { node, ..Removed::default() };
     for uid in Bundles::load(data)?.on_disk()? {
         let dir = pod_dir(data, &uid);
         let spec = SandboxSpec {
@@ -52,23 +77,15 @@ pub async fn reset(data: &Path, cgroup_parent: &str) -> Result<Removed, AgentErr
             program: KeeperProgram::this(),
         };
         match clear_sandbox(&spec).await {
-            Ok(()) => match worker::remove_dir(&dir) {
+            Ok(()) => match volumes::release(&dir) {
                 Ok(()) => removed.pods += 1,
-                Err(error) => removed.failures.push(error.to_string()),
+                Err(error) => removed.failures.push(format!("volumes of pod {uid}: {error}")),
             },
             Err(error) => removed.failures.push(format!("pod {uid}: {error}")),
         }
     }
     if let Err(error) = toono_sandbox::prune_cgroups(cgroup_parent) {
         removed.failures.push(format!("cgroup {cgroup_parent}: {error}"));
-    }
-    if let Some(node) = &removed.node
-        && let Err(error) = network::tear_down(node).await
-    {
-        removed.failures.push(describe(&error));
-    }
-    if removed.failures.is_empty() {
-        disk::remove_tree(data)?;
     }
     Ok(removed)
 }

@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use toono_wire::report::EventReport;
 
-use crate::plan::{ContainerPlan, Plan};
+use crate::{
+    conditions::whole_seconds,
+    plan::{ContainerPlan, Plan},
+};
 
 /// Collects the events of one step.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ impl<'a> EventLog<'a> {
             kind: kind.to_owned(),
             reason: reason.to_owned(),
             message,
-            at: self.at.to_string(),
+            at: whole_seconds(self.at).to_string(),
         });
     }
 }
