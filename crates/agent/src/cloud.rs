@@ -10,7 +10,10 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::{Mutex, Notify},
+    time::timeout,
+};
 use toono_http::client::{ClientError, Connection, Endpoint};
 use toono_pki::Issued;
 
@@ -49,6 +52,7 @@ struct Inner {
     server: Endpoint,
     tls: Arc<rustls::ClientConfig>,
     slot: Mutex<Slot>,
+    renewed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +69,7 @@ impl Cloud {
             key_pem: identity.key_pem.clone(),
         };
         let tls = toono_pki::client_config(&identity.ca_pem, Some(&own))?;
-        let inner = Inner { server, tls, slot: Mutex::default() };
+        let inner = Inner { server, tls, slot: Mutex::default(), renewed: Notify::new() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -92,47 +96,58 @@ impl Cloud {
         Connection::open(&self.inner.server, &self.inner.tls).await
     }
 
+    /// The link came back after a gap: what waits for a connection of before starts over. TCP would
+    /// find out by itself, but only when its next retransmission is due, perhaps in minutes.
+    pub(crate) fn renew(&self) {
+        self.inner.renewed.notify_waiters();
+    }
+
+    /// Every request may be sent twice without harm.
     async fn exchange<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
     ) -> Result<T, CloudError> {
-        let server = || self.inner.server.clone();
-        let work = async {
-            let mut slot = self.inner.slot.lock().await;
-            let response = self.send(&mut slot, &method, path, &body).await?;
-            let status = response.status();
-            let read = read(response).await;
-            let bytes = read.map_err(|reason| {
-                slot.connection = None;
-                CloudError::Broken { server: server(), path: path.to_owned(), reason }
-            })?;
-            self.close_later(&mut slot);
-            drop(slot);
-            if !status.is_success() {
-                let reason = reason(&bytes);
-                return Err(CloudError::Status {
-                    server: server(),
-                    path: path.to_owned(),
-                    status,
-                    reason,
-                });
-            }
-            serde_json::from_slice(&bytes).map_err(|error| CloudError::Broken {
-                server: server(),
-                path: path.to_owned(),
-                reason: error.to_string(),
-            })
-        };
-        // The slot's guard is dropped with the work; a connection amid a response goes with it.
-        match timeout(EXCHANGE_TIMEOUT, work).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.inner.slot.lock().await.connection = None;
-                Err(CloudError::TimedOut { server: server(), path: path.to_owned() })
+        loop {
+            // The slot's guard goes with a future that is dropped, and the connection amid a
+            // response has been taken out of the slot by then.
+            tokio::select! {
+                result = timeout(EXCHANGE_TIMEOUT, self.attempt(&method, path, &body)) => {
+                    let timed_out = || CloudError::TimedOut {
+                        server: self.inner.server.clone(),
+                        path: path.to_owned(),
+                    };
+                    return result.unwrap_or_else(|_| Err(timed_out()));
+                }
+                () = self.inner.renewed.notified() => {}
             }
         }
+    }
+
+    async fn attempt<T: DeserializeOwned>(
+        &self,
+        method: &Method,
+        path: &str,
+        body: &Bytes,
+    ) -> Result<T, CloudError> {
+        let broken = |reason: String| CloudError::Broken {
+            server: self.inner.server.clone(),
+            path: path.to_owned(),
+            reason,
+        };
+        let mut slot = self.inner.slot.lock().await;
+        let (response, connection) = self.send(&mut slot, method, path, body).await?;
+        let status = response.status();
+        let bytes = read(response).await.map_err(broken)?;
+        slot.connection = Some(connection);
+        self.close_later(&mut slot);
+        drop(slot);
+        if !status.is_success() {
+            let (server, path) = (self.inner.server.clone(), path.to_owned());
+            return Err(CloudError::Status { server, path, status, reason: reason(&bytes) });
+        }
+        serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))
     }
 
     /// Sends on the open connection, or on a new one; the server may have closed the open one.
@@ -142,7 +157,7 @@ impl Cloud {
         method: &Method,
         path: &str,
         body: &Bytes,
-    ) -> Result<Response<Incoming>, CloudError> {
+    ) -> Result<(Response<Incoming>, Connection), CloudError> {
         let request = || {
             Request::builder()
                 .method(method)
@@ -158,13 +173,11 @@ impl Cloud {
         if let Some(mut open) = slot.connection.take().filter(|open| !open.is_closed())
             && let Ok(response) = open.send(request()?).await
         {
-            slot.connection = Some(open);
-            return Ok(response);
+            return Ok((response, open));
         }
         let mut fresh = self.connect().await?;
         let response = fresh.send(request()?).await?;
-        slot.connection = Some(fresh);
-        Ok(response)
+        Ok((response, fresh))
     }
 
     fn close_later(&self, slot: &mut Slot) {

@@ -26,6 +26,10 @@ const INTERVALS: std::ops::RangeInclusive<Duration> =
 const NEW_SOCKET_AFTER: u64 = 3;
 /// After so many the grant is asked for again over HTTPS: the cloud may have another secret.
 const NEW_GRANT_AFTER: u64 = 9;
+/// Asking for a grant holds up the next heartbeat, so a link that is down must not hold it up long.
+const GRANT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A reply after so many unanswered heartbeats is a link that came back.
+const GAP: u64 = 2;
 /// Intervals vary by this part, so that nodes that started together drift apart.
 const JITTER: f64 = 0.05;
 
@@ -77,10 +81,11 @@ impl Heartbeat {
             self.send(session, socket.as_ref()).await;
             let spread = interval.mul_f64(JITTER);
             let next = Instant::now() + interval - spread + retry::jittered(spread * 2);
-            let rekey = session.unanswered() % NEW_GRANT_AFTER == 0;
+            let rekey = session.unanswered().is_multiple_of(NEW_GRANT_AFTER);
             let asked = self.listen(session, socket.as_ref(), next, &mut interval).await;
             if (asked || (rekey && session.unanswered() > 0))
-                && let Some(grant) = self.fetch_grant(asked).await
+                && let Ok(Some(grant)) =
+                    tokio::time::timeout(GRANT_TIMEOUT, self.fetch_grant(asked)).await
             {
                 return grant;
             }
@@ -142,6 +147,7 @@ impl Heartbeat {
                 }
             };
             let now = self.clock.now().elapsed;
+            let gap = session.unanswered() >= GAP;
             match session.receive(bytes, now) {
                 Ok(NodeEvent::Reply {
                     desired_revision,
@@ -151,6 +157,9 @@ impl Heartbeat {
                     ..
                 }) => {
                     *interval = clamp(wanted);
+                    if gap {
+                        self.cloud.renew();
+                    }
                     self.on_reply(desired_revision, flags);
                     if send_again {
                         self.send(session, Some(socket)).await;
