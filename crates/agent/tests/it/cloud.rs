@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 use tokio::{
     net::{TcpListener, UdpSocket},
-    sync::Notify,
+    sync::{Notify, oneshot},
     task::JoinHandle,
 };
 use toono_http::{Body, Handler, server};
@@ -52,7 +52,11 @@ struct State {
     node: Mutex<Option<SocketAddr>>,
     udp: UdpSocket,
     origin: Instant,
+    tunnel: Mutex<Option<oneshot::Sender<Tunnel>>>,
 }
+
+/// Requests to the node's own API.
+type Tunnel = hyper::client::conn::http2::SendRequest<Body>;
 
 impl Cloud {
     pub async fn start() -> Self {
@@ -75,6 +79,7 @@ impl Cloud {
             node: Mutex::default(),
             udp,
             origin: Instant::now(),
+            tunnel: Mutex::default(),
             ca,
         });
         let shared = state.clone();
@@ -141,6 +146,19 @@ impl Cloud {
         what(last, &status).then_some(status)
     }
 
+    /// Asks the node to dial back, and sends requests through the tunnel.
+    pub async fn dial_back(&self) -> Tunnel {
+        let (opened, tunnel) = oneshot::channel();
+        *self.state.tunnel.lock().unwrap() = Some(opened);
+        let poke = {
+            let mut sessions = self.state.sessions.lock().unwrap();
+            sessions.poke(NodeIndex(0), Poke::DialBack { ticket: 42 })
+        };
+        let (datagram, to) = poke.expect("the node is known by a heartbeat");
+        self.state.udp.send_to(datagram.as_bytes(), to).await.unwrap();
+        tokio::time::timeout(PATIENCE, tunnel).await.unwrap().unwrap()
+    }
+
     /// The reasons of all events so far.
     pub fn events(&self) -> Vec<String> {
         let reports = self.state.reports.lock().unwrap();
@@ -162,7 +180,28 @@ impl Drop for Cloud {
 }
 
 impl State {
+    /// Takes the tunnel: this end becomes the client on it.
+    fn open_tunnel(&self, mut request: Request<Body>) -> Response<Body> {
+        let upgrade = hyper::upgrade::on(&mut request);
+        let opened = self.tunnel.lock().unwrap().take().expect("a tunnel that nobody asked for");
+        tokio::spawn(async move {
+            let stream = upgrade.await.unwrap();
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let (sender, driver) =
+                hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
+            tokio::spawn(driver);
+            drop(opened.send(sender));
+        });
+        let builder = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+        let builder = builder.header(header::CONNECTION, "upgrade");
+        builder.header(header::UPGRADE, path::TUNNEL_PROTOCOL).body(toono_http::empty()).unwrap()
+    }
+
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        if request.uri().path() == path::TUNNEL {
+            assert_eq!(request.headers()[path::TICKET_HEADER], "42");
+            return self.open_tunnel(request);
+        }
         let target = request.uri().path().to_owned();
         let bearer = request.headers().get(header::AUTHORIZATION).cloned();
         let known = request.extensions().get::<toono_http::PeerCertificates>().is_some();

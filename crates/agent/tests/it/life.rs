@@ -1,10 +1,14 @@
 //! From join to reset, with the link cut in between.
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use serde_json::{Value, json};
 use toono_agent::AgentError;
 use toono_pki::{BootstrapToken, CaPin};
 use toono_sandbox::{ContainerId, ContainerStatus as Live, Keeper};
+use toono_wire::remote::{self, Frame, FrameReader};
 
 use crate::{
     cloud::Cloud,
@@ -69,6 +73,8 @@ fn a_pod_lives_through_restarts_and_cuts() {
         let log = site.pod_dir(UID).join("logs/main/0.log");
         let text = std::fs::read_to_string(&log).unwrap();
         assert!(text.contains("hello from web at 10.244.7.2 image"), "{text}");
+
+        reach_through_a_tunnel(&cloud).await;
 
         // Another agent may not take the directory.
         let second = site.start().end().await;
@@ -149,4 +155,40 @@ fn a_refused_join_says_why_and_leaves_nothing() {
         let error = refused(&site).await;
         assert!(matches!(error, AgentError::NoBootstrap), "{error:?}");
     });
+}
+
+async fn reach_through_a_tunnel(cloud: &Cloud) {
+    let mut tunnel = cloud.dial_back().await;
+    let mut ask = async |method: &str, target: &str, body: Bytes| {
+        let request = Request::builder().method(method).uri(format!("http://node{target}"));
+        let response =
+            tunnel.send_request(request.body(toono_http::full(body)).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.into_body().collect().await.unwrap().to_bytes())
+    };
+    let (status, log) =
+        ask("GET", "/containerLogs/default/web/main?tailLines=1", Bytes::new()).await;
+    assert_eq!((status, log), (200, Bytes::from("hello from web at 10.244.7.2 image\n")));
+    assert_eq!(ask("GET", "/containerLogs/default/web/nobody", Bytes::new()).await.0, 404);
+
+    let input =
+        [Frame::encode(remote::STDIN, b"typed\n"), Frame::encode(remote::CLOSE, &[remote::STDIN])];
+    let target = "/exec/default/web/main?command=sh&command=-c&command=cat%3B%20echo%20oops%20%3E%262%3B%20exit%203&stdin=true&stdout=true&stderr=true";
+    let (status, output) = ask("POST", target, input.concat().into()).await;
+    assert_eq!(status, 200);
+    let mut reader = FrameReader::default();
+    reader.push(&output);
+    let (mut out, mut err, mut end) = (Vec::new(), Vec::new(), Vec::new());
+    while let Some(frame) = reader.next_frame().unwrap() {
+        match frame.channel {
+            remote::STDOUT => out.extend_from_slice(&frame.payload),
+            remote::STDERR => err.extend_from_slice(&frame.payload),
+            remote::ERROR => end.extend_from_slice(&frame.payload),
+            other => panic!("channel {other}"),
+        }
+    }
+    assert_eq!((out.as_slice(), err.as_slice()), (&b"typed\n"[..], &b"oops\n"[..]));
+    let end: Value = serde_json::from_slice(&end).unwrap();
+    assert_eq!(end["reason"], "NonZeroExitCode");
+    assert_eq!(end["details"]["causes"][0]["message"], "3");
 }
