@@ -1,6 +1,8 @@
 //! The place of one test: a network namespace of its own, a data directory, and nothing left of both.
 
 use std::{
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -15,10 +17,15 @@ use toono_sandbox::KeeperProgram;
 
 use crate::{cloud::Cloud, registry};
 
+thread_local! {
+    /// Data directories of failed tests, with their cgroups.
+    static LEFT: RefCell<Vec<(TempDir, PathBuf, String)>> = const { RefCell::new(Vec::new()) };
+}
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 pub struct Site {
-    dir: TempDir,
+    dir: Option<TempDir>,
     pub config: Config,
 }
 
@@ -31,11 +38,21 @@ pub struct Running {
 /// Runs a test on one thread in a network namespace that ends with it.
 pub fn in_own_namespace<F: Future<Output = ()>>(test: F) {
     unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        Netlink::current().unwrap().set_up(&LinkName::loopback()).await.unwrap();
-        test.await;
-    });
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let running = runtime();
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        running.block_on(async {
+            Netlink::current().unwrap().set_up(&LinkName::loopback()).await.unwrap();
+            test.await;
+        });
+    }));
+    drop(running);
+    for (_dir, data, cgroup) in LEFT.take() {
+        let _ = runtime().block_on(reset::reset(&data, &cgroup));
+    }
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
 }
 
 impl Site {
@@ -59,7 +76,7 @@ impl Site {
             },
             version: "test".to_owned(),
         };
-        Self { dir, config }
+        Self { dir: Some(dir), config }
     }
 
     pub fn start(&self) -> Running {
@@ -83,23 +100,18 @@ impl Site {
             links.iter().map(|it| it.name.to_string()).filter(|it| it != "lo").collect();
         assert_eq!(names, Vec::<String>::new(), "links are left");
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-        let dir = self.dir.path().display().to_string();
+        let dir = self.dir.as_ref().unwrap().path().display().to_string();
         assert!(!mounts.contains(&dir), "mounts are left");
     }
 }
 
 impl Drop for Site {
     fn drop(&mut self) {
-        if !self.config.data.exists() {
-            return;
+        // After a failed test the agent may still run; what it left is cleared when it has ended.
+        if let Some(dir) = self.dir.take().filter(|_| self.config.data.exists()) {
+            let left = (dir, self.config.data.clone(), self.config.cgroup_parent.clone());
+            LEFT.with_borrow_mut(|list| list.push(left));
         }
-        // After a failed test: nothing may keep running. The failure itself is told elsewhere.
-        let (data, cgroup) = (self.config.data.clone(), self.config.cgroup_parent.clone());
-        let clear = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map(|runtime| runtime.block_on(reset::reset(&data, &cgroup))).is_ok()
-        };
-        let _ = std::thread::spawn(clear).join();
     }
 }
 
