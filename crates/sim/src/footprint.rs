@@ -29,7 +29,10 @@ pub(crate) fn run(data: &Path) -> Result<(), Box<dyn Error>> {
         sum.pss += memory.pss;
         sum.private += memory.private;
     }
-    println!("{:<28} {:>9} {:>9} {:>9} {:>12}", "process", "count", "RSS KiB", "PSS KiB", "private KiB");
+    println!(
+        "{:<28} {:>9} {:>9} {:>9} {:>12}",
+        "process", "count", "RSS KiB", "PSS KiB", "private KiB"
+    );
     for (name, memory) in groups {
         let Memory { processes, rss, pss, private } = memory;
         println!("{name:<28} {processes:>9} {rss:>9} {pss:>9} {private:>12}");
@@ -57,7 +60,9 @@ fn memory(process: &Path) -> Option<Memory> {
     let text = fs::read_to_string(process.join("smaps_rollup")).ok()?;
     let field = |name: &str| {
         text.lines()
-            .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<u64>().ok())
+            .find_map(|line| {
+                line.strip_prefix(name)?.split_whitespace().next()?.parse::<u64>().ok()
+            })
             .unwrap_or_default()
     };
     Some(Memory {

@@ -61,7 +61,8 @@ async fn one_round(
     image: &str,
 ) -> Result<(Vec<Duration>, Duration), Box<dyn Error>> {
     let since = api.list(&ListParams::default().limit(1)).await?.metadata.resource_version;
-    let watch = api.watch(&WatchParams::default().labels(LABEL), &since.unwrap_or_default()).await?;
+    let watch =
+        api.watch(&WatchParams::default().labels(LABEL), &since.unwrap_or_default()).await?;
     let mut watch = pin!(watch);
     let start = Instant::now();
     let created = (0..pods).map(|number| pod(&format!("bench-{round}-{number}"), image));

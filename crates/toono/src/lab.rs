@@ -2,8 +2,8 @@
 
 use std::{path::Path, process::ExitCode};
 
-use toono_lab::{LabError, LabName};
 use tokio::net::TcpListener;
+use toono_lab::{LabError, LabName};
 
 use crate::{
     cli::{DEFAULT_DATA_DIR, LabArgs, LabCommand},
@@ -46,8 +46,7 @@ async fn registry(listen: std::net::SocketAddr, root: &Path) -> Result<(), Failu
     let shutdown = Shutdown::on_signal()?;
     tokio::select! {
         () = shutdown.wait() => Ok(()),
-        served = toono_lab::registry::serve(listener, root) => served
-            .map_err(|error| Failure::caused("lab-failed", &error, "is the directory readable?")),
+        never = toono_lab::registry::serve(listener, root.to_owned()) => match never {},
     }
 }
 

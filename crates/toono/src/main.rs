@@ -52,7 +52,11 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         _ => Builder::new_current_thread(),
     };
     let runtime = runtime.enable_all().build().map_err(|error| {
-        Failure::caused("no-runtime", &error, "is the limit of threads or file descriptors reached?")
+        Failure::caused(
+            "no-runtime",
+            &error,
+            "is the limit of threads or file descriptors reached?",
+        )
     })?;
     runtime.block_on(dispatch(cli.command))
 }

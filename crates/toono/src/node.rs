@@ -21,9 +21,9 @@ fn configure(args: NodeArgs) -> Result<Config, Failure> {
         Some(name) => name,
         None => host_name()?,
     };
-    let bridge = BRIDGE
-        .parse()
-        .map_err(|error| Failure::caused("internal", &error, "this is a defect: please report it"))?;
+    let bridge = BRIDGE.parse().map_err(|error| {
+        Failure::caused("internal", &error, "this is a defect: please report it")
+    })?;
     let bootstrap = match (args.token, args.ca_cert_hash) {
         (Some(token), Some(ca_pin)) => Some(Bootstrap { token, ca_pin }),
         _ => None,

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use toono_apiserver::{LinkError, NodeLink};
-use toono_fleet::{Fleet, FleetLinkError};
+use toono_fleet::{DIAL_TIMEOUT, Fleet, FleetLinkError};
 use toono_http::Body;
 
 /// The API server is made before the fleet, which needs its client; so the fleet comes later.
@@ -30,23 +30,20 @@ impl NodeLink for FleetLink {
         let (fleet, node) = (self.fleet.get().cloned(), node.to_owned());
         Box::pin(async move {
             let Some(fleet) = fleet else { return Err(LinkError::Unknown { node }) };
-            fleet.send(&node, request).await.map_err(translate)
+            fleet.send(&node, request).await.map_err(|error| translate(node, error))
         })
     }
 }
 
-fn translate(error: FleetLinkError) -> LinkError {
+fn translate(node: String, error: FleetLinkError) -> LinkError {
     match error {
         FleetLinkError::Unknown { node } => LinkError::Unknown { node },
-        FleetLinkError::NoDialBack { node, heard, waited } => {
-            LinkError::NoDialBack { node, heard, waited }
+        FleetLinkError::NoDialBack { node, heard } => {
+            LinkError::NoDialBack { node, heard, waited: DIAL_TIMEOUT }
         }
         FleetLinkError::Broken { node, source } => {
             LinkError::Broken { node, source: Box::new(source) }
         }
-        FleetLinkError::Random { node } => LinkError::Broken {
-            node,
-            source: "the system's random number generator failed".into(),
-        },
+        random @ FleetLinkError::Random => LinkError::Broken { node, source: random.into() },
     }
 }

@@ -10,25 +10,21 @@ use std::{
     sync::Arc,
 };
 
-use toono_api::UserInfo;
-use toono_apiserver::{ApiConfig, ApiServer};
-use toono_fleet::{ClusterSecret, Fleet, FleetConfig};
-use toono_http::server::Limits;
-use toono_pki::{BootstrapToken, ClusterCa};
-use toono_store::{Store, StoreConfig};
 use tokio::{
     net::{TcpListener, UdpSocket},
     task::JoinSet,
 };
+use toono_api::UserInfo;
+use toono_apiserver::{ApiConfig, ApiServer};
+use toono_controllers::ControllersConfig;
+use toono_fleet::{ClusterSecret, Fleet, FleetConfig};
+use toono_http::server::Limits;
+use toono_pki::{BootstrapToken, ClusterCa};
+use toono_store::{Store, StoreConfig};
 
 use crate::{
-    cli::ServerArgs,
-    failure::Failure,
-    kubeconfig,
-    node_link::FleetLink,
-    secret,
-    shutdown::Shutdown,
-    token,
+    cli::ServerArgs, failure::Failure, kubeconfig, node_link::FleetLink, secret,
+    shutdown::Shutdown, token,
 };
 
 /// Rotation gives the next secret the next number.
@@ -44,7 +40,7 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     let port = tcp.local_addr().map_err(|error| port_failure(args.listen, &error))?.port();
     let dir = &args.data.dir;
     create_dir(dir)?;
-    let store = open_store(&dir.join("store")).await?;
+    let store = open_store(&dir.join("store"))?;
     let ca = ClusterCa::load_or_create(&dir.join("pki")).map_err(pki_failure)?;
     let tls = ca
         .issue_server(&certificate_names(args))
@@ -53,11 +49,11 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     write_credentials(dir, &ca, args.listen, port)?;
 
     let link = Arc::new(FleetLink::default());
-    let api = ApiServer::new(store, ApiConfig::default(), link.clone())
+    let api = ApiServer::start(store, ApiConfig::default(), link.clone())
         .await
         .map_err(|error| Failure::caused("store-failed", &error, "look at the store's disk"))?;
     let join_token = join_token(&dir.join(TOKEN_FILE))?;
-    token::ensure(&api.client(system_user("kube-controller-manager")), &join_token, None)
+    token::ensure(&api.client(component("kube-controller-manager")), &join_token, None)
         .await
         .map_err(|error| kubeconfig::unreachable(&error))?;
     let secret = secret::load_or_create(&dir.join("cluster-secret"))?;
@@ -67,14 +63,15 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
         env!("CARGO_PKG_VERSION"),
     );
     config.cluster_cidr = args.cluster_cidr;
-    let fleet = Fleet::new(config, api.client(system_user("toono:fleet")), Arc::new(ca))
+    let fleet = Fleet::new(config, api.client(component("toono:fleet")), Arc::new(ca))
         .map_err(|error| Failure::caused("fleet-failed", &error, "is /dev/urandom there?"))?;
     link.connect(fleet.clone());
-    api.mount_fleet(fleet.handler());
+    api.set_fleet(fleet.handler());
 
     let mut services = JoinSet::new();
     services.spawn(toono_controllers::run(
-        api.client(system_user("kube-controller-manager")),
+        api.client(component("kube-controller-manager")),
+        ControllersConfig::default(),
         shutdown.clone().wait(),
     ));
     let ending = shutdown.clone();
@@ -96,12 +93,8 @@ async fn wait_for(mut services: JoinSet<()>) -> Result<(), Failure> {
 }
 
 /// Services inside the server act as the users that Kubernetes' own components are.
-fn system_user(name: &str) -> UserInfo {
-    UserInfo {
-        name: format!("system:{name}"),
-        uid: String::new(),
-        groups: vec!["system:masters".into(), "system:authenticated".into()],
-    }
+fn component(name: &str) -> UserInfo {
+    UserInfo::component(&format!("system:{name}"))
 }
 
 async fn bind(listen: SocketAddr) -> Result<(TcpListener, UdpSocket), Failure> {
@@ -135,8 +128,10 @@ fn create_dir(dir: &Path) -> Result<(), Failure> {
     })
 }
 
-async fn open_store(dir: &Path) -> Result<Store, Failure> {
-    let (store, recovery) = Store::open(StoreConfig::new(dir)).await.map_err(|error| {
+fn open_store(dir: &Path) -> Result<Store, Failure> {
+    let config = StoreConfig::new(dir);
+    let opened = tokio::task::block_in_place(|| Store::open(config));
+    let (store, recovery) = opened.map_err(|error| {
         let code = match &error {
             toono_store::OpenError::Taken { .. } => "data-taken",
             toono_store::OpenError::Damaged { .. } => "store-damaged",
@@ -207,8 +202,7 @@ fn write_credentials(
         IpAddr::V6(ip) => format!("[{ip}]"),
         ip => ip.to_string(),
     };
-    let admin =
-        ca.issue_client("kubernetes-admin", &["system:masters"]).map_err(pki_failure)?;
+    let admin = ca.issue_client("kubernetes-admin", &["system:masters"]).map_err(pki_failure)?;
     let config = kubeconfig::render(&format!("https://{host}:{port}"), ca.cert_pem(), &admin);
     let write = |name: &str, text: &str| {
         let path: PathBuf = dir.join(name);

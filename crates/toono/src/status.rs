@@ -59,7 +59,15 @@ fn render(overview: &Overview) -> String {
         return text;
     }
     let mut table = Table::new([
-        "NODE", "POOL", "READY", "HEARTBEAT", "SESSION", "ADDRESS", "PODS", "BUNDLE", "TUNNELS",
+        "NODE",
+        "POOL",
+        "READY",
+        "HEARTBEAT",
+        "SESSION",
+        "ADDRESS",
+        "PODS",
+        "BUNDLE",
+        "TUNNELS",
     ]);
     for node in &overview.nodes {
         table.row([
@@ -108,7 +116,8 @@ mod tests {
 
     #[test]
     fn durations_read_well() {
-        let cases = [(7, "7ms"), (9_999, "9s"), (119_999, "119s"), (120_000, "2m"), (90_000_000, "25h")];
+        let cases =
+            [(7, "7ms"), (9_999, "9s"), (119_999, "119s"), (120_000, "2m"), (90_000_000, "25h")];
         for (ms, text) in cases {
             assert_eq!(duration(ms), text);
         }

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client,
     api::{DynamicObject, PostParams},
+    core::GroupVersionKind,
     discovery,
 };
 use serde::Deserialize as _;
@@ -33,7 +34,9 @@ pub(crate) async fn apply(client: &Client) -> Result<(), Failure> {
 }
 
 async fn create(client: &Client, object: &DynamicObject) -> Result<(), kube::Error> {
-    let kind = object.types.as_ref().and_then(|types| types.try_into().ok()).unwrap_or_default();
+    let types = object.types.clone().unwrap_or_default();
+    let kind =
+        GroupVersionKind::try_from(&types).map_err(|error| kube::Error::Service(error.into()))?;
     let (resource, _) = discovery::pinned_kind(client, &kind).await?;
     let api: Api<DynamicObject> = Api::default_namespaced_with(client.clone(), &resource);
     match api.create(&PostParams::default(), object).await {
@@ -48,7 +51,8 @@ pub(crate) async fn show(plan: &Plan, client: &Client) -> Result<String, Failure
     for pod in ready::pods(client).await? {
         table.row(row(plan, &pod));
     }
-    let program = std::env::current_exe().map_or_else(|_| "toono".into(), |p| p.display().to_string());
+    let program =
+        std::env::current_exe().map_or_else(|_| "toono".into(), |p| p.display().to_string());
     let data = if plan.dir() == std::path::Path::new(crate::cli::DEFAULT_DATA_DIR) {
         String::new()
     } else {

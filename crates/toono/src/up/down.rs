@@ -2,9 +2,11 @@
 
 use std::{fs, path::Path};
 
+use toono_lab::LabName;
+
 use crate::{
     cli::DownArgs,
-    failure::{Failure, chain},
+    failure::Failure,
     lab, preflight,
     up::{
         plan::{self, STOP_GRACE},
@@ -53,6 +55,21 @@ pub(crate) async fn down(args: &DownArgs) -> Result<(), Failure> {
         progress.step("data", async { purge(&dir) }).await?;
     }
     Ok(())
+}
+
+async fn stop_pods(dir: &Path, lab: &LabName, node: &str) -> Result<(), Failure> {
+    let data = plan::nodes_dir(dir).join(node);
+    let stopped = toono_agent::reset::stop_pods(&data, &plan::cgroup_root(lab, node))
+        .await
+        .map_err(|error| Failure::caused("node-failed", &error, error.hint()))?;
+    if stopped.failures.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "node-failed",
+        format!("{node}: {}", stopped.failures.join("; ")),
+        "run toono down again; it goes on where it stopped",
+    ))
 }
 
 /// What a server and `up` keep in a data directory. A purge removes these and nothing else: the

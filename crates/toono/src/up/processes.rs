@@ -1,12 +1,11 @@
 //! The processes of an edge: what each is started with.
 
-use std::{
-    fs,
-    net::TcpListener,
-    path::PathBuf,
-};
+use std::{fs, net::TcpListener, path::PathBuf};
 
-use toono_lab::{Daemon, DaemonError, Spawn};
+use toono_lab::{
+    Daemon, DaemonError, Spawn,
+    image::{self, BUSYBOX, ImageSpec},
+};
 
 use crate::{
     failure::Failure,
@@ -38,8 +37,16 @@ pub(crate) async fn registry(plan: &Plan) -> Result<(), Failure> {
     if daemon.running().map_err(daemon_failure)?.is_some() {
         return Ok(());
     }
-    toono_lab::image::build(&toono_lab::image::ImageConfig::busybox(), &plan.image_dir())
-        .map_err(|error| Failure::caused("lab-failed", &error, error.hint()))?;
+    let image = ImageSpec {
+        busybox: BUSYBOX.into(),
+        root: plan.image_dir(),
+        repository: "busybox".to_owned(),
+        tag: "1".to_owned(),
+    };
+    image::build(&image).map_err(|error| {
+        let hint = error.hint().unwrap_or("is the data directory's disk full?");
+        Failure::caused("lab-failed", &error, hint)
+    })?;
     start(
         &daemon,
         &["lab", "registry"],
@@ -69,8 +76,8 @@ pub(crate) async fn nodes(plan: &Plan) -> Result<(), Failure> {
 }
 
 fn start_node(plan: &Plan, node: &NodePlan, token: &str, pin: &str) -> Result<(), Failure> {
-    let netns = toono_lab::namespace(&plan.lab.name, &node.name)
-        .map_err(|error| lab::explain(&error))?;
+    let netns =
+        toono_lab::namespace(&plan.lab.name, &node.name).map_err(|error| lab::explain(&error))?;
     let mut spawn = this_program(
         &["node"],
         &[

@@ -1,9 +1,6 @@
 //! What is going on, on standard error: one line a step, with the time it took.
 
-use std::{
-    io::Write as _,
-    time::Instant,
-};
+use std::{io::Write as _, time::Instant};
 
 use crate::failure::Failure;
 

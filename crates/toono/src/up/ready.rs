@@ -12,11 +12,7 @@ use toono_lab::Daemon;
 use crate::{
     failure::Failure,
     kubeconfig::{self, unreachable},
-    up::{
-        application,
-        plan::Plan,
-        processes::daemon_failure,
-    },
+    up::{application, plan::Plan, processes::daemon_failure},
 };
 
 /// A server starts within a second; a busy machine may need more.
@@ -46,9 +42,10 @@ pub(crate) async fn nodes(plan: &Plan, client: &Client) -> Result<(), Failure> {
     until("every node to be Ready", NODES_LIMIT, &daemons, async || {
         let Ok(nodes) = api.list(&ListParams::default()).await else { return false };
         plan.nodes().all(|planned| {
-            nodes.items.iter().any(|node| {
-                node.metadata.name.as_ref() == Some(&planned.name) && is_ready(node)
-            })
+            nodes
+                .items
+                .iter()
+                .any(|node| node.metadata.name.as_ref() == Some(&planned.name) && is_ready(node))
         })
     })
     .await
@@ -75,10 +72,12 @@ pub(crate) async fn application(plan: &Plan, client: &Client) -> Result<(), Fail
         })
     })
     .await
-    .map_err(|failure| failure.with_hint(format!(
-        "KUBECONFIG={} kubectl describe pods tells why",
-        plan.kubeconfig().display()
-    )))
+    .map_err(|failure| {
+        failure.with_hint(format!(
+            "KUBECONFIG={} kubectl describe pods tells why",
+            plan.kubeconfig().display()
+        ))
+    })
 }
 
 async fn until(
@@ -120,9 +119,7 @@ fn last_words(daemon: &Daemon) -> Failure {
 }
 
 /// Says what to do when the API does not answer while the edge is shown.
-pub(crate) async fn pods(
-    client: &Client,
-) -> Result<Vec<k8s_openapi::api::core::v1::Pod>, Failure> {
+pub(crate) async fn pods(client: &Client) -> Result<Vec<k8s_openapi::api::core::v1::Pod>, Failure> {
     Api::default_namespaced(client.clone())
         .list(&ListParams::default().labels(application::SELECTOR))
         .await

@@ -10,28 +10,28 @@ use std::{
 
 /// IPv4 packets seen at an interface, counted by the address that is not the cloud's.
 #[derive(Debug, Default)]
-pub struct Seen {
-    pub packets: BTreeMap<Ipv4Addr, u32>,
-    pub tcp: u32,
-    pub bytes: u64,
+pub(crate) struct Seen {
+    pub(crate) packets: BTreeMap<Ipv4Addr, u32>,
+    pub(crate) tcp: u32,
+    pub(crate) bytes: u64,
 }
 
 /// Captures for `duration` on `interface`; `cloud` is the cloud's address there.
-pub fn record(interface: &str, cloud: Ipv4Addr, duration: Duration) -> Seen {
+pub(crate) fn record(interface: &str, cloud: Ipv4Addr, duration: Duration) -> Seen {
     let socket = open(interface);
     let mut seen = Seen::default();
     let end = Instant::now() + duration;
     let mut frame = [0u8; 2048];
     while Instant::now() < end {
-        let read = unsafe {
-            libc::recv(socket.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len(), 0)
-        };
+        let read =
+            unsafe { libc::recv(socket.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len(), 0) };
         let Ok(length) = usize::try_from(read) else { continue };
         let (ethernet, packet) = frame[..length].split_at(14.min(length));
         if ethernet.len() < 14 || ethernet[12..14] != [0x08, 0x00] || packet.len() < 20 {
             continue;
         }
-        let address = |at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
+        let address =
+            |at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
         let (from, to) = (address(12), address(16));
         let other = if from == cloud { to } else { from };
         *seen.packets.entry(other).or_default() += 1;
@@ -43,7 +43,8 @@ pub fn record(interface: &str, cloud: Ipv4Addr, duration: Duration) -> Seen {
 
 fn open(interface: &str) -> OwnedFd {
     let protocol = i32::from((libc::ETH_P_ALL as u16).to_be());
-    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
+    let fd =
+        unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
     assert!(fd >= 0, "packet socket: {}", std::io::Error::last_os_error());
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     let index = nix::net::if_::if_nametoindex(interface).unwrap();

@@ -18,15 +18,15 @@ use crate::{
     wait::until,
 };
 
-pub struct Cloud {
-    pub dir: TempDir,
-    pub port: u16,
+pub(crate) struct Cloud {
+    pub(crate) dir: TempDir,
+    pub(crate) port: u16,
     child: Option<Child>,
 }
 
 impl Cloud {
     /// A server that answers.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("toono-cloud-").tempdir().unwrap();
         let mut cloud = Self { dir, port: free_port(), child: None };
         cloud.spawn();
@@ -34,7 +34,7 @@ impl Cloud {
         cloud
     }
 
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(TOONO);
         command
             .args(["server", "--listen", &format!("127.0.0.1:{}", self.port), "--data"])
@@ -43,26 +43,26 @@ impl Cloud {
         command
     }
 
-    pub fn spawn(&mut self) {
+    pub(crate) fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         self.child = Some(self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }
 
-    pub fn await_ready(&self) {
+    pub(crate) fn await_ready(&self) {
         until("the server to be ready", Duration::from_secs(20), || {
             let output = self.kubectl_command(&["get", "--raw", "/readyz"]).output().unwrap();
             output.status.success().then_some(())
         });
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
             child.wait().unwrap();
         }
     }
 
-    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command
             .args(arguments)
@@ -72,29 +72,29 @@ impl Cloud {
         command
     }
 
-    pub fn kubectl(&self, arguments: &[&str]) -> String {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         let output = self.kubectl_command(arguments).output().expect("kubectl must be installed");
         success(&format!("kubectl {}", arguments.join(" ")), output)
     }
 
-    pub fn log_path(&self) -> PathBuf {
+    pub(crate) fn log_path(&self) -> PathBuf {
         self.dir.path().join("server.log")
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap()
     }
 
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(name)).unwrap().trim().to_owned()
     }
 
     /// `toono node …` against this server with these credentials; it is expected to end.
-    pub fn node(&self, data: &Path, token: &str, pin: &str) -> Output {
+    pub(crate) fn node(&self, data: &Path, token: &str, pin: &str) -> Output {
         self.node_command(data, token, pin).output().unwrap()
     }
 
-    pub fn node_command(&self, data: &Path, token: &str, pin: &str) -> Command {
+    pub(crate) fn node_command(&self, data: &Path, token: &str, pin: &str) -> Command {
         let mut command = Command::new(TOONO);
         let server = format!("https://127.0.0.1:{}", self.port);
         command
@@ -116,7 +116,7 @@ impl Drop for Cloud {
 }
 
 /// Asserts that a command failed with one `error[code]: …` line and one `hint: …` line.
-pub fn assert_refused(output: &Output, code: &str, says: &str) {
+pub(crate) fn assert_refused(output: &Output, code: &str, says: &str) {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "it succeeded:\n{text}");
     let errors: Vec<_> = text.lines().filter(|line| line.starts_with("error[")).collect();

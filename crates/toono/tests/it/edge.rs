@@ -15,28 +15,28 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The program under test.
-pub const TOONO: &str = env!("CARGO_BIN_EXE_toono");
+pub(crate) const TOONO: &str = env!("CARGO_BIN_EXE_toono");
 
 /// Edges are heavy and some tests compare the whole machine before and after, so they take turns.
 static TURN: Mutex<()> = Mutex::new(());
 /// Each edge has an imitated Internet of its own.
 static NEXT_SUBNET: AtomicU8 = AtomicU8::new(0);
 
-pub fn turn() -> MutexGuard<'static, ()> {
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A data directory, a port and a subnet; `up` may have been called or not.
-pub struct Edge {
+pub(crate) struct Edge {
     dir: TempDir,
-    pub port: u16,
-    pub subnet: String,
+    pub(crate) port: u16,
+    pub(crate) subnet: String,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Edge {
     /// Nothing runs yet.
-    pub fn prepare() -> Self {
+    pub(crate) fn prepare() -> Self {
         let turn = turn();
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
         let own = std::process::id() as u8;
@@ -46,17 +46,17 @@ impl Edge {
     }
 
     /// `toono up` with two pools of two nodes, seen to succeed.
-    pub fn up() -> Self {
+    pub(crate) fn up() -> Self {
         let edge = Self::prepare();
         edge.run_up();
         edge
     }
 
-    pub fn run_up(&self) -> String {
+    pub(crate) fn run_up(&self) -> String {
         success("toono up", self.toono(&self.up_arguments()))
     }
 
-    pub fn up_arguments(&self) -> Vec<String> {
+    pub(crate) fn up_arguments(&self) -> Vec<String> {
         let data = self.data().to_str().unwrap().to_owned();
         let listen = format!("0.0.0.0:{}", self.port);
         ["up", "--data", &data, "--listen", &listen, "--lab-subnet", &self.subnet]
@@ -64,26 +64,26 @@ impl Edge {
             .into()
     }
 
-    pub fn data(&self) -> &Path {
+    pub(crate) fn data(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.data().join("admin.kubeconfig")
     }
 
-    pub fn toono<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Output {
+    pub(crate) fn toono<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Output {
         Command::new(TOONO).args(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
     /// A subcommand that takes `--data`, seen to succeed.
-    pub fn toono_here(&self, before: &[&str], after: &[&str]) -> String {
+    pub(crate) fn toono_here(&self, before: &[&str], after: &[&str]) -> String {
         let data = self.data().to_str().unwrap();
         let arguments = [before, &["--data", data], after].concat();
         success(&format!("toono {}", arguments.join(" ")), self.toono(&arguments))
     }
 
-    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command
             .args(arguments)
@@ -94,23 +94,23 @@ impl Edge {
     }
 
     /// What kubectl printed; the test fails if it failed.
-    pub fn kubectl(&self, arguments: &[&str]) -> String {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         let output = self.kubectl_command(arguments).output().expect("kubectl must be installed");
         success(&format!("kubectl {}", arguments.join(" ")), output)
     }
 
-    pub fn kubectl_json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn kubectl_json(&self, arguments: &[&str]) -> Value {
         let text = self.kubectl(&[arguments, &["-o", "json"]].concat());
         serde_json::from_str(&text).unwrap()
     }
 
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         let text = self.toono_here(&["status"], &["-o", "json"]);
         serde_json::from_str(&text).unwrap()
     }
 
     /// Names of the nodes whose Ready condition has this status, sorted.
-    pub fn nodes_with_ready(&self, status: &str) -> Vec<String> {
+    pub(crate) fn nodes_with_ready(&self, status: &str) -> Vec<String> {
         let nodes = self.kubectl_json(&["get", "nodes"]);
         let mut names: Vec<String> = nodes["items"]
             .as_array()
@@ -124,18 +124,18 @@ impl Edge {
     }
 
     /// The pods of `hello`.
-    pub fn pods(&self) -> Vec<Value> {
+    pub(crate) fn pods(&self) -> Vec<Value> {
         let list = self.kubectl_json(&["get", "pods", "-l", "app=hello"]);
         list["items"].as_array().unwrap().clone()
     }
 
     /// Processes of this edge: those whose command line names its data directory.
-    pub fn processes(&self) -> Vec<(i32, String)> {
+    pub(crate) fn processes(&self) -> Vec<(i32, String)> {
         processes_naming(self.data().to_str().unwrap())
     }
 
     /// The process of `toono COMMAND …`, with `part` in its command line.
-    pub fn process(&self, command: &str, part: &str) -> i32 {
+    pub(crate) fn process(&self, command: &str, part: &str) -> i32 {
         let found: Vec<_> = self
             .processes()
             .into_iter()
@@ -148,7 +148,7 @@ impl Edge {
 
 impl Edge {
     /// Runs kubectl on a terminal of its own, types `input`, and returns what the terminal showed.
-    pub fn under_a_terminal(&self, arguments: &[&str], input: &str) -> String {
+    pub(crate) fn under_a_terminal(&self, arguments: &[&str], input: &str) -> String {
         let pty = nix::pty::openpty(None, None).unwrap();
         let slave = || Stdio::from(pty.slave.try_clone().unwrap());
         let mut child = self
@@ -175,7 +175,7 @@ impl Edge {
     }
 
     /// The host's end of the imitated Internet: the link with the cloud's address.
-    pub fn wan_interface(&self) -> String {
+    pub(crate) fn wan_interface(&self) -> String {
         let address = self.subnet.replace(".0/24", ".1");
         let output = Command::new("ip").args(["-o", "-4", "addr"]).output().expect("iproute2");
         String::from_utf8_lossy(&output.stdout)
@@ -221,7 +221,7 @@ impl Edge {
     }
 }
 
-pub fn processes_naming(text: &str) -> Vec<(i32, String)> {
+pub(crate) fn processes_naming(text: &str) -> Vec<(i32, String)> {
     let own = std::process::id() as i32;
     std::fs::read_dir("/proc")
         .unwrap()
@@ -235,7 +235,7 @@ pub fn processes_naming(text: &str) -> Vec<(i32, String)> {
         .collect()
 }
 
-pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a str {
+pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> &'a str {
     object["status"]["conditions"]
         .as_array()
         .into_iter()
@@ -245,7 +245,7 @@ pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a str {
         .unwrap_or("")
 }
 
-pub fn success(what: &str, output: Output) -> String {
+pub(crate) fn success(what: &str, output: Output) -> String {
     assert!(
         output.status.success(),
         "{what}: {}\n{}{}",
@@ -256,7 +256,7 @@ pub fn success(what: &str, output: Output) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let tcp = TcpListener::bind("0.0.0.0:0").unwrap();
         let port = tcp.local_addr().unwrap().port();

@@ -6,10 +6,10 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 /// Links, namespaces, nft tables, mounts and cgroups, each as a line of text.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Machine(BTreeSet<String>);
+pub(crate) struct Machine(BTreeSet<String>);
 
 impl Machine {
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let mut lines = BTreeSet::new();
         for entry in fs::read_dir("/sys/class/net").unwrap().flatten() {
             lines.insert(format!("link {}", entry.file_name().to_string_lossy()));
@@ -36,7 +36,7 @@ impl Machine {
     }
 
     /// What `later` has that this has not.
-    pub fn added_in(&self, later: &Self) -> Vec<String> {
+    pub(crate) fn added_in(&self, later: &Self) -> Vec<String> {
         later.0.difference(&self.0).cloned().collect()
     }
 }

@@ -87,7 +87,9 @@ fn kubectl_shows_what_kubernetes_shows(edge: &Edge) {
         assert!(resources.contains(part), "no {part} in:\n{resources}");
     }
     let node = edge.kubectl(&["describe", "node", "pool-a-1"]);
-    for part in ["apps.openyurt.io/nodepool=pool-a", "PodCIDR:", "KubeletReady", "Non-terminated Pods"] {
+    for part in
+        ["apps.openyurt.io/nodepool=pool-a", "PodCIDR:", "KubeletReady", "Non-terminated Pods"]
+    {
         assert!(node.contains(part), "no {part} in:\n{node}");
     }
     let pod = first_pod(edge);
@@ -114,7 +116,8 @@ fn logs_and_exec_reach_behind_nat(edge: &Edge) {
 
     let page = edge.kubectl(&["exec", &pod, "--", "wget", "-qO-", "http://127.0.0.1:8080/"]);
     assert_eq!(page.trim(), format!("hello from {node}"));
-    let failed = edge.kubectl_command(&["exec", &pod, "--", "sh", "-c", "exit 7"]).output().unwrap();
+    let failed =
+        edge.kubectl_command(&["exec", &pod, "--", "sh", "-c", "exit 7"]).output().unwrap();
     assert_eq!(failed.status.code(), Some(7), "{failed:?}");
 
     let mut piped = edge
@@ -166,7 +169,8 @@ fn pods_are_containers_and_scaling_is_real(edge: &Edge) {
         }
         assert_ne!(fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap(), host_namespace);
     }
-    let gone: Vec<String> = pods.iter().map(|p| p["metadata"]["uid"].as_str().unwrap().to_owned()).collect();
+    let gone: Vec<String> =
+        pods.iter().map(|p| p["metadata"]["uid"].as_str().unwrap().to_owned()).collect();
 
     edge.kubectl(&["scale", "deployment/hello", "--replicas=2"]);
     until("18 pods to go", SOON, || (edge.pods().len() == 2).then_some(()));
@@ -239,7 +243,7 @@ fn first_pod(edge: &Edge) -> String {
     edge.pods()[0]["metadata"]["name"].as_str().unwrap().to_owned()
 }
 
-pub fn pod_uids(edge: &Edge) -> Vec<String> {
+pub(crate) fn pod_uids(edge: &Edge) -> Vec<String> {
     let mut uids: Vec<String> =
         edge.pods().iter().map(|p| p["metadata"]["uid"].as_str().unwrap().to_owned()).collect();
     uids.sort();
@@ -256,9 +260,8 @@ fn memory_cgroup(uid: &str) -> MemoryCgroup {
     for folder in cgroups_naming(uid) {
         for file in ["memory.limit_in_bytes", "memory.max"] {
             let limit = folder.join(file);
-            let bounded = fs::read_to_string(&limit).is_ok_and(|text| {
-                text.trim().parse::<u64>().is_ok_and(|bytes| bytes < 1 << 40)
-            });
+            let bounded = fs::read_to_string(&limit)
+                .is_ok_and(|text| text.trim().parse::<u64>().is_ok_and(|bytes| bytes < 1 << 40));
             if bounded {
                 return MemoryCgroup { limit, processes: folder.join("cgroup.procs") };
             }

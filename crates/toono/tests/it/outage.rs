@@ -101,7 +101,7 @@ fn container_process(uid: &str) -> i32 {
 }
 
 /// The first process in the pod's container cgroup.
-pub fn find_container_process(uid: &str) -> Option<i32> {
+pub(crate) fn find_container_process(uid: &str) -> Option<i32> {
     let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
     let root = roots.iter().find(|root| std::path::Path::new(root).exists())?;
     let mut folders = vec![std::path::PathBuf::from(root)];

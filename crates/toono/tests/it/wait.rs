@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Asks again every 100 ms until `fact` is some; after `limit` the test fails and says what for.
-pub fn until<T>(what: &str, limit: Duration, mut fact: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, limit: Duration, mut fact: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = fact() {
