@@ -36,7 +36,10 @@ pub(crate) async fn down(args: &DownArgs) -> Result<(), Failure> {
             for node in &nodes {
                 stop_pods(&dir, &name, node).await?;
             }
-            Ok(())
+            // What is above the nodes' own cgroups; a cgroup that someone uses stays.
+            toono_sandbox::prune_cgroups(&plan::cgroup_parent(&name)).map_err(|error| {
+                Failure::caused("lab-failed", &error, "is something running in these cgroups?")
+            })
         })
         .await?;
     progress

@@ -108,8 +108,13 @@ pub(crate) fn nodes_dir(dir: &Path) -> PathBuf {
     dir.join("nodes")
 }
 
+/// The cgroup above those of all nodes.
+pub(crate) fn cgroup_parent(lab: &LabName) -> String {
+    format!("/{lab}")
+}
+
 pub(crate) fn cgroup_root(lab: &LabName, node: &str) -> String {
-    format!("/{lab}/{node}")
+    format!("{}/{node}", cgroup_parent(lab))
 }
 
 pub(crate) fn server(dir: &Path) -> Daemon {

@@ -42,9 +42,8 @@ pub(crate) fn record(interface: &str, cloud: Ipv4Addr, duration: Duration) -> Se
 }
 
 fn open(interface: &str) -> OwnedFd {
-    let protocol = i32::from((libc::ETH_P_ALL as u16).to_be());
-    let fd =
-        unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
+    // Protocol 0 receives nothing until the bind below names the interface.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     assert!(fd >= 0, "packet socket: {}", std::io::Error::last_os_error());
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     let index = nix::net::if_::if_nametoindex(interface).unwrap();

@@ -14,6 +14,7 @@ use nix::{
 use tempfile::TempDir;
 
 use crate::{
+    configmap,
     edge::{TOONO, free_port, success},
     wait::until,
 };
@@ -75,6 +76,11 @@ impl Cloud {
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         let output = self.kubectl_command(arguments).output().expect("kubectl must be installed");
         success(&format!("kubectl {}", arguments.join(" ")), output)
+    }
+
+    pub(crate) fn create_configmap(&self, name: &str) {
+        let output = configmap::create(self.kubectl_command(&configmap::ARGUMENTS), name);
+        success(&format!("the creation of {name}"), output);
     }
 
     pub(crate) fn log_path(&self) -> PathBuf {

@@ -43,9 +43,9 @@ fn a_damaged_middle_is_refused_with_its_place() {
 fn stopped_with_writes() -> (Cloud, PathBuf) {
     let mut cloud = Cloud::start();
     for number in 0..10 {
-        cloud.kubectl(&["create", "configmap", &format!("kept-{number}"), "--from-literal=a=b"]);
+        cloud.create_configmap(&format!("kept-{number}"));
     }
-    cloud.kubectl(&["create", "configmap", "last", "--from-literal=a=b"]);
+    cloud.create_configmap("last");
     cloud.kill();
     let mut journals: Vec<PathBuf> = fs::read_dir(cloud.dir.path().join("store"))
         .unwrap()
@@ -73,5 +73,5 @@ fn restart_and_expect_all_but_the_last(cloud: &mut Cloud) {
     }
     assert!(!names.contains("configmap/last"), "{names}");
     assert!(cloud.log().contains("WARN"), "no warning in:\n{}", cloud.log());
-    cloud.kubectl(&["create", "configmap", "after", "--from-literal=a=b"]);
+    cloud.create_configmap("after");
 }

@@ -35,10 +35,18 @@ impl Machine {
         Self(lines)
     }
 
-    /// What `later` has that this has not.
-    pub(crate) fn added_in(&self, later: &Self) -> Vec<String> {
-        later.0.difference(&self.0).cloned().collect()
+    /// What `later` has that this has not, but for what other edges on this machine call theirs.
+    pub(crate) fn added_in(&self, later: &Self, lab: &str) -> Vec<String> {
+        let added = later.0.difference(&self.0);
+        added.filter(|line| !names_another_lab(line, lab)).take(20).cloned().collect()
     }
+}
+
+/// Whether the line has `toono-` and four characters in it, the name of a lab, and it is not ours.
+fn names_another_lab(line: &str, lab: &str) -> bool {
+    let names = line.match_indices("toono-").filter_map(|(at, _)| line.get(at..at + 10));
+    let mut names = names.filter(|name| name[6..].bytes().all(|b| b.is_ascii_alphanumeric()));
+    names.any(|name| name != lab && name != "toono-edge" && name != "toono-clou")
 }
 
 fn cgroups(folder: &Path, depth: usize, lines: &mut BTreeSet<String>) {

@@ -11,6 +11,7 @@
 
 mod capture;
 mod cloud;
+mod configmap;
 mod edge;
 mod journal;
 mod leftovers;

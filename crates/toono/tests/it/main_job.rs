@@ -33,9 +33,10 @@ fn up_shows_a_working_edge_and_down_leaves_nothing() {
     changes_by_kubectl_work(&edge);
     an_idle_node_is_one_datagram_each_way(&edge);
 
+    let lab = edge.wan_interface().trim_end_matches("-wan").to_owned();
     edge.toono_here(&["down"], &[]);
     assert_eq!(processes_naming(&data), [], "processes left by down");
-    assert_eq!(before.added_in(&Machine::now()), [""; 0], "left by down");
+    assert_eq!(before.added_in(&Machine::now(), &lab), [""; 0], "left by down");
     edge.toono_here(&["down"], &["--purge"]);
 }
 

@@ -31,7 +31,7 @@ fn a_node_with_wrong_credentials_is_refused_and_leaves_nothing() {
     assert!(!data.exists(), "{data:?} was left");
     assert_refused(&cloud.node(&data, &token, WRONG_PIN), "ca-mismatch", "CA");
     assert!(!data.exists(), "{data:?} was left");
-    assert_eq!(before.added_in(&Machine::now()), [""; 0]);
+    assert_eq!(before.added_in(&Machine::now(), "none"), [""; 0]);
     assert!(!cloud.kubectl(&["get", "nodes", "-o", "name"]).contains("stray"));
 }
 
@@ -82,7 +82,7 @@ fn a_machine_that_cannot_run_pods_is_told_why() {
     assert!(!data.exists(), "{data:?} was left");
 
     let no_token = Command::new(TOONO).args(arguments).arg(&data).output().unwrap();
-    assert_refused(&no_token, "no-token", "--token");
+    assert_refused(&no_token, "no-token", "token");
     assert!(!data.exists(), "{data:?} was left");
 }
 

@@ -11,6 +11,7 @@ use nix::{
 };
 
 use crate::{
+    configmap,
     edge::{Edge, condition},
     outage::find_container_process,
     wait::until,
@@ -70,8 +71,8 @@ fn write_until(edge: &Edge, stop: &AtomicBool) -> Vec<String> {
             break;
         }
         let name = format!("written-{number}");
-        let arguments = ["create", "configmap", &name, "--from-literal=a=b"];
-        if edge.kubectl_command(&arguments).output().unwrap().status.success() {
+        let kubectl = edge.kubectl_command(&configmap::ARGUMENTS);
+        if configmap::create(kubectl, &name).status.success() {
             acknowledged.push(name);
         }
     }
