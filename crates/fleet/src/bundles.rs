@@ -152,9 +152,9 @@ impl Bundles {
         })
     }
 
-    /// Whether the node has been asked to compare, or no one can be yet.
-    pub(crate) fn is_swept(&self, node: &str) -> bool {
-        self.start.is_none() || self.nodes.get(node).is_some_and(|bundle| bundle.swept)
+    /// Whether Pods have been read: before that no node can compare.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.start.is_some()
     }
 
     /// Asks one node to compare, if it has not been asked since the start.

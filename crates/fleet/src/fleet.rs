@@ -1,6 +1,7 @@
 //! The fleet as the binary sees it: made once, run once, asked by the API server.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -43,7 +44,7 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     /// Woken when [`State::pokes`] has something to send.
     pub(crate) poked: Notify,
-    /// Woken when a member's readiness may have changed.
+    /// Woken when [`State::returned`] has someone.
     pub(crate) readiness: Notify,
     pub(crate) tunnels: Tunnels,
     pub(crate) recorder: Recorder,
@@ -54,6 +55,10 @@ pub(crate) struct State {
     pub(crate) table: Table,
     pub(crate) bundles: Bundles,
     pub(crate) pokes: Pokes,
+    /// Members whose return is to be written; each is marked as being written, so it is here once.
+    pub(crate) returned: Vec<NodeIndex>,
+    /// Members heard for the first time, to be asked to compare their bundles.
+    pub(crate) arrived: VecDeque<NodeIndex>,
 }
 
 impl Fleet {
@@ -90,6 +95,8 @@ impl Fleet {
             table: Table::new(sessions),
             bundles: Bundles::default(),
             pokes: Pokes::default(),
+            returned: Vec::new(),
+            arrived: VecDeque::new(),
         };
         let inner = Inner {
             config,

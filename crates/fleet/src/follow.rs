@@ -83,20 +83,18 @@ pub(crate) async fn sweep(inner: Arc<Inner>) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let mut state = inner.state();
-        if !state.table.loaded {
+        if !state.table.loaded || !state.bundles.is_loaded() {
             continue;
         }
-        // Only who is heard can answer; the others are found by a later round.
-        let mut heard: Vec<_> = Vec::new();
-        for (index, member) in state.table.members() {
-            if state.table.fresh(index).is_some() && !state.bundles.is_swept(&member.name) {
-                heard.push((index, member.name.clone()));
-                if heard.len() >= SWEEP_PER_SECOND {
-                    break;
-                }
-            }
-        }
-        for (index, name) in heard {
+        // Only who is heard can answer; the others arrive later.
+        let arrived: Vec<_> = {
+            let count = state.arrived.len().min(SWEEP_PER_SECOND);
+            state.arrived.drain(..count).collect()
+        };
+        for index in arrived {
+            let Some(name) = state.table.member(index).map(|member| member.name.clone()) else {
+                continue;
+            };
             if state.bundles.sweep(&name) {
                 state.pokes.bundle_moved(index);
             }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::MissedTickBehavior};
 use toono_session::NodeIndex;
 
 use crate::{
@@ -16,51 +16,56 @@ use crate::{
 const CONCURRENT_WRITES: usize = 16;
 /// How often all members are looked over for silence; it delays NotReady by this at most.
 const LOOK: Duration = Duration::from_secs(1);
+/// Members looked over before heartbeats are served again: well below a millisecond.
+const LOOK_CHUNK: usize = 4_096;
 
-/// Until its task is dropped.
+/// Until its task is dropped. It never waits for a write, so a late look means that the whole
+/// server was held up.
 pub(crate) async fn watch_over(inner: Arc<Inner>) {
     let slots = Arc::new(Semaphore::new(CONCURRENT_WRITES));
     let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = look.tick() => {}
-            () = inner.readiness.notified() => {}
-        }
-        for index in due(&inner) {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let inner = inner.clone();
-            tokio::spawn(async move {
-                write(&inner, index).await;
-                if let Some(member) = inner.state().table.member_mut(index) {
-                    member.writing = false;
-                }
-                drop(slot);
-            });
+        let due = tokio::select! {
+            _ = look.tick() => silent(&inner),
+            () = inner.readiness.notified() => std::mem::take(&mut inner.state().returned),
+        };
+        if !due.is_empty() {
+            tokio::spawn(write_all(inner.clone(), slots.clone(), due));
         }
     }
 }
 
-/// Members whose readiness is to be written; marks them. Bounded by the number of members.
-fn due(inner: &Inner) -> Vec<NodeIndex> {
-    let now = inner.now();
-    let mut state = inner.state();
-    if !state.table.loaded {
-        return Vec::new();
-    }
-    let due: Vec<NodeIndex> = state
-        .table
-        .members()
-        .filter(|(index, member)| {
-            !member.writing && state.table.due(*index, now, inner.config.grace).is_some()
-        })
-        .map(|(index, _)| index)
-        .collect();
-    for index in &due {
-        if let Some(member) = state.table.member_mut(*index) {
-            member.writing = true;
-        }
+/// Members whose readiness is to be written, found by looking at all of them; marks them.
+fn silent(inner: &Inner) -> Vec<NodeIndex> {
+    let mut due = Vec::new();
+    let indexes = {
+        let mut state = inner.state();
+        state.table.listening(inner.now());
+        if state.table.loaded { state.table.indexes() } else { 0..0 }
+    };
+    for chunk in indexes.step_by(LOOK_CHUNK) {
+        let now = inner.now();
+        let mut state = inner.state();
+        let chunk = (chunk..).take(LOOK_CHUNK).map(NodeIndex);
+        due.extend(chunk.filter(|index| state.table.take_due(*index, now, inner.config.grace)));
     }
     due
+}
+
+/// Writes what is due. Bounded by the number of members, each being in it once.
+async fn write_all(inner: Arc<Inner>, slots: Arc<Semaphore>, due: Vec<NodeIndex>) {
+    for index in due {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let inner = inner.clone();
+        tokio::spawn(async move {
+            write(&inner, index).await;
+            if let Some(member) = inner.state().table.member_mut(index) {
+                member.writing = false;
+            }
+            drop(slot);
+        });
+    }
 }
 
 /// Decides again at the time of writing: a node that came back meanwhile is not declared silent.

@@ -15,6 +15,9 @@ use crate::objects::NodeObject;
 /// Most members: as many subnets as any pod network holds. Whoever may edit a Node's annotations
 /// must not be able to make the table larger than memory.
 const MOST_MEMBERS: u32 = 1 << 23;
+/// A server that did not look for this long was itself held up (a stopped process, a frozen
+/// machine), which says nothing about its nodes.
+const HELD_UP: Duration = Duration::from_secs(5);
 
 /// A Node's Ready condition as the API has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +86,11 @@ pub(crate) struct Table {
     lowest_free: usize,
     /// Whether the API's Nodes have been read: before that an unknown name may be a member.
     pub(crate) loaded: bool,
+    /// Since when this server has listened without a break. What was sent before may have been
+    /// lost unheard.
+    listening_since: Duration,
+    /// When it last said that it listens.
+    listened: Duration,
 }
 
 /// Why a name cannot join now.
@@ -103,6 +111,8 @@ impl Table {
             joining: HashSet::new(),
             lowest_free: 0,
             loaded: false,
+            listening_since: Duration::ZERO,
+            listened: Duration::ZERO,
         }
     }
 
@@ -141,14 +151,27 @@ impl Table {
         self.sessions.fresh(index)
     }
 
-    /// Whether a member counts as alive: heard within the grace. A member that has not been heard
-    /// since the start, but was ready then, is given its grace first.
-    pub(crate) fn alive(&self, index: NodeIndex, now: Duration, grace: Duration) -> bool {
-        match (self.fresh(index), self.member(index)) {
-            (Some(fresh), Some(_)) => now < fresh.at + grace,
-            (None, Some(member)) => member.ready == Ready::True && now < member.since + grace,
-            _ => false,
+    /// This server is listening now; to be said every second. After a break every node that was
+    /// ready has its grace anew: its heartbeats were not heard, but they may have been sent.
+    pub(crate) fn listening(&mut self, now: Duration) {
+        let gap = now.saturating_sub(self.listened);
+        if gap >= HELD_UP {
+            tracing::warn!(?gap, "this server was held up; silent nodes have their grace anew");
+            self.listening_since = now;
         }
+        self.listened = now;
+    }
+
+    /// Whether a member counts as alive: heard within the grace. A member that was ready and has
+    /// not been heard since the start, or since this server was held up, is given its grace first.
+    pub(crate) fn alive(&self, index: NodeIndex, now: Duration, grace: Duration) -> bool {
+        let Some(member) = self.member(index) else { return false };
+        let patience = match self.fresh(index) {
+            Some(fresh) if now < fresh.at + grace => return true,
+            Some(_) => self.listening_since,
+            None => member.since.max(self.listening_since),
+        };
+        member.ready == Ready::True && now < patience + grace
     }
 
     /// The readiness that should be written for a member, when it differs from what the API has.
@@ -158,6 +181,21 @@ impl Table {
         let due =
             if alive { member.ready == Ready::Unknown } else { member.ready != Ready::Unknown };
         due.then_some(alive)
+    }
+
+    /// Whether a member's readiness should be written and no write is under way; marks it so.
+    pub(crate) fn take_due(&mut self, index: NodeIndex, now: Duration, grace: Duration) -> bool {
+        let due = self.due(index, now, grace).is_some();
+        let Some(member) = self.member_mut(index).filter(|member| due && !member.writing) else {
+            return false;
+        };
+        member.writing = true;
+        true
+    }
+
+    /// All indexes that may have a member.
+    pub(crate) fn indexes(&self) -> std::ops::Range<u32> {
+        0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }
 
     /// Takes a Node as the API has it, unless something newer is known.
@@ -346,6 +384,28 @@ mod tests {
             "old news"
         );
         assert_eq!(table.reserve("a", Duration::from_secs(50), GRACE), Ok((index, Some(1))));
+    }
+
+    #[test]
+    fn a_server_that_was_held_up_blames_no_node() {
+        let mut table = table();
+        let index = NodeIndex(0);
+        table.admit(&node("a", "u", 0, 1, "True"), Duration::ZERO);
+        table.admit(&node("b", "v", 1, 2, "Unknown"), Duration::ZERO);
+        for second in 0..=30 {
+            table.listening(Duration::from_secs(second));
+        }
+        // Stopped for a minute, in which any number of heartbeats was lost.
+        let back = Duration::from_secs(90);
+        table.listening(back);
+        assert_eq!(table.due(index, back, GRACE), None);
+        assert_eq!(table.due(NodeIndex(1), back, GRACE), None, "it was silent before");
+        for second in 91..130 {
+            table.listening(Duration::from_secs(second));
+            assert!(!table.take_due(index, Duration::from_secs(second), GRACE));
+        }
+        assert!(table.take_due(index, Duration::from_secs(130), GRACE));
+        assert!(!table.take_due(index, Duration::from_secs(131), GRACE), "being written");
     }
 
     #[test]

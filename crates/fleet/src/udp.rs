@@ -67,7 +67,7 @@ fn send(socket: &UdpSocket, datagram: &Datagram, to: SocketAddr) {
 fn judge(inner: &Inner, bytes: &[u8], from: SocketAddr) -> Option<Datagram> {
     let now = inner.now();
     let mut state = inner.state();
-    let State { table, bundles, .. } = &mut *state;
+    let State { table, bundles, returned, arrived, .. } = &mut *state;
     // Only what concerns the table is read before authentication: nothing is allocated or changed.
     let heartbeat = inner.config.heartbeat;
     let opened = table.sessions.receive(bytes, from, now);
@@ -88,7 +88,11 @@ fn judge(inner: &Inner, bytes: &[u8], from: SocketAddr) -> Option<Datagram> {
         interval: heartbeat,
     };
     let reply = table.sessions.reply(&opened, &answer);
-    if opened.fresh && table.due(opened.index, now, inner.config.grace).is_some() {
+    if opened.first {
+        arrived.push_back(opened.index);
+    }
+    if opened.fresh && table.take_due(opened.index, now, inner.config.grace) {
+        returned.push(opened.index);
         inner.readiness.notify_one();
     }
     Some(reply)
@@ -97,7 +101,7 @@ fn judge(inner: &Inner, bytes: &[u8], from: SocketAddr) -> Option<Datagram> {
 /// The next poke and whether more wait.
 fn next_poke(inner: &Inner) -> (Option<(Datagram, SocketAddr)>, bool) {
     let mut state = inner.state();
-    let State { table, bundles, pokes } = &mut *state;
+    let State { table, bundles, pokes, .. } = &mut *state;
     let Some(due) = pokes.next() else { return (None, false) };
     let (index, poke) = match due {
         Due::Dial(index, ticket) => (index, Some(Poke::DialBack { ticket })),

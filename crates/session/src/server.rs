@@ -67,6 +67,8 @@ pub struct Opened {
     /// Whether the node is alive now: the heartbeat was made for this server instance and is new.
     /// When not, nothing but the reply may follow from it.
     pub fresh: bool,
+    /// Whether it is the node's first fresh heartbeat since it was admitted here.
+    pub first: bool,
     header: UplinkHeader,
     key: SessionKey,
 }
@@ -114,8 +116,8 @@ impl ServerSessions {
         self.instance
     }
 
-    /// Takes a node into the table, which grows to the index: keep indexes dense. The same identity again changes nothing; another one forgets
-    /// the old one's session.
+    /// Takes a node into the table, which grows to the index: keep indexes dense. The same identity
+    /// again changes nothing; another one forgets the old one's session.
     pub fn admit(&mut self, index: NodeIndex, uid: NodeUid, generation: u16) {
         let place = index.place();
         if self.records.len() <= place {
@@ -173,6 +175,7 @@ impl ServerSessions {
         let heartbeat = HeartbeatBody::decode(&sealed);
 
         let fresh = heartbeat.instance == self.instance;
+        let first = fresh && record.fresh.is_none();
         if fresh {
             if record.fresh.is_some_and(|newest| header.counter <= newest.counter) {
                 return Err(Refused::Replayed);
@@ -189,7 +192,7 @@ impl ServerSessions {
                 record.fresh = Some(newest);
             }
         }
-        Ok(Opened { index, heartbeat, fresh, header, key })
+        Ok(Opened { index, heartbeat, fresh, first, header, key })
     }
 
     /// The answer to a heartbeat. One that was not fresh is answered too: the node learns this
