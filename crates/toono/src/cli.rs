@@ -63,7 +63,7 @@ pub(crate) struct ServerArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
-    /// The server's URL, such as https://cloud.example:6443.
+    /// The server's URL, such as `https://cloud.example:6443`.
     #[arg(long, value_name = "URL")]
     pub(crate) server: Endpoint,
     /// A bootstrap token; needed for the first start only.

@@ -20,7 +20,7 @@ pub(crate) async fn down(args: &DownArgs) -> Result<(), Failure> {
     preflight::root()?;
     let dir = plan::absolute(&args.data.dir)?;
     let name = lab::name(&dir)?;
-    let progress = Progress::default();
+    let progress = Progress;
     let nodes = node_names(&dir);
 
     progress

@@ -24,7 +24,7 @@ pub(crate) async fn run(args: &UpArgs) -> Result<(), Failure> {
     preflight::node()?;
     let plan = Plan::new(args)?;
     processes::check_port(&plan)?;
-    let progress = Progress::default();
+    let progress = Progress;
 
     progress
         .step("networks of the sites", async {

@@ -5,7 +5,6 @@ use std::{io::Write as _, time::Instant};
 use crate::failure::Failure;
 
 /// Reports steps as they are taken.
-#[derive(Default)]
 pub(crate) struct Progress;
 
 impl Progress {
