@@ -8,6 +8,7 @@ pub mod merge;
 pub mod meta;
 pub mod names;
 pub mod print;
+pub mod protobuf;
 pub mod quantity;
 pub mod resource;
 pub mod selector;

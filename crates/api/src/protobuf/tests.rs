@@ -1,0 +1,198 @@
+//! Every field of every kind, written as protobuf by the table and read back; and any bytes.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::kinds::RESOURCES;
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value > 0x7f {
+        out.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
+        value >>= 7;
+    }
+    out.push(u8::try_from(value).unwrap());
+}
+
+fn put_number(out: &mut Vec<u8>, field: u32, value: u64) {
+    put_varint(out, u64::from(field) << 3);
+    put_varint(out, value);
+}
+
+fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+    put_varint(out, (u64::from(field) << 3) | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn enveloped(api_version: &str, kind: &str, object: &[u8]) -> Vec<u8> {
+    let mut type_meta = Vec::new();
+    put_bytes(&mut type_meta, 1, api_version.as_bytes());
+    put_bytes(&mut type_meta, 2, kind.as_bytes());
+    let mut body = MAGIC.to_vec();
+    put_bytes(&mut body, 1, &type_meta);
+    put_bytes(&mut body, 2, object);
+    body
+}
+
+/// Writes some value of a type as field `number`, and tells its JSON.
+fn put_example(out: &mut Vec<u8>, number: u32, kind: Type) -> Value {
+    let mut inner = Vec::new();
+    let value = match kind {
+        Type::Integer => {
+            put_number(out, number, 7);
+            return 7.into();
+        }
+        Type::Boolean => {
+            put_number(out, number, 1);
+            return true.into();
+        }
+        Type::Text => {
+            put_bytes(out, number, b"text");
+            return "text".into();
+        }
+        Type::Bytes => {
+            put_bytes(out, number, b"\x00\xff");
+            return "AP8=".into();
+        }
+        Type::Time | Type::MicroTime => {
+            put_number(&mut inner, 1, 1_700_000_000);
+            put_number(&mut inner, 2, 123_456_000);
+            let micro = kind == Type::MicroTime;
+            if micro { "2023-11-14T22:13:20.123456Z" } else { "2023-11-14T22:13:20Z" }.into()
+        }
+        Type::Quantity => {
+            put_bytes(&mut inner, 1, b"100m");
+            "100m".into()
+        }
+        Type::IntOrString => {
+            put_number(&mut inner, 1, 1);
+            put_bytes(&mut inner, 3, b"25%");
+            "25%".into()
+        }
+        Type::Raw => {
+            put_bytes(&mut inner, 1, b"{\"a\":1}");
+            json!({"a": 1})
+        }
+        Type::Message(name) => Value::Object(put_all(&mut inner, name)),
+    };
+    put_bytes(out, number, &inner);
+    value
+}
+
+/// Writes every field of a message, and tells their JSON.
+fn put_all(out: &mut Vec<u8>, name: &str) -> Map<String, Value> {
+    let message = TABLE.get(name).unwrap_or_else(|| panic!("{name} is not in the table"));
+    let mut object = Map::new();
+    for field in &message.fields {
+        let value = match field.shape {
+            Shape::Plain(kind) | Shape::Optional(kind) => put_example(out, field.number, kind),
+            Shape::List(kind) => json!([put_example(out, field.number, kind)]),
+            Shape::Map(kind) => {
+                let mut entry = Vec::new();
+                put_bytes(&mut entry, 1, b"key");
+                let value = put_example(&mut entry, 2, kind);
+                put_bytes(out, field.number, &entry);
+                json!({"key": value})
+            }
+        };
+        match value {
+            Value::Object(inlined) if field.name == "." => object.extend(inlined),
+            value => drop(object.insert(field.name.to_owned(), value)),
+        }
+    }
+    object
+}
+
+#[test]
+fn every_field_of_every_kind_arrives_under_its_name() {
+    for resource in RESOURCES {
+        let (api_version, kind) = (resource.api_version(), resource.kind);
+        let (name, _) = root(&api_version, kind).unwrap_or_else(|| panic!("no message for {kind}"));
+        let mut encoded = Vec::new();
+        let mut expected = put_all(&mut encoded, name);
+        expected.insert("apiVersion".to_owned(), api_version.clone().into());
+        expected.insert("kind".to_owned(), kind.into());
+        let decoded = decode(&enveloped(&api_version, kind, &encoded)).unwrap();
+        assert_eq!(decoded, Value::Object(expected), "{kind}");
+        let typed = (resource.decode)(decoded).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert_eq!(typed.unknown_fields, [""; 0], "{kind}");
+    }
+}
+
+#[test]
+fn a_zero_counts_only_where_it_may_be_absent() {
+    let mut spec = Vec::new();
+    put_number(&mut spec, 1, 0);
+    put_number(&mut spec, 5, 0);
+    put_number(&mut spec, 7, 0);
+    let mut metadata = Vec::new();
+    put_bytes(&mut metadata, 1, b"web");
+    put_bytes(&mut metadata, 3, b"");
+    put_bytes(&mut metadata, 8, b"");
+    let mut deployment = Vec::new();
+    put_bytes(&mut deployment, 1, &metadata);
+    put_bytes(&mut deployment, 2, &spec);
+    assert_eq!(
+        decode(&enveloped("apps/v1", "Deployment", &deployment)).unwrap(),
+        json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web"}, "spec": {"replicas": 0}})
+    );
+}
+
+#[test]
+fn a_field_of_the_future_is_an_unknown_field() {
+    let mut secret = Vec::new();
+    put_bytes(&mut secret, 1, b"");
+    put_number(&mut secret, 99, 1);
+    let decoded = decode(&enveloped("v1", "Secret", &secret)).unwrap();
+    let typed = (crate::kinds::core::SECRET.decode)(decoded).unwrap();
+    assert_eq!(typed.unknown_fields, ["99"]);
+}
+
+#[test]
+fn what_cannot_be_read_is_refused() {
+    let number_as_text = {
+        let mut spec = Vec::new();
+        put_bytes(&mut spec, 1, b"3");
+        let mut deployment = Vec::new();
+        put_bytes(&mut deployment, 2, &spec);
+        deployment
+    };
+    for (body, says) in [
+        (b"{}".to_vec(), "does not begin"),
+        (enveloped("batch/v1", "Job", b""), "batch/v1, Kind=Job is not understood"),
+        (enveloped("v2", "Pod", b""), "v2, Kind=Pod is not understood"),
+        (enveloped("v1", "Pod", b"\x0a\x7f"), "no protobuf message"),
+        (enveloped("v1", "Pod", &[0x80; 11]), "no protobuf message"),
+        (enveloped("apps/v1", "Deployment", &number_as_text), "apps.DeploymentSpec.replicas"),
+    ] {
+        let error = decode(&body).unwrap_err().to_string();
+        assert!(error.contains(says), "{error:?} does not say {says:?}");
+    }
+}
+
+#[test]
+fn options_of_a_deletion_come_in_any_group() {
+    let mut options = Vec::new();
+    put_number(&mut options, 1, 0);
+    let decoded = decode(&enveloped("apps/v1", "DeleteOptions", &options)).unwrap();
+    assert_eq!(decoded.get("gracePeriodSeconds"), Some(&json!(0)));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = decode(&bytes);
+        let _ = decode(&enveloped("v1", "Pod", &bytes));
+    }
+
+    #[test]
+    fn a_damaged_object_is_read_or_refused(at in 0_usize..20_000, flip in 1_u8..) {
+        let mut encoded = Vec::new();
+        put_all(&mut encoded, "core.Pod");
+        let length = encoded.len();
+        encoded[at % length] ^= flip;
+        let _ = decode(&enveloped("v1", "Pod", &encoded));
+    }
+}
