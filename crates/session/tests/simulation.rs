@@ -10,7 +10,7 @@
 )]
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     time::Duration,
 };
@@ -69,8 +69,21 @@ enum To {
     Node(usize),
 }
 
+/// What the attacker keeps of a datagram.
+#[derive(Clone)]
+struct Seen {
+    up: bool,
+    bytes: Vec<u8>,
+    /// Which server was there when it was sent.
+    under: usize,
+}
+
 struct Node {
     session: NodeSession,
+    /// Which server was there when it last spoke.
+    spoke_under: usize,
+    /// Instance and counter of each reply that it took.
+    answers: HashSet<Vec<u8>>,
     salt: u32,
     /// Heartbeats sent since its start, and the newest reply that it took.
     beats: u32,
@@ -93,14 +106,16 @@ struct World {
     nodes: Vec<Node>,
     in_flight: BTreeMap<(Duration, u64), (To, Vec<u8>)>,
     sent: u64,
-    /// Everything ever sent, with its kind of destination.
-    seen: Vec<(bool, Vec<u8>)>,
+    /// Everything ever sent.
+    seen: Vec<Seen>,
     /// (key identity, nonce) → the sealed bytes: the same nonce may only ever carry the same bytes.
     nonces: HashMap<(Vec<u8>, Vec<u8>), Vec<u8>>,
     loss: u64,
     pokes: u64,
     /// Instances in the order of their servers' starts.
     instances: Vec<u64>,
+    /// Node → the newest counter that the server of this moment took as a sign of life.
+    taken: HashMap<NodeIndex, u64>,
     /// Node → the newest counter seen at a server, and the place of the instance it named.
     named: HashMap<NodeIndex, (u64, usize)>,
 }
@@ -152,6 +167,8 @@ impl World {
                 salt,
                 beats: 0,
                 reply: Vec::new(),
+                spoke_under: 0,
+                answers: HashSet::new(),
                 boot: 1,
                 address: address(&mut random),
                 next_beat: Duration::from_millis(random.below(10_000)),
@@ -164,6 +181,7 @@ impl World {
             bug,
             broken: None,
             instances: vec![server.instance()],
+            taken: HashMap::new(),
             named: HashMap::new(),
             random,
             now: Duration::ZERO,
@@ -195,7 +213,7 @@ impl World {
         if before.is_some_and(|before| before != sealed) {
             self.broken("a nonce was used twice");
         }
-        self.seen.push((up, bytes.to_vec()));
+        self.seen.push(Seen { up, bytes: bytes.to_vec(), under: self.instances.len() });
         if self.random.chance(self.loss) {
             return;
         }
@@ -222,6 +240,7 @@ impl World {
         let datagram = sender.session.heartbeat(now, 1, 0).unwrap();
         sender.next_beat = now + INTERVAL;
         sender.beats += 1;
+        sender.spoke_under = self.instances.len();
         let from = sender.address;
         self.transmit(To::Server { from }, datagram.as_bytes());
     }
@@ -248,7 +267,17 @@ impl World {
         };
         match judged {
             Ok(NodeEvent::Reply { send_again, .. }) => {
+                let instance = u64::from_be_bytes(bytes[8..16].try_into().unwrap());
+                let gone = self.instances.iter().rposition(|known| *known == instance);
+                let gone = gone.is_none_or(|place| place + 1 < receiver.spoke_under);
+                let again = !receiver.answers.insert(bytes[8..24].to_vec());
                 receiver.reply = bytes.to_vec();
+                if unknown && gone {
+                    self.broken("a node learnt a server that was gone before it last spoke");
+                }
+                if again {
+                    self.broken("a reply was taken twice");
+                }
                 if send_again {
                     self.beat(node);
                 }
@@ -272,8 +301,13 @@ impl World {
         };
         let Ok(mut opened) = judged else { return };
         opened.fresh |= self.bug == Bug::FreshnessIgnored;
-        if opened.fresh && from == ATTACKER {
-            self.broken("a replay counted as a sign of life");
+        if opened.fresh {
+            if from == ATTACKER {
+                self.broken("a replay counted as a sign of life");
+            }
+            let counter = u64::from_be_bytes(bytes[8..16].try_into().unwrap());
+            let newest = self.taken.entry(opened.index).or_default();
+            *newest = counter.max(*newest);
         }
         self.follow_instance(&opened, bytes);
         let answer =
@@ -311,32 +345,40 @@ impl World {
         }
         let choice =
             usize::try_from(self.random.below(u64::try_from(self.seen.len()).unwrap())).unwrap();
-        let (up, mut bytes) = self.seen[choice].clone();
+        let mut seen = self.seen[choice].clone();
         if self.random.chance(20) {
-            let bit = usize::try_from(self.random.below(u64::try_from(bytes.len() * 8).unwrap()))
-                .unwrap();
-            bytes[bit / 8] ^= 1 << (bit % 8);
+            return self.forge(seen);
         }
-        if up {
-            // What never arrived is no replay: who can hold back a datagram can also deliver it.
-            if self.would_be_news(&bytes) {
-                return;
-            }
-            self.at_server(&bytes, ATTACKER);
-        } else {
+        if !seen.up {
             let node = usize::try_from(self.random.below(u64::from(NODES))).unwrap();
-            self.arrive(To::Node(node), &bytes);
+            self.at_node(node, &std::mem::take(&mut seen.bytes));
+        } else if !self.is_news(&seen) {
+            // What never arrived is no replay: who can hold back a datagram can also deliver it.
+            self.at_server(&seen.bytes, ATTACKER);
         }
     }
 
-    /// Whether it is a heartbeat for the server of this moment that this has not got yet.
-    fn would_be_news(&self, bytes: &[u8]) -> bool {
-        let index = NodeIndex(u32::from_be_bytes(bytes[4..8].try_into().unwrap()));
-        let counter = u64::from_be_bytes(bytes[8..16].try_into().unwrap());
-        let newest = self.server.fresh(index).map_or(0, |fresh| fresh.counter);
-        let mut like_it = server(self.server.instance());
-        let fresh = like_it.receive(bytes, ATTACKER, self.now).is_ok_and(|opened| opened.fresh);
-        fresh && counter > newest
+    fn forge(&mut self, mut seen: Seen) {
+        let bits = u64::try_from(seen.bytes.len() * 8).unwrap();
+        let bit = usize::try_from(self.random.below(bits)).unwrap();
+        seen.bytes[bit / 8] ^= 1 << (bit % 8);
+        let taken = if seen.up {
+            self.server.receive(&seen.bytes, ATTACKER, self.now).is_ok()
+        } else {
+            let now = self.now;
+            self.nodes.iter_mut().any(|node| node.session.receive(&seen.bytes, now).is_ok())
+        };
+        if taken {
+            self.broken("a forged datagram was taken");
+        }
+    }
+
+    /// Whether it is a heartbeat that the server of this moment can have missed.
+    fn is_news(&self, seen: &Seen) -> bool {
+        let index = NodeIndex(u32::from_be_bytes(seen.bytes[4..8].try_into().unwrap()));
+        let counter = u64::from_be_bytes(seen.bytes[8..16].try_into().unwrap());
+        let newest = self.taken.get(&index).copied().unwrap_or(0);
+        seen.under == self.instances.len() && counter > newest
     }
 
     fn restart_server(&mut self) {
@@ -346,6 +388,7 @@ impl World {
         };
         self.server = server(instance);
         self.instances.push(instance);
+        self.taken.clear();
     }
 
     fn restart_node(&mut self, node: usize) {
@@ -367,6 +410,7 @@ impl World {
         }
         restarted.session = NodeSession::new(&grant(node), restarted.boot, restarted.salt).unwrap();
         restarted.beats = 0;
+        restarted.answers.clear();
         restarted.reply.clear();
         restarted.address = moved;
         restarted.next_beat = self.now;
@@ -408,6 +452,11 @@ impl World {
             }
             4..=60 => self.attack(),
             61..=70 => self.poke(),
+            // A Node that changed is admitted again.
+            71..=75 => {
+                let node = usize::try_from(self.random.below(u64::from(NODES))).unwrap();
+                self.server.admit(NodeIndex(u32::try_from(node).unwrap()), uid(node), 1);
+            }
             _ => {}
         }
     }
