@@ -32,9 +32,8 @@ const KEEPER: &str = "keeper";
 fn main() -> ExitCode {
     // The keeper comes before everything, the command line's parser too: there is one for each
     // pod, so it must stay small and single-threaded.
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == KEEPER) {
-        return toono_sandbox::keeper_main(arguments);
+    if std::env::args_os().nth(1).is_some_and(|first| first == KEEPER) {
+        return toono_sandbox::keeper_main();
     }
     match run(Cli::parse()) {
         Ok(code) => code,

@@ -31,6 +31,7 @@ pub(crate) struct Edge {
     dir: TempDir,
     pub(crate) port: u16,
     pub(crate) subnet: String,
+    kubectl: Mutex<PathBuf>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -42,7 +43,9 @@ impl Edge {
         let own = std::process::id() as u8;
         let third = 64 + own.wrapping_add(NEXT_SUBNET.fetch_add(1, Ordering::Relaxed)) % 128;
         let dir = tempfile::Builder::new().prefix("toono-edge-").tempdir().unwrap();
-        Self { dir, port: free_port(), subnet: format!("100.64.{third}.0/24"), _turn: turn }
+        let subnet = format!("100.64.{third}.0/24");
+        let kubectl = Mutex::new("kubectl".into());
+        Self { dir, port: free_port(), subnet, kubectl, _turn: turn }
     }
 
     /// `toono up` with two pools of two nodes, seen to succeed.
@@ -84,13 +87,19 @@ impl Edge {
     }
 
     pub(crate) fn kubectl_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+        let program = self.kubectl.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .env("KUBECONFIG", self.kubeconfig())
             .env("HOME", self.data())
             .stdin(Stdio::null());
         command
+    }
+
+    /// From now on this kubectl is used.
+    pub(crate) fn use_kubectl(&self, program: PathBuf) {
+        *self.kubectl.lock().unwrap_or_else(PoisonError::into_inner) = program;
     }
 
     /// What kubectl printed; the test fails if it failed.
@@ -254,6 +263,27 @@ pub(crate) fn success(what: &str, output: Output) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Every kubectl of this machine: the one on the PATH, and other versions (`kubectl.1.28`) where it
+/// really lies.
+pub(crate) fn kubectls() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap();
+    let first = std::env::split_paths(&path)
+        .map(|folder| folder.join("kubectl"))
+        .find(|program| program.exists())
+        .expect("kubectl must be installed");
+    let folder = first.canonicalize().unwrap().parent().unwrap().to_owned();
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"kubectl."))
+        })
+        .collect();
+    found.sort();
+    found.insert(0, first);
+    found
 }
 
 pub(crate) fn free_port() -> u16 {

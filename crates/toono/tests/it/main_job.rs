@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     capture,
-    edge::{Edge, condition, processes_naming},
+    edge::{Edge, condition, kubectls, processes_naming},
     leftovers::Machine,
     wait::until,
 };
@@ -27,10 +27,14 @@ fn up_shows_a_working_edge_and_down_leaves_nothing() {
 
     nodes_are_ready_in_two_pools(&edge);
     a_second_up_changes_nothing(&edge);
-    kubectl_shows_what_kubernetes_shows(&edge);
-    logs_and_exec_reach_behind_nat(&edge);
+    for kubectl in kubectls() {
+        eprintln!("with {}", kubectl.display());
+        edge.use_kubectl(kubectl);
+        kubectl_shows_what_kubernetes_shows(&edge);
+        logs_and_exec_reach_behind_nat(&edge);
+        changes_by_kubectl_work(&edge);
+    }
     pods_are_containers_and_scaling_is_real(&edge);
-    changes_by_kubectl_work(&edge);
     an_idle_node_is_one_datagram_each_way(&edge);
 
     let lab = edge.wan_interface().trim_end_matches("-wan").to_owned();
@@ -206,8 +210,9 @@ fn changes_by_kubectl_work(edge: &Edge) {
     watch.wait().unwrap();
     edge.kubectl(&["delete", "-f", file]);
 
-    edge.kubectl(&["label", "node", "pool-b-2", "example.io/shelf=top"]);
+    edge.kubectl(&["label", "--overwrite", "node", "pool-b-2", "example.io/shelf=top"]);
     assert!(edge.kubectl(&["get", "nodes", "-l", "example.io/shelf=top"]).contains("pool-b-2"));
+    edge.kubectl(&["label", "node", "pool-b-2", "example.io/shelf-"]);
     edge.kubectl(&["cordon", "pool-b-2"]);
     assert!(edge.kubectl(&["get", "node", "pool-b-2"]).contains("SchedulingDisabled"));
     edge.kubectl(&["uncordon", "pool-b-2"]);
