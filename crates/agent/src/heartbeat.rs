@@ -26,6 +26,9 @@ const INTERVALS: std::ops::RangeInclusive<Duration> =
 const NEW_SOCKET_AFTER: u64 = 3;
 /// After so many the grant is asked for again over HTTPS: the cloud may have another secret.
 const NEW_GRANT_AFTER: u64 = 9;
+/// And after so few when this session was never answered: a disk that was set back makes the cloud
+/// take every heartbeat for a replay, and the node would be NotReady before [`NEW_GRANT_AFTER`].
+const FIRST_GRANT_AFTER: u64 = 2;
 /// Asking for a grant holds up the next heartbeat, so a link that is down must not hold it up long.
 const GRANT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A reply after so many unanswered heartbeats is a link that came back.
@@ -81,9 +84,13 @@ impl Heartbeat {
             self.send(session, socket.as_ref()).await;
             let spread = interval.mul_f64(JITTER);
             let next = Instant::now() + interval - spread + retry::jittered(spread * 2);
-            let rekey = session.unanswered().is_multiple_of(NEW_GRANT_AFTER);
             let asked = self.listen(session, socket.as_ref(), next, &mut interval).await;
-            if (asked || (rekey && session.unanswered() > 0))
+            let never = session.answered_at().is_none();
+            let missed = session.unanswered();
+            let stuck = missed > 0
+                && (missed.is_multiple_of(NEW_GRANT_AFTER)
+                    || (never && missed == FIRST_GRANT_AFTER));
+            if (asked || stuck)
                 && let Ok(Some(grant)) =
                     tokio::time::timeout(GRANT_TIMEOUT, self.fetch_grant(asked)).await
             {
