@@ -1,11 +1,15 @@
-//! Who asks: client certificates, bootstrap tokens, or nobody.
+//! Who asks: client certificates, bootstrap tokens, or nobody; and as whom.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{Extensions, HeaderMap, header};
 use jiff::Timestamp;
 use serde_json::Value;
 use subtle::ConstantTimeEq;
-use toono_api::{ApiError, UserInfo, meta::text_at, user::GROUP_BOOTSTRAPPERS};
+use toono_api::{
+    ApiError, GroupResource, UserInfo,
+    meta::text_at,
+    user::{ANONYMOUS, GROUP_BOOTSTRAPPERS, GROUP_MASTERS},
+};
 use toono_http::PeerCertificates;
 use toono_mvcc::Key;
 use toono_store::Store;
@@ -39,6 +43,37 @@ pub(crate) fn authenticate(
         None => Ok(UserInfo::anonymous()),
         Some(token) => bootstrap_user(store, token, now).ok_or(ApiError::Unauthorized),
     }
+}
+
+/// Who a request acts as: the one who asks, unless its headers name another.
+///
+/// # Errors
+/// [`ApiError::Forbidden`] for who may not act as others.
+pub(crate) fn impersonate(user: UserInfo, headers: &HeaderMap) -> Result<UserInfo, ApiError> {
+    if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+        return Ok(user);
+    }
+    let values = |name: &str| -> Vec<&str> {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect()
+    };
+    let name = values("impersonate-user").first().copied().filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| {
+        ApiError::BadRequest("groups, a uid or extras were given without Impersonate-User".into())
+    })?;
+    if !user.is_in(GROUP_MASTERS) {
+        return Err(ApiError::Forbidden {
+            resource: GroupResource { group: String::new(), resource: "users".to_owned() },
+            name: name.to_owned(),
+            why: format!(
+                "User {:?} cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+                user.name
+            ),
+        });
+    }
+    Ok(match name {
+        ANONYMOUS => UserInfo::anonymous(),
+        name => UserInfo::new(name, values("impersonate-group")),
+    })
 }
 
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {

@@ -5,6 +5,7 @@
 
 mod access;
 mod authenticate;
+mod body;
 mod bootstrap;
 mod client;
 mod discovery;

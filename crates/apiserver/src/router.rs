@@ -1,14 +1,13 @@
 //! The way of a request: identify, decide, hand to the verb, the fleet, discovery or a pod.
 
-use http::{HeaderMap, Method, Request, Response, header};
-use http_body_util::BodyExt;
+use http::{Method, Request, Response};
 use toono_api::{ApiError, UserInfo};
 use toono_http::Body;
 
 use crate::{
     access::{Attributes, Decision, TargetAttributes, access, forbidden},
-    authenticate::authenticate,
-    discovery, limits, openapi,
+    authenticate::{authenticate, impersonate},
+    body, discovery, openapi,
     query::Query,
     remote,
     request::{ResourcePath, Route},
@@ -35,6 +34,7 @@ async fn respond(
         request.headers(),
         ApiServer::now(),
     )?;
+    let user = impersonate(user, request.headers())?;
     let path = request.uri().path().to_owned();
     let query = Query::parse(request.uri().query());
     let route = match Route::parse(&path) {
@@ -112,54 +112,18 @@ async fn resource(
 ) -> Result<Response<Body>, ApiError> {
     let verb = target.verb(request.method(), query.flag("watch"))?;
     let (parts, body) = request.into_parts();
-    if verb != "patch" {
-        readable(&parts.headers)?;
-    }
     let call = verbs::Call { server, user, target, query, headers: &parts.headers };
     match verb {
         "get" => call.read(),
         "list" => call.list(),
         "watch" => call.watch(),
-        "create" => call.create(read_body(body).await?).await,
-        "update" => call.update(read_body(body).await?).await,
-        "patch" => call.patch(read_body(body).await?).await,
-        "delete" => call.delete(read_body(body).await?).await,
-        "deletecollection" => call.delete_collection(read_body(body).await?).await,
+        "create" => call.create(body::object(&parts.headers, body).await?).await,
+        "update" => call.update(body::object(&parts.headers, body).await?).await,
+        "patch" => call.patch(&body::bytes(body).await?).await,
+        "delete" => call.delete(&body::object(&parts.headers, body).await?).await,
+        "deletecollection" => {
+            call.delete_collection(&body::object(&parts.headers, body).await?).await
+        }
         _ => Err(ApiError::MethodNotAllowed),
-    }
-}
-
-/// Bodies are JSON. One without a type is taken for that.
-fn readable(headers: &HeaderMap) -> Result<(), ApiError> {
-    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media_type = given.unwrap_or("").split(';').next().unwrap_or("").trim();
-    match media_type {
-        "application/vnd.kubernetes.protobuf" | "application/yaml" | "application/cbor" => {
-            Err(ApiError::UnsupportedMediaType(format!(
-                "the body of the request was in an unknown format ({media_type}) - accepted media \
-                 types include: application/json"
-            )))
-        }
-        _ => Ok(()),
-    }
-}
-
-async fn read_body(mut body: Body) -> Result<bytes::Bytes, ApiError> {
-    let read = async {
-        let mut bytes = bytes::BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame
-                .map_err(|error| ApiError::BadRequest(format!("the body broke off: {error}")))?;
-            let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > limits::BODY_MAX_BYTES {
-                return Err(ApiError::TooLarge { limit_bytes: limits::BODY_MAX_BYTES });
-            }
-            bytes.extend_from_slice(&data);
-        }
-        Ok(bytes.freeze())
-    };
-    match tokio::time::timeout(limits::BODY_TIMEOUT, read).await {
-        Ok(read) => read,
-        Err(_) => Err(ApiError::Timeout("the request's body did not arrive in time".to_owned())),
     }
 }

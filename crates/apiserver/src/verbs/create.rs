@@ -4,10 +4,10 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 use toono_api::{ApiError, Resource, UserInfo, kinds, meta::text_at, names};
 use toono_http::Body;
-use toono_mvcc::{Draft, Entry, Expect, Key, Op, Owner, Rev, Txn};
+use toono_mvcc::{Entry, Expect, Key, Op, Owner, Rev, Txn};
 use toono_store::CommitError;
 
-use super::{Call, Written, commit_failed, parse, prepare};
+use super::{Call, Written, commit_failed, prepare};
 use crate::{
     encode, limits,
     query::WriteOptions,
@@ -16,22 +16,16 @@ use crate::{
 };
 
 impl Call<'_> {
-    pub(crate) async fn create(&self, body: bytes::Bytes) -> Result<Response<Body>, ApiError> {
+    pub(crate) async fn create(&self, body: Value) -> Result<Response<Body>, ApiError> {
         if let Some(subresource) = self.target.subresource {
             return self.create_subresource(subresource, &body).await;
         }
         let form = self.form()?;
         let options = self.query.write_options()?;
         let target = self.target;
-        let written = create_object(
-            self.server,
-            self.user,
-            target.resource,
-            target.namespace,
-            parse(&body)?,
-            options,
-        )
-        .await?;
+        let written =
+            create_object(self.server, self.user, target.resource, target.namespace, body, options)
+                .await?;
         let mut response =
             form.response(StatusCode::CREATED, target.resource, &written.entry.value)?;
         respond::warn(&mut response, &written.warnings);
@@ -145,7 +139,7 @@ async fn insert(
         if dry_run {
             return match server.current(&key)? {
                 Some(_) => Err(taken()),
-                None => Ok(unwritten(key, &draft)),
+                None => Ok(unwritten(key, object)),
             };
         }
         let op = Op::Put { key: key.clone(), value: draft.clone(), owner: Owner::PLATFORM };
@@ -164,11 +158,11 @@ async fn insert(
     }
 }
 
-/// What a dry run answers.
-pub(super) fn unwritten(key: Key, draft: &Draft) -> Entry {
+/// What a dry run answers: the object without a revision.
+fn unwritten(key: Key, object: &Value) -> Entry {
     Entry {
         key,
-        value: draft.seal(Rev::ZERO),
+        value: object.to_string().into(),
         created: Rev::ZERO,
         modified: Rev::ZERO,
         owner: Owner::PLATFORM,

@@ -13,10 +13,9 @@ use toono_store::CommitError;
 
 use super::{
     Call, commit_failed,
-    create::{unwritten, whole_seconds},
-    parse,
+    create::whole_seconds,
     subresource::success,
-    update::may_go,
+    update::{may_go, unwritten},
 };
 use crate::{encode, limits, respond, server::ApiServer};
 
@@ -103,11 +102,11 @@ pub(crate) enum Deleted {
 }
 
 impl Call<'_> {
-    pub(crate) async fn delete(&self, body: bytes::Bytes) -> Result<Response<Body>, ApiError> {
+    pub(crate) async fn delete(&self, body: &Value) -> Result<Response<Body>, ApiError> {
         if self.target.subresource.is_some() {
             return Err(ApiError::MethodNotAllowed);
         }
-        let options = self.delete_options(&body)?;
+        let options = self.delete_options(body)?;
         let target = self.target;
         match delete_object(self.server, target.resource, target.namespace, target.name, &options)
             .await?
@@ -130,12 +129,9 @@ impl Call<'_> {
         }
     }
 
-    pub(crate) async fn delete_collection(
-        &self,
-        body: bytes::Bytes,
-    ) -> Result<Response<Body>, ApiError> {
+    pub(crate) async fn delete_collection(&self, body: &Value) -> Result<Response<Body>, ApiError> {
         let form = self.form()?;
-        let options = self.delete_options(&body)?;
+        let options = self.delete_options(body)?;
         let listed = self.listed()?;
         let mut items = Vec::with_capacity(listed.entries.len());
         for entry in listed.entries {
@@ -153,12 +149,8 @@ impl Call<'_> {
     }
 
     /// Options come in the body, and in the query for clients that send none.
-    fn delete_options(&self, body: &[u8]) -> Result<DeleteOptions, ApiError> {
-        let mut options = if body.iter().all(u8::is_ascii_whitespace) {
-            DeleteOptions::default()
-        } else {
-            DeleteOptions::of(&parse(body)?)?
-        };
+    fn delete_options(&self, body: &Value) -> Result<DeleteOptions, ApiError> {
+        let mut options = DeleteOptions::of(body)?;
         options.dry_run |= self.query.dry_run()?;
         if options.grace_seconds.is_none() {
             options.grace_seconds = self.query.number("gracePeriodSeconds")?;
@@ -189,11 +181,11 @@ pub(crate) async fn delete_object(
             return Ok(Deleted::Marked(entry));
         }
         let draft = encode::draft(&new);
-        let key = entry.key.clone();
         if options.dry_run {
-            let entry = unwritten(key, &draft);
+            let entry = unwritten(entry, &draft);
             return Ok(if gone { Deleted::Gone(entry) } else { Deleted::Marked(entry) });
         }
+        let key = entry.key.clone();
         let op = if gone {
             Op::Delete { key, last: draft }
         } else {

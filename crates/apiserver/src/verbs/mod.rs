@@ -12,7 +12,6 @@ mod update;
 mod watch;
 
 use http::HeaderMap;
-use serde_json::Value;
 use toono_api::{ApiError, Resource, UserInfo};
 use toono_mvcc::Entry;
 use toono_store::CommitError;
@@ -48,12 +47,6 @@ impl Call<'_> {
     fn resource(&self) -> &'static Resource {
         self.target.resource
     }
-}
-
-/// Reads a body as JSON.
-fn parse(body: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(body)
-        .map_err(|error| ApiError::BadRequest(format!("the body is no JSON: {error}")))
 }
 
 /// A failed commit that is no conflict.

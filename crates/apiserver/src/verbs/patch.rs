@@ -5,14 +5,15 @@ use toono_api::ApiError;
 use toono_apply::{PatchError, PatchKind};
 use toono_http::Body;
 
-use super::{Call, parse, update::modify};
+use super::{Call, update::modify};
+use crate::body;
 
 const FORMS: &str = "the body of the request was in an unknown format - accepted media types \
 include: application/json-patch+json, application/merge-patch+json, \
 application/strategic-merge-patch+json";
 
 impl Call<'_> {
-    pub(crate) async fn patch(&self, body: bytes::Bytes) -> Result<Response<Body>, ApiError> {
+    pub(crate) async fn patch(&self, body: &[u8]) -> Result<Response<Body>, ApiError> {
         let content_type = self
             .headers
             .get(header::CONTENT_TYPE)
@@ -27,7 +28,7 @@ impl Call<'_> {
         }
         let kind = PatchKind::of_content_type(content_type)
             .ok_or_else(|| ApiError::UnsupportedMediaType(FORMS.to_owned()))?;
-        let patch = parse(&body)?;
+        let patch = body::json(body)?;
         let schema = self.resource().merge;
         let patched = |object: &serde_json::Value| {
             let mut object = object.clone();

@@ -31,9 +31,8 @@ pub(super) fn decode(
             Some(_) => {}
         }
     }
-    quantities_as_text(&mut object);
     encode::metadata(&mut object)?.remove("managedFields");
-    let decoded = (resource.decode)(object).map_err(|error| {
+    let decoded = resource.decode(object).map_err(|error| {
         ApiError::BadRequest(format!(
             "{} in version {:?} cannot be handled as a {}: {error}",
             resource.kind, resource.version, resource.kind
@@ -51,30 +50,6 @@ pub(super) fn decode(
         ))),
         FieldValidation::Ignore => Ok((decoded.object, Vec::new())),
         _ => Ok((decoded.object, warnings)),
-    }
-}
-
-/// Amounts may be written as numbers (`cpu: 1`); the types know texts only.
-fn quantities_as_text(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            for (name, inner) in fields {
-                let amounts =
-                    matches!(name.as_str(), "limits" | "requests" | "capacity" | "allocatable");
-                match inner {
-                    Value::Object(amounts_map) if amounts => numbers_as_text(amounts_map),
-                    inner => quantities_as_text(inner),
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(quantities_as_text),
-        _ => {}
-    }
-}
-
-fn numbers_as_text(amounts: &mut Map<String, Value>) {
-    for amount in amounts.values_mut().filter(|amount| amount.is_number()) {
-        *amount = amount.to_string().into();
     }
 }
 

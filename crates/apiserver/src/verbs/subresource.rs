@@ -13,7 +13,6 @@ use super::{
     Call,
     create::whole_seconds,
     delete::{DeleteOptions, delete_object},
-    parse,
     update::modify_own,
 };
 use crate::{respond, server::ApiServer};
@@ -22,11 +21,11 @@ impl Call<'_> {
     pub(super) async fn create_subresource(
         &self,
         subresource: &Subresource,
-        body: &[u8],
+        body: &Value,
     ) -> Result<Response<Body>, ApiError> {
         match subresource.name {
-            "binding" => self.bind(&parse(body)?).await,
-            "eviction" => self.evict(&parse(body)?).await,
+            "binding" => self.bind(body).await,
+            "eviction" => self.evict(body).await,
             _ => Err(ApiError::MethodNotAllowed),
         }
     }

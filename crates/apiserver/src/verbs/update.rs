@@ -10,7 +10,7 @@ use toono_http::Body;
 use toono_mvcc::{Draft, Entry, Expect, Op, Rev, Txn};
 use toono_store::CommitError;
 
-use super::{Call, Written, commit_failed, create::unwritten, parse, prepare, scale};
+use super::{Call, Written, commit_failed, prepare, scale};
 use crate::{
     encode, limits,
     query::WriteOptions,
@@ -40,8 +40,7 @@ pub(super) struct Change<'a> {
 }
 
 impl Call<'_> {
-    pub(crate) async fn update(&self, body: bytes::Bytes) -> Result<Response<Body>, ApiError> {
-        let sent = parse(&body)?;
+    pub(crate) async fn update(&self, sent: Value) -> Result<Response<Body>, ApiError> {
         if self.target.subresource.is_some_and(|subresource| subresource.name == "scale") {
             return self.scale(|_| Ok(sent.clone())).await;
         }
@@ -110,13 +109,18 @@ pub(super) async fn modify(
         }
         let draft = encode::draft(&new);
         if change.options.dry_run {
-            return Ok(Written { entry: unwritten(entry.key, &draft), warnings });
+            return Ok(Written { entry: unwritten(entry, &draft), warnings });
         }
         if let Some(entry) = write(server, entry, &new, draft).await? {
             return Ok(Written { entry, warnings });
         }
     }
     Err(ApiError::modified(resource.group_resource(), name))
+}
+
+/// What a dry run answers: the object as it would be, at the revision at which it still is.
+pub(super) fn unwritten(entry: Entry, draft: &Draft) -> Entry {
+    Entry { value: draft.seal(entry.modified), ..entry }
 }
 
 /// Writes over the version that was read; `None` when another write came first.

@@ -19,6 +19,25 @@ async fn nodes_reach_their_own_paths_only() {
     cluster.stop().await;
 }
 
+#[tokio::test]
+async fn only_administrators_act_as_others() {
+    let cluster = Cluster::start().await;
+    let node = cluster.ca().issue_client("system:node:a", &["system:nodes"]).unwrap();
+    cluster.write_kubeconfig("node", Some(&node), None);
+    let ask = ["get", "--raw", "/api/v1/pods"];
+    let said = cluster.kubectl_fails(KUBECTL, &[&["--as=jane"], &ask[..]].concat()).await;
+    assert!(said.contains("User \"jane\" cannot list resource \"pods\""), "{said}");
+    let as_admin = [&["--as=jane", "--as-group=system:masters"], &ask[..]].concat();
+    assert!(cluster.kubectl(KUBECTL, &as_admin).await.contains("PodList"));
+    let said = cluster.run(KUBECTL, "node.kubeconfig", &as_admin).await.stderr;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(
+        said.contains("User \"system:node:a\" cannot impersonate resource \"users\""),
+        "{said}"
+    );
+    cluster.stop().await;
+}
+
 /// kubectl asks for a password when it has no credential, so this speaks HTTP itself.
 #[tokio::test]
 async fn strangers_learn_health_and_version_only() {

@@ -104,7 +104,8 @@ async fn what_makes_no_sense_is_refused() {
             json!({"metadata": {"name": "a"}, "data": {"a": 1}}).to_string(),
             400,
         ),
-        (Method::POST, MAPS, "application/vnd.kubernetes.protobuf", "k8s".to_owned(), 415),
+        (Method::POST, MAPS, "application/vnd.kubernetes.protobuf", "k8s".to_owned(), 400),
+        (Method::POST, MAPS, "application/cbor", "k8s".to_owned(), 415),
         (Method::POST, "/api/v1/configmaps", JSON, "{}".to_owned(), 405),
         (
             Method::PATCH,
