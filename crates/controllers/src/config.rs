@@ -14,6 +14,8 @@ pub struct ControllersConfig {
     pub scheduler_name: String,
     /// Bindings under way at the same time.
     pub concurrent_bindings: usize,
+    /// Events that were not renewed for so long are deleted.
+    pub event_lifetime_seconds: u64,
     /// When pods leave nodes that are gone.
     pub eviction: EvictionConfig,
 }
@@ -40,6 +42,8 @@ impl Default for ControllersConfig {
             scheduler_name: "default-scheduler".to_owned(),
             // Enough to cover a commit's latency; more only queue in the server.
             concurrent_bindings: 64,
+            // Kubernetes' `--event-ttl`.
+            event_lifetime_seconds: 60 * 60,
             eviction: EvictionConfig::default(),
         }
     }

@@ -1,5 +1,5 @@
 //! The loops that make the cluster what its objects say: replica sets, deployments, daemon sets,
-//! node lifecycle, garbage collection, and the scheduler.
+//! node lifecycle, garbage collection, expiry of events, and the scheduler.
 //!
 //! They know the API as a [`kube::Client`] and nothing else of the server, so they also run
 //! against any other Kubernetes. Each kind is watched once ([`informer`]) for all of them; every
@@ -13,6 +13,7 @@ mod daemonset;
 mod deployment;
 mod error;
 mod expectations;
+mod expiry;
 mod garbage;
 mod hash;
 mod informer;
@@ -59,6 +60,7 @@ pub async fn run(
     tasks.spawn(daemon_sets.run(Arc::clone(&context)));
     tasks.spawn(node_lifecycle.run(Arc::clone(&context)));
     tasks.spawn(garbage::run(Arc::clone(&context)));
+    tasks.spawn(expiry::run(Arc::clone(&context)));
     shutdown.await;
     tasks.shutdown().await;
 }

@@ -45,7 +45,8 @@ pub(super) async fn sync(context: &Context, node: &Node, key: &Key) -> Result<()
     }
     let was_silent = present.iter().any(|taint| taint.key == NOT_READY || taint.key == UNREACHABLE);
     match (readiness(node), was_silent) {
-        (Readiness::NotReady | Readiness::Unreachable, false) => {
+        // One that was never heard did not become silent.
+        (Readiness::NotReady | Readiness::Unreachable, false) if !never_heard(node) => {
             let message = format!("Node {} status is now: NodeNotReady", key.name);
             context.recorder.record(COMPONENT, node, Severity::Normal, "NodeNotReady", message);
         }
@@ -56,6 +57,14 @@ pub(super) async fn sync(context: &Context, node: &Node, key: &Key) -> Result<()
         _ => {}
     }
     Ok(())
+}
+
+/// Whether the node joined and was not heard yet.
+fn never_heard(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|known| {
+        known.type_ == "Ready" && known.reason.as_deref() == Some("NodeStatusNeverUpdated")
+    })
 }
 
 /// The taints that the node shall have: those that are not ours, then ours, the known ones kept

@@ -55,6 +55,10 @@ impl Drop for Cluster {
 impl Cluster {
     /// A cluster with these nodes, each in the pool that its name begins with.
     pub(crate) async fn start(nodes: &[&str]) -> Self {
+        Self::with(ControllersConfig::default(), nodes).await
+    }
+
+    pub(crate) async fn with(config: ControllersConfig, nodes: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let (store, _) = Store::open(StoreConfig::new(dir.path().join("store"))).unwrap();
         let server =
@@ -62,7 +66,7 @@ impl Cluster {
         let client = |name: &str| server.client(UserInfo::new(name, ["system:masters"]));
         let controllers = toono_controllers::run(
             client("system:kube-controller-manager"),
-            ControllersConfig::default(),
+            config,
             std::future::pending(),
         );
         let kubelets = run_pods(client("system:node:any"));

@@ -2,10 +2,11 @@
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, Pod},
+    core::v1::{ConfigMap, Event, Pod},
 };
 use kube::api::DeleteParams;
 use serde_json::json;
+use toono_controllers::ControllersConfig;
 
 use crate::cluster::{Cluster, wait_for};
 
@@ -89,4 +90,20 @@ async fn an_object_whose_owner_never_was_is_removed() {
         all.iter().all(|map| map.metadata.name.as_deref() != Some("lost"))
     })
     .await;
+}
+
+#[tokio::test]
+async fn events_go_when_nothing_renews_them() {
+    let config = ControllersConfig { event_lifetime_seconds: 2, ..ControllersConfig::default() };
+    let cluster = Cluster::with(config, &[]).await;
+    for (name, counted) in [("old", "2026-01-01T00:00:00Z"), ("news", "2100-01-01T00:00:00Z")] {
+        cluster
+            .create::<Event>(json!({"metadata": {"name": name}, "lastTimestamp": counted,
+                "reason": "Test", "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"}}))
+            .await;
+    }
+    let names = |all: &[Event]| -> Vec<_> {
+        all.iter().filter_map(|event| event.metadata.name.clone()).collect()
+    };
+    wait_for(cluster.api::<Event>(), "only news", |all| names(all) == ["news"]).await;
 }
