@@ -2,6 +2,7 @@
 //!
 //! Types only: no I/O, no async runtime, no clock. Time is passed in.
 
+pub mod decode;
 pub mod error;
 pub mod kinds;
 pub mod merge;
@@ -12,6 +13,7 @@ pub mod protobuf;
 pub mod quantity;
 pub mod resource;
 pub mod selector;
+mod types;
 pub mod user;
 
 pub use error::{ApiError, FieldError, GroupResource};

@@ -3,10 +3,10 @@
 //! The server is generic over these rows. Adding a kind is adding a row, never a handler.
 
 use jiff::Timestamp;
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
+    decode::{DecodeError, Decoded, decode},
     error::{FieldError, GroupResource},
     merge::MergeSchema,
 };
@@ -46,8 +46,8 @@ pub struct Resource {
     pub columns: &'static [Column],
     /// Cells of an object's row, one per column.
     pub row: fn(&Value, Timestamp) -> Vec<Value>,
-    /// Strict decoding.
-    pub decode: fn(Value) -> Result<Decoded, DecodeError>,
+    /// The message of the kind in the table of types, such as `apps.Deployment`.
+    pub message: &'static str,
     /// Fills in what the client left out.
     pub default: fn(&mut Value),
     /// What is wrong with an object on its own.
@@ -105,65 +105,15 @@ pub struct Column {
     pub description: &'static str,
 }
 
-/// An object that has its kind's shape.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Decoded {
-    /// The object without the unknown fields.
-    pub object: Value,
-    /// Paths of the unknown fields that were dropped.
-    pub unknown_fields: Vec<String>,
-}
-
-/// A field has the wrong type.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {why}")]
-pub struct DecodeError {
-    /// Where.
-    pub path: String,
-    /// What.
-    pub why: String,
-}
-
-/// Most unknown fields that are remembered of one object.
-const MAX_UNKNOWN_FIELDS: usize = 64;
-
-/// Decodes into the kind's type and back: types are checked, unknown fields and nulls fall out.
-pub(crate) fn decode_as<T: DeserializeOwned + Serialize>(
-    object: Value,
-) -> Result<Decoded, DecodeError> {
-    let mut unknown_fields = Vec::new();
-    let mut track = serde_path_to_error::Track::new();
-    let deserializer = serde_path_to_error::Deserializer::new(object, &mut track);
-    let mut remember = |path: serde_ignored::Path<'_>| {
-        if unknown_fields.len() < MAX_UNKNOWN_FIELDS {
-            unknown_fields.push(kubernetes_path(&path));
-        }
-    };
-    let typed: Result<T, _> = serde_ignored::deserialize(deserializer, &mut remember);
-    let typed = typed
-        .map_err(|error| DecodeError { path: track.path().to_string(), why: error.to_string() })?;
-    let object = serde_json::to_value(&typed)
-        .map_err(|error| DecodeError { path: String::new(), why: error.to_string() })?;
-    Ok(Decoded { object, unknown_fields })
-}
-
-/// `spec.containers[0].foo`, as Kubernetes writes paths.
-fn kubernetes_path(path: &serde_ignored::Path<'_>) -> String {
-    use serde_ignored::Path;
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", kubernetes_path(parent)),
-        Path::Map { parent, key } => {
-            let parent = kubernetes_path(parent);
-            if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") }
-        }
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => kubernetes_path(parent),
-    }
-}
-
 impl Resource {
+    /// Decodes strictly: see [`decode`](crate::decode::decode).
+    ///
+    /// # Errors
+    /// When a value has a wrong type.
+    pub fn decode(&self, object: Value) -> Result<Decoded, DecodeError> {
+        decode(self.message, object)
+    }
+
     /// `group/version`, or the version alone for the core group.
     #[must_use]
     pub fn api_version(&self) -> String {

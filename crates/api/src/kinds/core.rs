@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use k8s_openapi::api::{coordination::v1 as coordination, core::v1 as core};
 use serde_json::{Value, json};
 
 use super::{
@@ -16,7 +15,7 @@ use crate::{
     meta::{at, items_at, text_at},
     names,
     print::{core as print, node as print_node},
-    resource::{ALL_VERBS, Resource, Strategy, decode_as},
+    resource::{ALL_VERBS, Resource, Strategy},
 };
 
 /// Namespaces.
@@ -35,7 +34,7 @@ pub static NAMESPACE: Resource = Resource {
     strategy: NAMESPACE_STRATEGY,
     columns: print::NAMESPACE,
     row: print::namespace_row,
-    decode: decode_as::<core::Namespace>,
+    message: "core.Namespace",
     default: namespace_defaults,
     validate: no_rules,
     validate_update: no_update_rules,
@@ -59,7 +58,7 @@ pub static NODE: Resource = Resource {
     strategy: NODE_STRATEGY,
     columns: print_node::COLUMNS,
     row: print_node::row,
-    decode: decode_as::<core::Node>,
+    message: "core.Node",
     default: node_defaults,
     validate: node_rules,
     validate_update: no_update_rules,
@@ -83,7 +82,7 @@ pub static EVENT: Resource = Resource {
     strategy: DATA,
     columns: print::EVENT,
     row: print::event_row,
-    decode: decode_as::<core::Event>,
+    message: "core.Event",
     default: no_defaults,
     validate: no_rules,
     validate_update: no_update_rules,
@@ -119,7 +118,7 @@ pub static CONFIG_MAP: Resource = Resource {
     strategy: DATA,
     columns: print::CONFIG_MAP,
     row: print::config_map_row,
-    decode: decode_as::<core::ConfigMap>,
+    message: "core.ConfigMap",
     default: no_defaults,
     validate: config_rules,
     validate_update: config_update,
@@ -143,7 +142,7 @@ pub static SECRET: Resource = Resource {
     strategy: DATA,
     columns: print::SECRET,
     row: print::secret_row,
-    decode: decode_as::<core::Secret>,
+    message: "core.Secret",
     default: secret_defaults,
     validate: config_rules,
     validate_update: secret_update,
@@ -167,7 +166,7 @@ pub static SERVICE_ACCOUNT: Resource = Resource {
     strategy: DATA,
     columns: print::SERVICE_ACCOUNT,
     row: print::service_account_row,
-    decode: decode_as::<core::ServiceAccount>,
+    message: "core.ServiceAccount",
     default: no_defaults,
     validate: no_rules,
     validate_update: no_update_rules,
@@ -191,7 +190,7 @@ pub static SERVICE: Resource = Resource {
     strategy: SERVICE_STRATEGY,
     columns: print::SERVICE,
     row: print::service_row,
-    decode: decode_as::<core::Service>,
+    message: "core.Service",
     default: service_defaults,
     validate: service_rules,
     validate_update: no_update_rules,
@@ -215,7 +214,7 @@ pub static ENDPOINTS: Resource = Resource {
     strategy: DATA,
     columns: print::ENDPOINTS,
     row: print::endpoints_row,
-    decode: decode_as::<core::Endpoints>,
+    message: "core.Endpoints",
     default: no_defaults,
     validate: no_rules,
     validate_update: no_update_rules,
@@ -239,7 +238,7 @@ pub static LEASE: Resource = Resource {
     strategy: DATA,
     columns: print::LEASE,
     row: print::lease_row,
-    decode: decode_as::<coordination::Lease>,
+    message: "coordination.Lease",
     default: no_defaults,
     validate: no_rules,
     validate_update: no_update_rules,

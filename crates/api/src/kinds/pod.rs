@@ -1,6 +1,5 @@
 //! The row of Pods.
 
-use k8s_openapi::api::core::v1 as types;
 use serde_json::{Value, json};
 
 use super::{pod_defaults, pod_validation, status_of};
@@ -10,7 +9,7 @@ use crate::{
     names,
     print::pod as print,
     quantity::Quantity,
-    resource::{ALL_VERBS, Resource, Strategy, Subresource, decode_as},
+    resource::{ALL_VERBS, Resource, Strategy, Subresource},
 };
 
 /// Pods.
@@ -49,7 +48,7 @@ pub static POD: Resource = Resource {
     },
     columns: print::COLUMNS,
     row: print::row,
-    decode: decode_as::<types::Pod>,
+    message: "core.Pod",
     default: pod_defaults::pod,
     validate: pod_validation::pod,
     validate_update: pod_validation::pod_update,

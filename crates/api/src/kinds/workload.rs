@@ -1,6 +1,5 @@
 //! The rows of `apps/v1`: Deployments, ReplicaSets, DaemonSets, ControllerRevisions.
 
-use k8s_openapi::api::apps::v1 as types;
 use serde_json::{Value, json};
 
 use super::{
@@ -12,7 +11,7 @@ use crate::{
     merge,
     meta::{at, labels_of, text_at},
     print::workload as print,
-    resource::{ALL_VERBS, Resource, decode_as},
+    resource::{ALL_VERBS, Resource},
     selector::LabelSelector,
 };
 
@@ -32,7 +31,7 @@ pub static DEPLOYMENT: Resource = Resource {
     strategy: SPEC_AND_STATUS,
     columns: print::DEPLOYMENT,
     row: print::deployment_row,
-    decode: decode_as::<types::Deployment>,
+    message: "apps.Deployment",
     default: deployment_defaults,
     validate: deployment_rules,
     validate_update: selector_immutable,
@@ -56,7 +55,7 @@ pub static REPLICA_SET: Resource = Resource {
     strategy: SPEC_AND_STATUS,
     columns: print::REPLICA_SET,
     row: print::replica_set_row,
-    decode: decode_as::<types::ReplicaSet>,
+    message: "apps.ReplicaSet",
     default: replica_set_defaults,
     validate: replicated_rules,
     validate_update: selector_immutable,
@@ -80,7 +79,7 @@ pub static DAEMON_SET: Resource = Resource {
     strategy: SPEC_AND_STATUS,
     columns: print::DAEMON_SET,
     row: print::daemon_set_row,
-    decode: decode_as::<types::DaemonSet>,
+    message: "apps.DaemonSet",
     default: daemon_set_defaults,
     validate: daemon_set_rules,
     validate_update: selector_immutable,
@@ -104,7 +103,7 @@ pub static CONTROLLER_REVISION: Resource = Resource {
     strategy: DATA,
     columns: print::CONTROLLER_REVISION,
     row: print::controller_revision_row,
-    decode: decode_as::<types::ControllerRevision>,
+    message: "apps.ControllerRevision",
     default: no_defaults,
     validate: no_rules,
     validate_update: controller_revision_update,
@@ -295,14 +294,14 @@ mod tests {
         let mut object = deployment();
         object["spec"]["replcas"] = 3.into();
         object["spec"]["template"]["spec"]["containers"][0]["imag"] = "x".into();
-        let decoded = (DEPLOYMENT.decode)(object.clone()).unwrap();
+        let decoded = DEPLOYMENT.decode(object.clone()).unwrap();
         assert_eq!(
             decoded.unknown_fields,
             ["spec.replcas", "spec.template.spec.containers[0].imag"]
         );
         assert!(decoded.object["spec"].get("replcas").is_none());
         object["spec"]["replicas"] = "three".into();
-        let error = (DEPLOYMENT.decode)(object).unwrap_err();
+        let error = DEPLOYMENT.decode(object).unwrap_err();
         assert_eq!(error.path, "spec.replicas");
     }
 }

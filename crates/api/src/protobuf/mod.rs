@@ -4,7 +4,6 @@
 //! it. Answers are JSON, which they all read. One generic decoder goes by a table of fields; there
 //! are no generated types.
 
-mod fields;
 mod wire;
 
 #[cfg(test)]
@@ -14,7 +13,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use fields::{Field, Message, Shape, TABLE, Type};
+use crate::types::{self, Field, Message, Shape, Type};
 use wire::{Fields, Wire, varint};
 
 /// The media type of such bodies.
@@ -95,7 +94,7 @@ fn root(api_version: &str, kind: &str) -> Option<(&'static str, &'static Message
         kind if version == "v1" => format!("{group}.{kind}"),
         _ => return None,
     };
-    TABLE.get_key_value(name.as_str()).map(|(name, message)| (*name, message))
+    types::message(&name)
 }
 
 fn text(bytes: &[u8]) -> Result<String, ProtobufError> {
@@ -111,7 +110,7 @@ fn decode_message(
 ) -> Result<(), ProtobufError> {
     for entry in Fields::of(bytes) {
         let (number, wire) = entry?;
-        match message.field(number) {
+        match message.by_number(number) {
             None => {
                 object.insert(number.to_string(), Value::Bool(true));
             }
@@ -131,7 +130,7 @@ fn decode_field(
     match field.shape {
         Shape::Plain(Type::Message(name)) | Shape::Optional(Type::Message(name)) => {
             let Wire::Bytes(bytes) = wire else { return None };
-            let message = TABLE.get(name)?;
+            let (name, message) = types::message(name)?;
             if field.name == "." {
                 return Some(decode_message(name, message, bytes, object));
             }
@@ -172,12 +171,13 @@ fn push_items(
     match (kind, wire) {
         (Type::Message(name), Wire::Bytes(bytes)) => {
             let mut item = Map::new();
-            let read = decode_message(name, TABLE.get(name)?, bytes, &mut item);
+            let (name, message) = types::message(name)?;
+            let read = decode_message(name, message, bytes, &mut item);
             list.push(Value::Object(item));
             Some(read)
         }
         // Packed, which readers must take even where writers do not pack.
-        (Type::Integer | Type::Boolean, Wire::Bytes(mut packed)) => {
+        (Type::Int32 | Type::Int64 | Type::Boolean, Wire::Bytes(mut packed)) => {
             while !packed.is_empty() {
                 list.push(scalar(kind, Wire::Varint(varint(&mut packed).ok()?))?);
             }
@@ -224,7 +224,7 @@ fn is_zero(value: &Value) -> bool {
 /// The JSON form of a value that is no message of the table.
 fn scalar(kind: Type, wire: Wire<'_>) -> Option<Value> {
     match (kind, wire) {
-        (Type::Integer, Wire::Varint(number)) => Some(number.cast_signed().into()),
+        (Type::Int32 | Type::Int64, Wire::Varint(number)) => Some(number.cast_signed().into()),
         (Type::Boolean, Wire::Varint(number)) => Some(Value::Bool(number != 0)),
         (Type::Text, Wire::Bytes(bytes)) => text(bytes).ok().map(Value::String),
         (Type::Bytes, Wire::Bytes(bytes)) => Some(STANDARD.encode(bytes).into()),

@@ -39,7 +39,7 @@ fn enveloped(api_version: &str, kind: &str, object: &[u8]) -> Vec<u8> {
 fn put_example(out: &mut Vec<u8>, number: u32, kind: Type) -> Value {
     let mut inner = Vec::new();
     let value = match kind {
-        Type::Integer => {
+        Type::Int32 | Type::Int64 => {
             put_number(out, number, 7);
             return 7.into();
         }
@@ -82,9 +82,9 @@ fn put_example(out: &mut Vec<u8>, number: u32, kind: Type) -> Value {
 
 /// Writes every field of a message, and tells their JSON.
 fn put_all(out: &mut Vec<u8>, name: &str) -> Map<String, Value> {
-    let message = TABLE.get(name).unwrap_or_else(|| panic!("{name} is not in the table"));
+    let (_, message) = types::message(name).unwrap_or_else(|| panic!("no {name} in the table"));
     let mut object = Map::new();
-    for field in &message.fields {
+    for field in message.numbered() {
         let value = match field.shape {
             Shape::Plain(kind) | Shape::Optional(kind) => put_example(out, field.number, kind),
             Shape::List(kind) => json!([put_example(out, field.number, kind)]),
@@ -115,9 +115,30 @@ fn every_field_of_every_kind_arrives_under_its_name() {
         expected.insert("kind".to_owned(), kind.into());
         let decoded = decode(&enveloped(&api_version, kind, &encoded)).unwrap();
         assert_eq!(decoded, Value::Object(expected), "{kind}");
-        let typed = (resource.decode)(decoded).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        let typed = resource.decode(decoded).unwrap_or_else(|error| panic!("{kind}: {error}"));
         assert_eq!(typed.unknown_fields, [""; 0], "{kind}");
     }
+}
+
+/// The table's JSON names and types against types that others wrote.
+#[test]
+fn independent_types_agree_with_the_table() {
+    fn agree<T: serde::de::DeserializeOwned + serde::Serialize>(name: &str) {
+        let written = Value::Object(put_all(&mut Vec::new(), name));
+        let typed: T = serde_json::from_value(written.clone()).unwrap();
+        let mut read = serde_json::to_value(typed).unwrap();
+        for name in ["apiVersion", "kind"] {
+            read.as_object_mut().unwrap().remove(name);
+        }
+        assert_eq!(read, written, "{name}");
+    }
+    use k8s_openapi::api::{apps::v1 as apps, core::v1 as core};
+    agree::<core::Pod>("core.Pod");
+    agree::<core::Node>("core.Node");
+    agree::<core::Event>("core.Event");
+    agree::<core::Service>("core.Service");
+    agree::<apps::Deployment>("apps.Deployment");
+    agree::<apps::DaemonSet>("apps.DaemonSet");
 }
 
 #[test]
@@ -146,7 +167,7 @@ fn a_field_of_the_future_is_an_unknown_field() {
     put_bytes(&mut secret, 1, b"");
     put_number(&mut secret, 99, 1);
     let decoded = decode(&enveloped("v1", "Secret", &secret)).unwrap();
-    let typed = (crate::kinds::core::SECRET.decode)(decoded).unwrap();
+    let typed = crate::kinds::core::SECRET.decode(decoded).unwrap();
     assert_eq!(typed.unknown_fields, ["99"]);
 }
 

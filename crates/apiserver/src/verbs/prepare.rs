@@ -1,6 +1,6 @@
 //! From what a client sent to what may be stored: shape, unknown fields, defaults, rules.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use toono_api::{ApiError, FieldError, Resource, kinds, meta::text_at};
 
 use crate::{
