@@ -1,10 +1,10 @@
-//! Events: what controllers tell people. Repeated ones are counted in one object. Losing an event
-//! never matters to the cluster, so they are written behind and dropped when too many.
+//! Events: what controllers tell people. Repeated ones are counted in one object, many similar ones
+//! become one, and who talks too much is not listened to. Losing an event never matters to the
+//! cluster, so they are written behind and dropped when too many.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+mod correlate;
+
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -16,15 +16,14 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tracing::debug;
 
+use self::correlate::{Correlator, Told};
 use crate::error::{chain, is_not_found};
 
 /// Events waiting to be written; more are dropped.
 const MAX_WAITING: usize = 1000;
-/// Events remembered for counting repetitions; beyond it all are forgotten and counted anew.
-const MAX_REMEMBERED: usize = 4096;
 
 /// `Normal` or `Warning`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,12 +41,12 @@ impl Severity {
     }
 }
 
+/// Something that happened to an object, but for its wording.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Happening {
+struct Subject {
     component: &'static str,
     severity: Severity,
     reason: &'static str,
-    message: String,
     kind: String,
     api_version: String,
     namespace: String,
@@ -55,9 +54,9 @@ struct Happening {
     uid: String,
 }
 
-struct Remembered {
-    event_name: String,
-    count: i32,
+struct Happening {
+    subject: Subject,
+    message: String,
 }
 
 /// Takes events from controllers and writes them.
@@ -83,18 +82,17 @@ impl Recorder {
         message: String,
     ) {
         let metadata = object.meta();
-        let happening = Happening {
+        let subject = Subject {
             component,
             severity,
             reason,
-            message,
             kind: K::kind(&()).into_owned(),
             api_version: K::api_version(&()).into_owned(),
             namespace: metadata.namespace.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
         };
-        if self.sender.try_send(happening).is_err() {
+        if self.sender.try_send(Happening { subject, message }).is_err() {
             debug!(reason, "too many events wait; this one is dropped");
         }
     }
@@ -103,32 +101,29 @@ impl Recorder {
     pub(crate) async fn run(&self) {
         let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut receiver) = receiver else { return };
-        let mut remembered: HashMap<Happening, Remembered> = HashMap::new();
+        let mut correlator = Correlator::default();
         while let Some(happening) = receiver.recv().await {
-            if remembered.len() >= MAX_REMEMBERED {
-                remembered.clear();
-            }
-            if let Err(error) = self.write(&happening, &mut remembered).await {
-                debug!(reason = happening.reason, error = chain(&error), "event not written");
+            let reason = happening.subject.reason;
+            let Some(told) = correlator.judge(happening, Instant::now()) else { continue };
+            if let Err(error) = self.write(told, &mut correlator).await {
+                debug!(reason, error = chain(&error), "event not written");
             }
         }
     }
 
-    async fn write(
-        &self,
-        happening: &Happening,
-        remembered: &mut HashMap<Happening, Remembered>,
-    ) -> Result<(), kube::Error> {
-        let namespace =
-            if happening.namespace.is_empty() { "default" } else { &happening.namespace };
+    async fn write(&self, told: Told, correlator: &mut Correlator) -> Result<(), kube::Error> {
+        let Told { identity, message } = told;
+        let subject = &identity.subject;
+        let namespace = if subject.namespace.is_empty() { "default" } else { &subject.namespace };
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let now = Timestamp::now();
-        if let Some(known) = remembered.get_mut(happening) {
-            let patch = json!({"count": known.count + 1, "lastTimestamp": Time(now)});
+        if let Some(known) = correlator.written(&identity) {
+            let count = known.count + 1;
+            let patch = json!({"count": count, "message": message, "lastTimestamp": Time(now)});
             match api.patch(&known.event_name, &PatchParams::default(), &Patch::Merge(&patch)).await
             {
                 Ok(_) => {
-                    known.count += 1;
+                    known.count = count;
                     return Ok(());
                 }
                 // It has expired meanwhile: a new one begins.
@@ -136,16 +131,16 @@ impl Recorder {
                 Err(error) => return Err(error),
             }
         }
-        let event = happening.event(namespace, now);
+        let event = subject.event(namespace, message, now);
         let event_name = event.metadata.name.clone().unwrap_or_default();
         api.create(&PostParams::default(), &event).await?;
-        remembered.insert(happening.clone(), Remembered { event_name, count: 1 });
+        correlator.remember(identity, event_name);
         Ok(())
     }
 }
 
-impl Happening {
-    fn event(&self, namespace: &str, now: Timestamp) -> Event {
+impl Subject {
+    fn event(&self, namespace: &str, message: String, now: Timestamp) -> Event {
         let involved = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         Event {
             metadata: ObjectMeta {
@@ -165,7 +160,7 @@ impl Happening {
             count: Some(1),
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
-            message: Some(self.message.clone()),
+            message: Some(message),
             reason: Some(self.reason.to_owned()),
             reporting_component: Some(self.component.to_owned()),
             source: Some(EventSource { component: Some(self.component.to_owned()), host: None }),
