@@ -2,15 +2,14 @@
 //!
 //! Pure functions over JSON. They know merge keys only through `toono_api`'s schema.
 
+mod json;
 mod strategic;
 
 use serde_json::Value;
 use toono_api::merge::MergeSchema;
 
+pub use json::{JSON_PATCH_MAX_COPY_BYTES, JSON_PATCH_MAX_DEPTH, JSON_PATCH_MAX_OPERATIONS};
 pub use strategic::strategic_merge;
-
-/// Most operations of one JSON patch, as in Kubernetes.
-pub const JSON_PATCH_MAX_OPERATIONS: usize = 10_000;
 
 /// The forms that a patch may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +46,14 @@ pub enum PatchError {
         "the allowed maximum operations in a JSON patch is {JSON_PATCH_MAX_OPERATIONS}, got {0}"
     )]
     TooManyOperations(usize),
+    /// Its copies are too large.
+    #[error(
+        "the copies of a JSON patch may be no more than {JSON_PATCH_MAX_COPY_BYTES} bytes together"
+    )]
+    TooMuchCopied,
+    /// It nests too deep.
+    #[error("a JSON patch may nest values no deeper than {JSON_PATCH_MAX_DEPTH} levels")]
+    TooDeep,
     /// A JSON patch's `test` failed, or a path is not there.
     #[error("the server rejected our request due to an error in our request: {0}")]
     DoesNotApply(String),
@@ -63,7 +70,7 @@ pub fn apply(
     schema: &MergeSchema,
 ) -> Result<(), PatchError> {
     match kind {
-        PatchKind::Json => json_patch(object, patch),
+        PatchKind::Json => json::json_patch(object, patch),
         PatchKind::Merge => {
             if !patch.is_object() {
                 return Err(PatchError::Malformed("a merge patch must be an object".to_owned()));
@@ -73,13 +80,4 @@ pub fn apply(
         }
         PatchKind::Strategic => strategic_merge(object, patch, schema),
     }
-}
-
-fn json_patch(object: &mut Value, patch: Value) -> Result<(), PatchError> {
-    let patch: json_patch::Patch =
-        serde_json::from_value(patch).map_err(|error| PatchError::Malformed(error.to_string()))?;
-    if patch.0.len() > JSON_PATCH_MAX_OPERATIONS {
-        return Err(PatchError::TooManyOperations(patch.0.len()));
-    }
-    json_patch::patch(object, &patch.0).map_err(|error| PatchError::DoesNotApply(error.to_string()))
 }
