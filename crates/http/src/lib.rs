@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use rustls_pki_types::CertificateDer;
 
+mod activity;
 pub mod client;
 pub mod server;
 

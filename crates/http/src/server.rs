@@ -11,6 +11,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -20,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{BoxError, Handler, PeerCertificates, RemoteAddr};
+use crate::{BoxError, Handler, PeerCertificates, RemoteAddr, activity::Activity};
 
 /// What one listener grants its clients.
 #[derive(Debug, Clone)]
@@ -32,6 +33,9 @@ pub struct Limits {
     pub handshake: Duration,
     /// Request headers that take longer to arrive are answered by closing.
     pub header_read: Duration,
+    /// A connection on which nothing is asked for so long is closed. Kubernetes' own server grants
+    /// 90 s.
+    pub idle: Duration,
     /// Concurrent HTTP/2 streams per connection; Kubernetes' own server grants 100.
     pub http2_streams: u32,
     /// After shutdown begins, requests in flight have this long to end.
@@ -44,6 +48,7 @@ impl Default for Limits {
             connections: 15_000,
             handshake: Duration::from_secs(10),
             header_read: Duration::from_secs(30),
+            idle: Duration::from_secs(90),
             http2_streams: 250,
             drain: Duration::from_secs(5),
         }
@@ -52,6 +57,14 @@ impl Default for Limits {
 
 /// A failed accept (no descriptors left, say) is retried after this long, not in a busy loop.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// A peer that has said nothing for so long is probed, so that one that lost its power or its NAT
+/// entry does not hold a connection until the next write to it fails.
+const KEEPALIVE_IDLE_SECONDS: u32 = 60;
+/// Between two probes.
+const KEEPALIVE_INTERVAL_SECONDS: u32 = 15;
+/// Unanswered probes that end a connection.
+const KEEPALIVE_PROBES: u32 = 4;
 
 /// Serves `listener` until `shutdown` completes, then drains for [`Limits::drain`] at most.
 ///
@@ -112,7 +125,16 @@ async fn accept(
     let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
+    keep_alive(&stream)?;
     Ok((stream, peer, slot))
+}
+
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_SECONDS)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_SECONDS)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    Ok(())
 }
 
 struct Connection {
@@ -146,14 +168,20 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { peer, handler, limits, mut stopping } = self;
+        let activity = Activity::new();
+        let asked = activity.clone();
         let service = service_fn(move |request: http::Request<Incoming>| {
             let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
             request.extensions_mut().insert(RemoteAddr(peer));
             if let Some(certificates) = &certificates {
                 request.extensions_mut().insert(certificates.clone());
             }
+            let in_use = asked.begin();
             let answer = handler(request);
-            async move { Ok::<_, std::convert::Infallible>(answer.await) }
+            async move {
+                let answer = answer.await.map(|body| in_use.until_end_of(body));
+                Ok::<_, std::convert::Infallible>(answer)
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
@@ -166,14 +194,79 @@ impl Connection {
         let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut served = pin!(served);
         let result = tokio::select! {
-            result = served.as_mut() => result,
-            () = async { let _ = stopping.wait_for(|stop| *stop).await; } => {
+            result = served.as_mut() => Some(result),
+            () = async { let _ = stopping.wait_for(|stop| *stop).await; } => None,
+            () = activity.idle(limits.idle) => None,
+        };
+        let result = match result {
+            Some(result) => result,
+            None => {
                 served.as_mut().graceful_shutdown();
-                served.await
+                // Responses under way, and clients who do not take the goodbye, have this long.
+                timeout(limits.drain, served).await.unwrap_or(Ok(()))
             }
         };
         if let Err(error) = result {
             tracing::debug!(%peer, error, "connection ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        sync::oneshot,
+    };
+
+    use super::*;
+    use crate::Body;
+
+    /// Long enough for a busy machine, short enough to wait for.
+    const IDLE: Duration = Duration::from_millis(300);
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A server without TLS whose every response is this; it ends with the sender.
+    async fn server(answer: fn() -> Body) -> (SocketAddr, oneshot::Sender<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let handler: Handler =
+            Arc::new(move |_| Box::pin(async move { http::Response::new(answer()) }));
+        let limits = Limits { idle: IDLE, ..Limits::default() };
+        tokio::spawn(serve(listener, None, handler, limits, async {
+            let _ = stopped.await;
+        }));
+        (address, stop)
+    }
+
+    #[tokio::test]
+    async fn connections_on_which_nothing_is_asked_are_closed() {
+        let (address, _stop) = server(crate::empty).await;
+        // HTTP/2's preface with empty settings, and HTTP/1.1's nothing at all.
+        let preface: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        for opening in [preface, b"".as_slice()] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(opening).await.unwrap();
+            let mut said = Vec::new();
+            timeout(PATIENCE, stream.read_to_end(&mut said)).await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_response_is_no_idle_connection() {
+        let (address, _stop) = server(|| {
+            crate::stream(futures::stream::unfold(0, |sent| async move {
+                tokio::time::sleep(IDLE / 2).await;
+                (sent < 5).then(|| (Ok::<_, io::Error>(Bytes::from_static(b"x")), sent + 1))
+            }))
+        })
+        .await;
+        let endpoint = format!("http://{address}").parse().unwrap();
+        let mut connection = crate::client::Connection::connect_plain(&endpoint).await.unwrap();
+        let request = http::Request::builder().uri("/").body(crate::empty()).unwrap();
+        let answer = timeout(PATIENCE, connection.send(request)).await.unwrap().unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "xxxxx");
     }
 }
