@@ -26,7 +26,7 @@ const INTERVALS: std::ops::RangeInclusive<Duration> =
 const NEW_SOCKET_AFTER: u64 = 3;
 /// After so many the grant is asked for again over HTTPS: the cloud may have another secret.
 const NEW_GRANT_AFTER: u64 = 9;
-/// And after so few when this session was never answered: a disk that was set back makes the cloud
+/// And after so few when the cloud never counted this session: a disk that was set back makes it
 /// take every heartbeat for a replay, and the node would be NotReady before [`NEW_GRANT_AFTER`].
 const FIRST_GRANT_AFTER: u64 = 2;
 /// Asking for a grant holds up the next heartbeat, so a link that is down must not hold it up long.
@@ -85,11 +85,9 @@ impl Heartbeat {
             let spread = interval.mul_f64(JITTER);
             let next = Instant::now() + interval - spread + retry::jittered(spread * 2);
             let asked = self.listen(session, socket.as_ref(), next, &mut interval).await;
-            let never = session.answered_at().is_none();
             let missed = session.unanswered();
-            let stuck = missed > 0
-                && (missed.is_multiple_of(NEW_GRANT_AFTER)
-                    || (never && missed == FIRST_GRANT_AFTER));
+            let stuck = missed > 0 && missed.is_multiple_of(NEW_GRANT_AFTER)
+                || !session.counted() && missed == FIRST_GRANT_AFTER;
             if (asked || stuck)
                 && let Ok(Some(grant)) =
                     tokio::time::timeout(GRANT_TIMEOUT, self.fetch_grant(asked)).await

@@ -37,6 +37,8 @@ pub struct NodeSession {
     /// not drive a node into a tight loop.
     repeat: Repeat,
     instance: Option<Instance>,
+    /// The instance has answered a heartbeat since the one that taught it.
+    counted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +143,7 @@ impl NodeSession {
             answered_at: None,
             repeat: Repeat::No,
             instance: None,
+            counted: false,
         })
     }
 
@@ -247,6 +250,7 @@ impl NodeSession {
         self.answered = body.echo;
         self.answered_at = Some(now);
         let mut send_again = false;
+        self.counted = stranger.is_none();
         if let Some(stranger) = stranger {
             self.instance = Some(stranger);
             send_again = self.repeat != Repeat::Sent;
@@ -268,6 +272,14 @@ impl NodeSession {
     #[must_use]
     pub fn unanswered(&self) -> u64 {
         self.sent - self.answered
+    }
+
+    /// Whether the server that the node knows counts it as alive. One that only told its instance,
+    /// and then keeps silent, takes this session for a replay of an earlier start: the boot number
+    /// was set back, and the grant's floor tells how far.
+    #[must_use]
+    pub fn counted(&self) -> bool {
+        self.counted
     }
 
     /// When the newest answer came.

@@ -76,6 +76,27 @@ fn the_second_heartbeat_is_fresh() {
 }
 
 #[test]
+fn a_boot_number_that_was_set_back_is_noticed() {
+    let (mut before, mut server) = (node(), server(5));
+    exchange(&mut before, &mut server);
+    assert!(!before.counted(), "it only learnt the instance");
+    exchange(&mut before, &mut server);
+    assert!(before.counted());
+
+    // The disk of before comes back: the same boot number, another salt.
+    let mut again = NodeSession::new(&grant(1), 1, 7).unwrap();
+    exchange(&mut again, &mut server);
+    let refused = again.heartbeat(NOW, 70, 0).unwrap();
+    let judged = server.receive(refused.as_bytes(), FROM, NOW).map(|opened| opened.fresh);
+    assert_eq!(judged, Err(Refused::Replayed));
+    assert_eq!((again.counted(), again.unanswered()), (false, 1));
+    let floor = u32::try_from(server.fresh(NodeIndex(3)).unwrap().counter >> 32).unwrap();
+    let mut above = NodeSession::new(&grant(1), floor + 1, 7).unwrap();
+    exchange(&mut above, &mut server);
+    assert!(exchange(&mut above, &mut server).0 && above.counted());
+}
+
+#[test]
 fn two_servers_in_turn_do_not_drive_a_node_in_circles() {
     let (mut node, mut a, mut b) = (node(), server(5), server(6));
     let again = |event| matches!(event, NodeEvent::Reply { send_again: true, .. });
