@@ -74,6 +74,7 @@ async fn end_pods(data: &Path, cgroup_parent: &str) -> Result<Removed, AgentErro
             hostname: String::new(),
             cgroup_parent: cgroup_parent.to_owned(),
             host_network: false,
+            title: String::new(),
             program: KeeperProgram::this(),
         };
         match clear_sandbox(&spec).await {

@@ -19,6 +19,12 @@ use nix::{
 
 /// A killed process leaves its group when it is reaped, which is soon but not at once.
 const EMPTYING_TIMEOUT: Duration = Duration::from_secs(10);
+/// The tree of version 1 that a keeper is tracked in; it costs nothing to be in a group of it.
+const TRACKING_CONTROLLER: &str = "pids";
+/// The keeper's own group in its pod's.
+const KEEPER_GROUP: &str = "keeper";
+/// The file that lists a group's processes, and takes new ones.
+const PROCESSES: &str = "cgroup.procs";
 /// How often a group is looked at while it empties; the kernel has no event for it in version 1.
 const EMPTYING_PAUSE: Duration = Duration::from_millis(2);
 
@@ -49,21 +55,83 @@ pub fn prune_cgroups(parent: &str) -> io::Result<()> {
 /// # Errors
 /// A group that did not empty within [`EMPTYING_TIMEOUT`].
 pub(crate) fn kill_and_remove(path: &Path) -> io::Result<()> {
-    let groups: Vec<PathBuf> =
-        trees()?.into_iter().map(|tree| tree.join(path)).filter(|group| group.exists()).collect();
+    let trees = trees()?;
     let deadline = Instant::now() + EMPTYING_TIMEOUT;
-    for group in &groups {
-        while !remove_or_kill(group)? {
-            if Instant::now() > deadline {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("{} still has processes", group.display()),
-                ));
-            }
-            sleep(EMPTYING_PAUSE);
+    // A process that is in one tree's group may be about to make the next tree's, so only a look at
+    // all of them that finds none is the end.
+    loop {
+        let groups: Vec<PathBuf> =
+            trees.iter().map(|tree| tree.join(path)).filter(|group| group.exists()).collect();
+        if groups.is_empty() {
+            return Ok(());
         }
+        let mut busy = None;
+        for group in &groups {
+            if !remove_or_kill(group)? {
+                busy = Some(group);
+            }
+        }
+        let Some(busy) = busy else { continue };
+        if Instant::now() > deadline {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("{} still has processes", busy.display()),
+            ));
+        }
+        sleep(EMPTYING_PAUSE);
     }
-    Ok(())
+}
+
+/// The calling process in a group of its pod, with all that it forks: whatever becomes of them, they
+/// are found and killed with the pod's group.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    tree: PathBuf,
+    /// Where the process was before, in that tree.
+    before: PathBuf,
+}
+
+impl Membership {
+    /// Moves the calling process into `<pod>/keeper`, in one tree: one is enough to find it.
+    ///
+    /// # Errors
+    /// A tree that cannot be written, or that there is none.
+    pub(crate) fn enter(pod: &Path) -> io::Result<Self> {
+        let trees = trees()?;
+        let tracked = trees.iter().find(|tree| tree.ends_with(TRACKING_CONTROLLER));
+        let tree = tracked.or(trees.first()).ok_or(io::ErrorKind::NotFound)?.clone();
+        let before = own_group(&tree)?;
+        let group = tree.join(pod).join(KEEPER_GROUP);
+        fs::create_dir_all(&group)?;
+        fs::write(group.join(PROCESSES), "0")?;
+        Ok(Self { tree, before })
+    }
+
+    /// Moves the calling process back, so that the pod's group can be removed.
+    ///
+    /// # Errors
+    /// A tree that cannot be written.
+    pub(crate) fn leave(&self) -> io::Result<()> {
+        let back = self.tree.join(&self.before).join(PROCESSES);
+        // The agent's group may be gone, the root never is.
+        fs::write(back, "0").or_else(|_| fs::write(self.tree.join(PROCESSES), "0"))
+    }
+}
+
+/// The calling process' group in this tree, relative to the tree's root.
+fn own_group(tree: &Path) -> io::Result<PathBuf> {
+    let name = tree.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let text = fs::read_to_string("/proc/self/cgroup")?;
+    let find = |wanted: &str| {
+        text.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?);
+            controllers.split(',').any(|controller| controller == wanted).then_some(path)
+        })
+    };
+    // Version 2 names no controller.
+    let found = find(name).or_else(|| find("")).unwrap_or_default();
+    Ok(PathBuf::from(found.trim_start_matches('/')))
 }
 
 /// Whether the kernel has killed a process of this group because its memory ran out.
@@ -128,7 +196,7 @@ fn remove_empty(group: &Path) -> io::Result<bool> {
     }
     match fs::remove_dir(group) {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if is_gone(&error) => Ok(true),
         Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => Ok(false),
         Err(error) => Err(error),
     }
@@ -136,7 +204,7 @@ fn remove_empty(group: &Path) -> io::Result<bool> {
 
 fn children(group: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(group) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if is_gone(&error) => return Ok(Vec::new()),
         entries => entries?,
     };
     let mut children = Vec::new();
@@ -154,10 +222,15 @@ fn processes(group: &Path) -> io::Result<Vec<i32>> {
     for child in children(group)? {
         pids.extend(processes(&child)?);
     }
-    match fs::read_to_string(group.join("cgroup.procs")) {
+    match fs::read_to_string(group.join(PROCESSES)) {
         Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if is_gone(&error) => {}
         Err(error) => return Err(error),
     }
     Ok(pids)
+}
+
+/// Someone else removed the group; the second is what an open file of a removed group says.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
 }

@@ -21,7 +21,7 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest, unix::AsyncFd},
     time::{sleep, timeout},
 };
 
@@ -41,6 +41,8 @@ pub const SPAWN_TIMEOUT: Duration = Duration::from_secs(30);
 pub const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long everything else may take, such as reading the state. Killing and cleaning up is in it.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a list of processes shows as the keeper's program, whose path is of no help to anybody.
+const KEEPER_NAME: &str = "toono";
 /// The pause before a connection is tried again while the keeper's backlog is full.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
@@ -133,9 +135,9 @@ impl Keeper {
     /// Starts a keeper and waits until it holds the sandbox's namespaces. What an earlier keeper of
     /// the same directory left behind (after `kill -9`) is killed and removed first.
     ///
-    /// The keeper is a session of its own and outlives the caller. It stays in the caller's
-    /// cgroup: a service manager must be told to kill only the main process (systemd:
-    /// `KillMode=process`).
+    /// The keeper is a session of its own, in a cgroup of its pod, and outlives the caller once
+    /// this has returned. One whose caller ends before that, or that nobody waits for any more, ends
+    /// by itself.
     ///
     /// # Errors
     /// [`KeeperError::Spawn`]; nothing of the sandbox is left then.
@@ -145,6 +147,7 @@ impl Keeper {
             return Err(failed(format!("process {} keeps it already", running.pid)));
         }
         reclaim(spec).await.map_err(|error| failed(error.to_string()))?;
+        std::fs::create_dir_all(&spec.dir).map_err(|error| failed(error.to_string()))?;
         match start(spec).await {
             Ok(()) => {}
             Err(reason) => {
@@ -353,11 +356,13 @@ impl Terminal {
 
 async fn start(spec: &SandboxSpec) -> Result<(), String> {
     let (reader, writer) = io::pipe().map_err(|error| error.to_string())?;
-    let spec_json = serde_json::to_string(spec).map_err(|error| error.to_string())?;
+    let mut spec_line = serde_json::to_vec(spec).map_err(|error| error.to_string())?;
+    spec_line.push(b'\n');
     let mut child = tokio::process::Command::new(&spec.program.path)
+        .arg0(KEEPER_NAME)
         .args(&spec.program.args)
-        .arg(spec_json)
-        .stdin(Stdio::null())
+        .arg(&spec.title)
+        .stdin(Stdio::piped())
         .stdout(writer)
         .stderr(Stdio::null())
         .current_dir("/")
@@ -365,19 +370,28 @@ async fn start(spec: &SandboxSpec) -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", spec.program.path.display()))?;
     let first = child.id();
     let waiting = async {
-        let mut reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())?;
-        let mut text = Vec::new();
-        tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut text).await?;
+        let mut order = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())?;
+        let mut reader = BufReader::new(reader);
+        // One that ends before it has read all says why.
+        let written = order.write_all(&spec_line).await;
+        let mut line = String::new();
+        reader.read_line(&mut line).await?;
         // The process started here only detaches the keeper.
         child.wait().await?;
-        Ok::<_, io::Error>(text)
+        let readiness = serde_json::from_str(&line)
+            .unwrap_or_else(|_| Readiness::Failed { reason: "it ended without a word".to_owned() });
+        if matches!(readiness, Readiness::Ready) {
+            // Until it reads this, the keeper ends with whoever started it.
+            written.and(order.write_all(&[protocol::KEEP]).await)?;
+            // It closes its end when it listens.
+            reader.read_to_end(&mut Vec::new()).await?;
+        }
+        Ok::<_, io::Error>(readiness)
     };
     match timeout(SPAWN_TIMEOUT, waiting).await {
-        Ok(Ok(text)) => match serde_json::from_slice(&text) {
-            Ok(Readiness::Ready) => Ok(()),
-            Ok(Readiness::Failed { reason }) => Err(reason),
-            Err(_) => Err("it ended without a word".to_owned()),
-        },
+        Ok(Ok(Readiness::Ready)) => Ok(()),
+        Ok(Ok(Readiness::Failed { reason })) => Err(reason),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => {
             // The first process has made itself a group, or has not come so far.

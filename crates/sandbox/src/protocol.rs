@@ -22,6 +22,8 @@ use crate::spec::{ContainerId, ContainerSpec, ContainerState, ExecSpec, ExitStat
 
 /// The version that this program speaks. It grows when an old keeper could misunderstand a call.
 pub(crate) const VERSION: u32 = 1;
+/// What whoever started a keeper writes after its specification, to say that it knows of it.
+pub(crate) const KEEP: u8 = b'k';
 /// The socket's name in the sandbox's directory.
 pub(crate) const SOCKET_NAME: &str = "keeper.sock";
 /// The largest message. An environment of 1 MiB is more than `execve` takes for most stacks.

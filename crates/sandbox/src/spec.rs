@@ -23,6 +23,8 @@ pub struct SandboxSpec {
     pub cgroup_parent: String,
     /// Stay in the host's network and UTS namespaces.
     pub host_network: bool,
+    /// What a list of processes shows of the keeper, such as `NAMESPACE/POD`. For people only.
+    pub title: String,
     /// The program that is started as the keeper, and the arguments that make it one.
     pub program: KeeperProgram,
 }
@@ -33,7 +35,7 @@ pub struct SandboxSpec {
 pub struct KeeperProgram {
     /// The executable.
     pub path: PathBuf,
-    /// What stands before the arguments of [`crate::keeper_main`].
+    /// What makes it a keeper; the title follows.
     pub args: Vec<String>,
 }
 

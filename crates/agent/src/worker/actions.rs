@@ -13,6 +13,7 @@ use crate::{
     bundles,
     container::{self, Surroundings, files},
     join::chain,
+    supervisor::clear_sandbox,
     views::log_path,
 };
 
@@ -38,6 +39,8 @@ struct Job {
     node: Arc<Node>,
     dir: PathBuf,
     uid: String,
+    /// `NAMESPACE/POD`.
+    title: String,
     host_network: bool,
     keeper: Option<Keeper>,
     pod_ip: Option<IpAddr>,
@@ -51,6 +54,7 @@ pub(super) fn carry_out(worker: &Worker, action: Action) -> BoxFuture<'static, D
         node: worker.node.clone(),
         dir: worker.dir.clone(),
         uid: worker.machine.uid().to_owned(),
+        title: format!("{}/{}", worker.machine.namespace(), worker.machine.name()),
         host_network: worker.host_network,
         keeper: worker.keeper.clone(),
         pod_ip: worker.pod_ip,
@@ -121,18 +125,10 @@ impl Job {
     async fn create_sandbox(&self) -> Result<(Keeper, Option<IpAddr>), String> {
         let pod = self.pod()?;
         let spec = self.sandbox_spec(&pod);
+        // One that could not be adopted has no one who watches it.
+        clear_sandbox(&spec).await?;
         let keeper = Keeper::spawn(&spec).await.map_err(|error| chain(&error))?;
-        let made = async {
-            let ip = if self.host_network {
-                self.node.host_ip
-            } else {
-                let attached = self.node.network.attach(&self.uid, keeper.pid().as_raw()).await;
-                Some(attached.map_err(|error| chain(&error))?)
-            };
-            files::write(&self.dir, &pod, ip).map_err(|error| chain(&error))?;
-            Ok::<_, String>(ip)
-        };
-        match made.await {
+        match furnish(&self.node, &self.dir, &pod, &keeper).await {
             Ok(ip) => Ok((keeper, ip)),
             Err(error) => {
                 if let Err(error) = keeper.shutdown().await {
@@ -151,6 +147,7 @@ impl Job {
             hostname: files::hostname(pod),
             cgroup_parent: self.node.cgroup_parent.clone(),
             host_network: self.host_network,
+            title: self.title.clone(),
             program: self.node.keeper.clone(),
         }
     }
@@ -264,6 +261,26 @@ impl Job {
         bundles::read_pod(&self.dir)
             .ok_or_else(|| "the pod's file is missing or damaged".to_owned())
     }
+}
+
+/// Gives a sandbox what the node adds to it: network and files. For one that is adopted, too: the
+/// agent that made it may have ended half-way.
+pub(super) async fn furnish(
+    node: &Node,
+    dir: &Path,
+    pod: &Pod,
+    keeper: &Keeper,
+) -> Result<Option<IpAddr>, String> {
+    let spec = pod.spec.as_ref();
+    let ip = if spec.and_then(|spec| spec.host_network) == Some(true) {
+        node.host_ip
+    } else {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let attached = node.network.attach(uid, keeper.pid().as_raw()).await;
+        Some(attached.map_err(|error| chain(&error))?)
+    };
+    files::write(dir, pod, ip).map_err(|error| chain(&error))?;
+    Ok(ip)
 }
 
 /// As `status.containerStatuses[].imageID` has it: `registry/repository@digest`.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     cgroups, layout,
-    spec::{ContainerSpec, ExecSpec, SandboxSpec},
+    spec::{ContainerSpec, ExecSpec, Mount, SandboxSpec},
 };
 
 /// The configuration that libcontainer reads from a bundle.
@@ -63,6 +63,14 @@ pub(super) fn container(sandbox: &SandboxSpec, spec: &ContainerSpec, ends: &Ends
             .join(spec.id().as_str()),
         unified_cgroups: cgroups::unified_only(),
     };
+    for mount in &spec.mounts {
+        // libcontainer only says that it failed to prepare a root file system.
+        if let Mount::Bind { source, target, .. } = mount {
+            fs::metadata(source).map_err(|error| {
+                format!("cannot mount {} at {}: {error}", source.display(), target.display())
+            })?;
+        }
+    }
     let configuration = oci::configuration(spec, &around);
     write_json(&bundle.join(CONFIGURATION), &configuration)?;
     let failure = FailurePipe::new().map_err(text)?;

@@ -12,14 +12,21 @@ use std::{
 };
 
 use nix::{
-    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
-    unistd::{ForkResult, Pid},
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::{
+        signal::{Signal, killpg},
+        socket::{AddressFamily, SockFlag, SockType, socketpair},
+    },
+    unistd::{ForkResult, Pid, setpgid},
 };
 
 use crate::protocol;
 
 /// What the work brought: the process that was started, or one line of why not.
 pub(super) type Outcome = Result<i32, String>;
+
+/// The outcome of work whose child ended without one.
+const KILLED: &str = "the container runtime was killed";
 
 /// Work that goes on in a child.
 #[derive(Debug)]
@@ -45,9 +52,12 @@ pub(super) fn start(work: impl FnOnce() -> Outcome) -> io::Result<Work> {
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     if let Some(pid) = fork()? {
+        fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         return Ok(Work { pid, outcome: ours });
     }
     drop(ours);
+    // A group, so that what libcontainer forks can be killed with it.
+    let _ = setpgid(Pid::this(), Pid::this());
     let outcome = catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err("the container runtime panicked".to_owned()));
     let _ = protocol::send(theirs.as_fd(), &outcome, &[]);
@@ -56,13 +66,21 @@ pub(super) fn start(work: impl FnOnce() -> Outcome) -> io::Result<Work> {
 }
 
 impl Work {
-    /// The outcome; call when it is readable.
+    /// The outcome; call when it is readable or the child has ended.
     pub(super) fn finish(&self) -> Outcome {
         match protocol::receive(self.outcome.as_fd()) {
             Ok(Some(message)) => protocol::decode::<Outcome>(&message.bytes)
                 .unwrap_or_else(|error| Err(format!("the container runtime: {error}"))),
-            Ok(None) => Err("the container runtime was killed".to_owned()),
+            Ok(None) => Err(KILLED.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(KILLED.to_owned()),
             Err(error) => Err(format!("the container runtime: {error}")),
         }
+    }
+
+    /// Kills what failed work may leave half-way: processes between two steps of libcontainer wait
+    /// for each other for ever.
+    pub(super) fn kill_rest(&self) {
+        // The child itself is a zombie of ours, or gone; then its group is empty or what it left.
+        let _ = killpg(self.pid, Signal::SIGKILL);
     }
 }

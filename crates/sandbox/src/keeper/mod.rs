@@ -1,4 +1,4 @@
-//! The keeper process: from the command line to a sandbox that is ready.
+//! The keeper process: from its start to a sandbox that is ready.
 //!
 //! Single-threaded and without a runtime, because it forks and changes namespaces, and because
 //! there is one per pod: its memory counts. It must not start threads, and it does not know why a
@@ -16,12 +16,12 @@ mod state;
 mod users;
 
 use std::{
-    ffi::OsString,
-    fs,
-    io::{self, Write},
+    fs::{self, File, TryLockError},
+    io::{self, BufRead, BufReader, Read, Write},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -35,6 +35,7 @@ use nix::{
 };
 
 use crate::{
+    cgroups::{self, Membership},
     layout,
     protocol::{self, Readiness},
     spec::SandboxSpec,
@@ -43,13 +44,21 @@ use crate::{
 /// The kernel kills a keeper last: with it would go all containers of its pod.
 const OOM_SCORE_ADJ: &str = "-998";
 
-/// What the hidden command runs: `args` is what follows the command's name, a sandbox's
-/// specification as JSON. Writes one line to standard output when the sandbox is ready or cannot
-/// be, detaches, and serves until it is told to end.
+/// How long the keeper before this one in the same directory may take to be gone.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often that is looked at; a wait for a file lock cannot have a deadline.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// What the hidden command runs; its arguments are for people who read a list of processes.
+///
+/// Reads a line from standard input, a sandbox's specification as JSON. Writes a line to standard
+/// output that says whether the sandbox is ready, closes it when the socket listens, and serves
+/// until it is told to end. If standard input closes before [`protocol::KEEP`] comes, whoever
+/// started this is gone and does not know of it: then it undoes everything and ends.
 ///
 /// Must be called while the process has one thread.
 #[must_use]
-pub fn keeper_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn keeper_main() -> ExitCode {
     // A session of its own, so that no signal meant for the agent's group or terminal arrives.
     // Then a fork: the agent reaps the first process, init the second, whoever dies first.
     if let Err(errno) = setsid() {
@@ -60,47 +69,93 @@ pub fn keeper_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(None) => {}
         Err(error) => return fail(&format!("fork: {error}")),
     }
-    let spec = match parse(args) {
-        Ok(spec) => spec,
+    let (spec, mut order) = match specification() {
+        Ok(read) => read,
         Err(reason) => return fail(&reason),
     };
-    match prepare(&spec) {
-        Ok((listener, signals)) => {
-            answer(&Readiness::Ready);
-            if let Err(error) = silence_stdout() {
-                eprintln!("standard output: {error}");
-            }
-            serve::serve(spec, listener, signals)
-        }
-        Err((what, error)) => fail(&format!("{what}: {error}")),
+    let sandbox = match prepare(&spec) {
+        Ok(sandbox) => sandbox,
+        Err((what, error)) => return fail(&format!("{what}: {error}")),
+    };
+    answer(&Readiness::Ready);
+    let mut word = [0];
+    let is_known = order.read_exact(&mut word).is_ok() && word == [protocol::KEEP];
+    drop(order);
+    // Nobody finds it before somebody knows of it.
+    let listening = if is_known { listen(&sandbox.listener) } else { Ok(()) };
+    if let Err(error) = listening.and_then(|()| silence_stdout()) {
+        eprintln!("the keeper's socket: {error}");
     }
+    serve::serve(spec, sandbox, is_known)
 }
 
-fn parse(args: impl IntoIterator<Item = OsString>) -> Result<SandboxSpec, String> {
-    let mut args = args.into_iter();
-    let (Some(text), None) = (args.next(), args.next()) else {
-        return Err("expected one argument, a sandbox's specification".to_owned());
-    };
-    let spec: SandboxSpec =
-        serde_json::from_slice(text.as_encoded_bytes()).map_err(|error| error.to_string())?;
+/// What a keeper holds from its start to its end.
+#[derive(Debug)]
+struct Sandbox {
+    /// Taken before anything is made and released by the kernel: no two keepers of a directory, not
+    /// even when an agent ends amid starting one and the next agent starts another.
+    _lock: File,
+    membership: Membership,
+    listener: OwnedFd,
+    signals: SignalFd,
+}
+
+fn specification() -> Result<(SandboxSpec, BufReader<File>), String> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+    let mut order = BufReader::new(File::from(stdin));
+    let mut line = String::new();
+    order.read_line(&mut line).map_err(|error| error.to_string())?;
+    let spec: SandboxSpec = serde_json::from_str(&line).map_err(|error| error.to_string())?;
     if !spec.dir.is_absolute() {
         return Err(format!("{} is not absolute", spec.dir.display()));
     }
-    Ok(spec)
+    Ok((spec, order))
 }
 
 type Step = (&'static str, io::Error);
 
-fn prepare(spec: &SandboxSpec) -> Result<(OwnedFd, SignalFd), Step> {
+fn prepare(spec: &SandboxSpec) -> Result<Sandbox, Step> {
     let at = |what: &'static str| move |error: io::Error| (what, error);
-    fs::create_dir_all(&spec.dir).map_err(at("the sandbox's directory"))?;
+    let pod = cgroups::pod_path(&spec.cgroup_parent, &spec.pod_uid);
+    let lock = lock(&spec.dir).map_err(at("the sandbox's directory"))?;
+    let membership = Membership::enter(&pod).map_err(at("the keeper's cgroup"))?;
+    match make(spec) {
+        Ok((listener, signals)) => Ok(Sandbox { _lock: lock, membership, listener, signals }),
+        Err(error) => {
+            let undone = membership.leave().and_then(|()| cgroups::kill_and_remove(&pod));
+            if let Err(error) = undone {
+                eprintln!("the keeper's cgroup: {error}");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Waits for the directory's last keeper to be gone, which may have been killed only now.
+fn lock(dir: &Path) -> io::Result<File> {
+    let lock = File::open(dir)?;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another keeper holds it"));
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+        }
+    }
+}
+
+fn make(spec: &SandboxSpec) -> Result<(OwnedFd, SignalFd), Step> {
+    let at = |what: &'static str| move |error: io::Error| (what, error);
     redirect(&spec.dir).map_err(at("the keeper's log"))?;
     let signals = signals().map_err(at("signals"))?;
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     let _ = prctl::set_name(c"toono-keeper");
     namespaces::enter(spec)?;
     rootfs::mount_shared_memory(&spec.dir).map_err(at("shared memory"))?;
-    let listener = listen(&spec.dir).map_err(at("the keeper's socket"))?;
+    let listener = bind(&spec.dir).map_err(at("the keeper's socket"))?;
     Ok((listener, signals))
 }
 
@@ -132,13 +187,17 @@ fn signals() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }
 
-fn listen(dir: &Path) -> io::Result<OwnedFd> {
+fn bind(dir: &Path) -> io::Result<OwnedFd> {
     layout::ignore_missing(fs::remove_file(dir.join(protocol::SOCKET_NAME)))?;
     let (_open_dir, address) = protocol::address(dir)?;
     let listener = protocol::new_socket()?;
     socket::bind(listener.as_raw_fd(), &address)?;
-    socket::listen(&listener.as_fd(), socket::Backlog::new(protocol::BACKLOG)?)?;
     Ok(listener)
+}
+
+fn listen(listener: &OwnedFd) -> io::Result<()> {
+    socket::listen(&listener.as_fd(), socket::Backlog::new(protocol::BACKLOG)?)?;
+    Ok(())
 }
 
 fn fail(reason: &str) -> ExitCode {
@@ -148,6 +207,7 @@ fn fail(reason: &str) -> ExitCode {
 
 fn answer(readiness: &Readiness) {
     // Whoever started this may be gone; then nobody is told.
-    let _ = serde_json::to_writer(io::stdout(), readiness);
+    let text = serde_json::to_string(readiness).unwrap_or_default();
+    let _ = writeln!(io::stdout(), "{text}");
     let _ = io::stdout().flush();
 }

@@ -15,7 +15,6 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{Signal, kill},
-        signalfd::SignalFd,
         socket::{SockFlag, accept4},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
@@ -23,7 +22,7 @@ use nix::{
 };
 
 use super::{
-    create,
+    Sandbox, create,
     fork::{self, Work},
     log::Log,
     rootfs,
@@ -79,8 +78,7 @@ enum JobKind {
 
 struct Keeper {
     spec: SandboxSpec,
-    listener: OwnedFd,
-    signals: SignalFd,
+    sandbox: Sandbox,
     version: u64,
     containers: Vec<Container>,
     connections: Vec<Connection>,
@@ -93,29 +91,26 @@ struct Keeper {
     ending: bool,
 }
 
-/// Serves until told to end.
-pub(super) fn serve(spec: SandboxSpec, listener: OwnedFd, signals: SignalFd) -> ExitCode {
+/// Serves until told to end; not at all when nobody knows of this keeper.
+pub(super) fn serve(spec: SandboxSpec, sandbox: Sandbox, is_known: bool) -> ExitCode {
     let mut keeper = Keeper {
         spec,
-        listener,
-        signals,
+        sandbox,
         version: 1,
         containers: Vec::new(),
         connections: Vec::new(),
         jobs: Vec::new(),
         unclaimed: Vec::new(),
         commands: 0,
-        ending: false,
+        ending: !is_known,
     };
-    loop {
+    while !(keeper.ending && keeper.has_ended()) {
         if let Err(error) = keeper.turn() {
             eprintln!("poll: {error}");
             keeper.end();
         }
-        if keeper.ending && keeper.has_ended() {
-            return keeper.finish();
-        }
     }
+    keeper.finish()
 }
 
 impl Keeper {
@@ -124,11 +119,15 @@ impl Keeper {
         let ready = self.wait()?;
         let is_ready = |fd: BorrowedFd<'_>| ready.contains(&fd.as_raw_fd());
         // Outcomes before ends: an outcome says whose end it is.
-        if is_ready(self.signals.as_fd()) {
+        if is_ready(self.sandbox.signals.as_fd()) {
             self.drain_signals();
         }
         self.reap();
-        while let Some(at) = self.jobs.iter().position(|job| is_ready(job.work.outcome.as_fd())) {
+        // One that was killed says nothing, and what it started may hold its socket open.
+        let is_over = |job: &Job, unclaimed: &[(Pid, WaitStatus, Timestamp)]| {
+            is_ready(job.work.outcome.as_fd()) || unclaimed.iter().any(|it| it.0 == job.work.pid)
+        };
+        while let Some(at) = self.jobs.iter().position(|job| is_over(job, &self.unclaimed)) {
             let job = self.jobs.swap_remove(at);
             self.finish_job(job);
         }
@@ -146,7 +145,7 @@ impl Keeper {
         for fd in waiting {
             self.handle(fd);
         }
-        if is_ready(self.listener.as_fd()) {
+        if is_ready(self.sandbox.listener.as_fd()) {
             self.accept();
         }
         if self.jobs.is_empty() {
@@ -158,13 +157,15 @@ impl Keeper {
     /// The descriptors that are readable or closed.
     fn wait(&self) -> io::Result<Vec<i32>> {
         let outputs = self.containers.iter().flat_map(|container| &container.outputs);
-        let mut fds: Vec<PollFd<'_>> = [self.signals.as_fd(), self.listener.as_fd()]
-            .into_iter()
-            .chain(self.jobs.iter().map(|job| job.work.outcome.as_fd()))
-            .chain(outputs.map(|output| output.fd.as_fd()))
-            .chain(self.connections.iter().map(|connection| connection.fd.as_fd()))
-            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
-            .collect();
+        let mut fds: Vec<PollFd<'_>> =
+            [&self.sandbox.signals.as_fd(), &self.sandbox.listener.as_fd()]
+                .into_iter()
+                .copied()
+                .chain(self.jobs.iter().map(|job| job.work.outcome.as_fd()))
+                .chain(outputs.map(|output| output.fd.as_fd()))
+                .chain(self.connections.iter().map(|connection| connection.fd.as_fd()))
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                .collect();
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -177,7 +178,7 @@ impl Keeper {
     }
 
     fn drain_signals(&mut self) {
-        while let Ok(Some(info)) = self.signals.read_signal() {
+        while let Ok(Some(info)) = self.sandbox.signals.read_signal() {
             if i32::try_from(info.ssi_signo) == Ok(Signal::SIGTERM as i32) {
                 self.end();
             }
@@ -225,7 +226,7 @@ impl Keeper {
 
     fn accept(&mut self) {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        while let Ok(raw) = accept4(self.listener.as_raw_fd(), flags) {
+        while let Ok(raw) = accept4(self.sandbox.listener.as_raw_fd(), flags) {
             let connection = Connection::new(raw);
             if self.connections.len() < MAX_CONNECTIONS {
                 if let Err(error) = protocol::allow_large_messages(&connection.fd) {
@@ -359,13 +360,16 @@ impl Keeper {
         let connection = self.connections.iter().position(waits);
         let connection = connection.map(|at| self.connections.swap_remove(at));
         let outcome = job.work.finish();
+        if outcome.is_err() {
+            job.work.kill_rest();
+        }
         match job.kind {
             JobKind::Create { spec, log, started_at } => {
                 let result =
                     outcome.and_then(|pid| self.created(&spec, pid, job.held, log, started_at));
                 if let Err(reason) = &result {
                     eprintln!("{}: {reason}", spec.id());
-                    if let Err(error) = state::delete(&self.spec, &spec.id()) {
+                    if let Err(error) = self.forget(&spec) {
                         eprintln!("{}: {error}", spec.id());
                     }
                 }
@@ -378,6 +382,13 @@ impl Keeper {
             }
             JobKind::Exec => self.command_started(connection, outcome, job.held),
         }
+    }
+
+    /// Removes what is left of a container that was not started. Its log goes too: a log says that
+    /// there was such a run.
+    fn forget(&self, spec: &ContainerSpec) -> io::Result<()> {
+        state::delete(&self.spec, &spec.id())?;
+        layout::ignore_missing(fs::remove_file(&spec.log_path))
     }
 
     fn created(
@@ -469,6 +480,7 @@ impl Keeper {
     fn finish(self) -> ExitCode {
         let pod = cgroups::pod_path(&self.spec.cgroup_parent, &self.spec.pod_uid);
         let clean = || -> io::Result<()> {
+            self.sandbox.membership.leave()?;
             cgroups::kill_and_remove(&pod)?;
             for container in &self.containers {
                 state::delete(&self.spec, &container.state.id)?;

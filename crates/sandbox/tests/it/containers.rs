@@ -194,3 +194,18 @@ async fn many_containers_start_and_end_at_once() {
         assert_eq!(pod.log_text(&spec.name), format!("{n}\n"));
     }
 }
+
+#[tokio::test]
+async fn a_mount_of_nothing_is_named_and_leaves_no_trace() {
+    let pod = Pod::start().await;
+    let mut spec = pod.container("main", "true");
+    let source = pod.dir.path().join("missing");
+    let target = PathBuf::from("/etc/hosts");
+    spec.mounts = vec![Mount::Bind { source: source.clone(), target, read_only: false }];
+    let error = pod.keeper.create_and_start(&spec).await.unwrap_err().to_string();
+    assert!(error.contains(source.to_str().unwrap()) && error.contains("/etc/hosts"), "{error}");
+    // A log would say that there was a run.
+    assert!(!pod.log_path("main").exists());
+    fs::write(source, "").unwrap();
+    pod.run(&spec).await;
+}

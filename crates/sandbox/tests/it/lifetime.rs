@@ -1,6 +1,11 @@
 //! How keepers begin and end, and what they leave behind: nothing.
 
-use nix::sys::signal::{SIGKILL, kill};
+use std::time::Duration;
+
+use nix::{
+    sys::signal::{SIGKILL, kill},
+    unistd::Pid,
+};
 use toono_sandbox::{ContainerStatus, Keeper, KeeperError};
 
 use crate::pod::{PATIENCE, Pod};
@@ -81,6 +86,89 @@ async fn a_keeper_that_cannot_start_says_why() {
     assert!(error.to_string().contains("/nonexistent"), "{error}");
 }
 
+#[tokio::test]
+async fn a_keeper_whose_caller_ends_too_early_ends_too() {
+    let pod = Pod::start().await;
+    pod.keeper.shutdown().await.unwrap();
+    // Dropping the call is what the death of the caller is to the keeper: its pipe is closed.
+    for delay_ms in 0..30 {
+        // One that was told that it is known, but whose caller never heard of it, is found here.
+        toono_sandbox::reclaim(&pod.spec).await.unwrap();
+        let spawning = Keeper::spawn(&pod.spec);
+        let spawned = tokio::time::timeout(Duration::from_millis(delay_ms), spawning).await;
+        if let Ok(keeper) = spawned {
+            keeper.unwrap().shutdown().await.unwrap();
+        }
+    }
+    toono_sandbox::reclaim(&pod.spec).await.unwrap();
+    // The last of them may still be on its way out; the next waits for it.
+    Keeper::spawn(&pod.spec).await.unwrap().shutdown().await.unwrap();
+    toono_sandbox::prune_cgroups(&pod.spec.cgroup_parent).unwrap();
+    wait_gone(&pod).await;
+}
+
+#[tokio::test]
+async fn a_keeper_killed_amid_creating_leaves_nothing() {
+    let pod = Pod::start().await;
+    let spec = pod.container("main", "sleep 100");
+    let mut keeper = pod.keeper.clone();
+    for delay_ms in 0..25 {
+        let creating = keeper.create_and_start(&spec);
+        let _ = tokio::time::timeout(Duration::from_millis(delay_ms), creating).await;
+        kill(keeper.pid(), SIGKILL).unwrap();
+        toono_sandbox::reclaim(&pod.spec).await.unwrap();
+        toono_sandbox::prune_cgroups(&pod.spec.cgroup_parent).unwrap();
+        wait_gone(&pod).await;
+        keeper = Keeper::spawn(&pod.spec).await.unwrap();
+    }
+    keeper.create_and_start(&spec).await.unwrap();
+    keeper.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_child_killed_amid_creating_is_a_failure_that_can_be_repeated() {
+    let pod = Pod::start().await;
+    let spec = pod.container("main", "sleep 100");
+    let keeper = pod.keeper.pid();
+    let mut failures = 0;
+    for delay_ms in 0..25 {
+        let creating = pod.keeper.create_and_start(&spec);
+        let killing = async {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            for child in children(keeper) {
+                let _ = kill(child, SIGKILL);
+            }
+        };
+        let both = async { tokio::join!(creating, killing).0 };
+        let result = tokio::time::timeout(PATIENCE, both).await.expect("it is told");
+        failures += u32::from(result.is_err());
+        if result.is_ok() {
+            pod.keeper.signal(&spec.id(), nix::libc::SIGKILL).await.unwrap();
+        }
+        let ending = async {
+            while pod.keeper.remove(&spec.id()).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ending).await.expect("it can be removed");
+        let ending = async {
+            while !children(keeper).is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ending).await.expect("no process is left");
+    }
+    assert!(failures > 0, "no delay hit the creation");
+    pod.keeper.create_and_start(&spec).await.unwrap();
+    pod.keeper.shutdown().await.unwrap();
+}
+
+fn children(process: Pid) -> Vec<Pid> {
+    let path = format!("/proc/{process}/task/{process}/children");
+    let text = std::fs::read_to_string(path).unwrap();
+    text.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
+}
+
 struct Stat {
     pid: i32,
     parent: i32,
@@ -102,7 +190,7 @@ async fn wait_gone(pod: &Pod) {
             if pod.traces().is_empty() {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     let result = tokio::time::timeout(PATIENCE, waiting).await;

@@ -33,23 +33,30 @@ impl Pod {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut SandboxSpec)) -> Self {
+        let (dir, mut spec) = Self::plan();
+        change(&mut spec);
+        let keeper = Keeper::spawn(&spec).await.unwrap();
+        Self { dir, spec, keeper }
+    }
+
+    /// A place for a sandbox, and what it is to be.
+    fn plan() -> (TempDir, SandboxSpec) {
         assert!(Path::new(BUSYBOX).exists(), "{BUSYBOX} is missing: install busybox-static");
         let dir = tempfile::tempdir().unwrap();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut spec = SandboxSpec {
+        let spec = SandboxSpec {
             dir: dir.path().join("pod"),
             pod_uid: format!("uid{number}"),
             hostname: "web-0".to_owned(),
             cgroup_parent: format!("/toono-test-{}-{number}", std::process::id()),
             host_network: false,
+            title: "default/web".to_owned(),
             program: KeeperProgram {
                 path: PathBuf::from(env!("CARGO_BIN_EXE_toono-test-keeper")),
                 args: vec![],
             },
         };
-        change(&mut spec);
-        let keeper = Keeper::spawn(&spec).await.unwrap();
-        Self { dir, spec, keeper }
+        (dir, spec)
     }
 
     /// A container of two layers that runs a shell script.
@@ -122,7 +129,7 @@ impl Pod {
             if read("mounts").contains(&dir) {
                 traces.push(format!("mount seen by {} {}", process.path().display(), read("comm")));
             }
-            if read("cmdline").contains(&dir) {
+            if read("cgroup").contains(&format!("{}/", self.spec.cgroup_parent)) {
                 traces.push(format!("process {} {}", process.path().display(), read("cmdline")));
             }
         }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    toono_sandbox::keeper_main(std::env::args_os().skip(1))
+    toono_sandbox::keeper_main()
 }
