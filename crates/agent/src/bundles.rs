@@ -64,6 +64,11 @@ impl Bundles {
         self.index.revision
     }
 
+    /// Makes the next fetch a whole one.
+    pub(crate) fn distrust(&mut self) {
+        self.index.revision = 0;
+    }
+
     /// Whether the cloud wants this pod here.
     pub(crate) fn wants(&self, uid: &str) -> bool {
         self.index.present.contains(uid)
@@ -148,6 +153,11 @@ impl Bundles {
 /// Where everything of a pod is.
 pub(crate) fn pod_dir(data: &Path, uid: &str) -> PathBuf {
     data.join("pods").join(uid)
+}
+
+/// Whether a worker has ever had the pod: it keeps a status before it does anything.
+pub(crate) fn has_begun(data: &Path, uid: &str) -> bool {
+    pod_dir(data, uid).join("status").exists()
 }
 
 /// Reads the pod as it is wanted now.

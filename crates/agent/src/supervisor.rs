@@ -13,7 +13,7 @@ use crate::{
     AgentError, bundles,
     join::chain,
     sync::Sync,
-    worker::{self, Node, Order, Worker},
+    worker::{self, Ending, Node, Order, Worker},
 };
 
 /// All pods of the node.
@@ -21,7 +21,7 @@ pub(crate) struct Supervisor {
     node: Arc<Node>,
     sync: Sync,
     orders: BTreeMap<String, mpsc::UnboundedSender<Order>>,
-    workers: JoinSet<String>,
+    workers: JoinSet<(String, Ending)>,
 }
 
 impl Supervisor {
@@ -32,6 +32,13 @@ impl Supervisor {
             (bundles.pods()?, bundles.on_disk()?)
         };
         let mut this = Self { node, sync, orders: BTreeMap::new(), workers: JoinSet::new() };
+        let taken_up = |pod: &Pod| {
+            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+            // Unwanted and never begun: an agent ended amid storing the bundle that brings it. It
+            // comes again, and must not be ended as if it had been wanted before.
+            this.sync.bundles().wants(uid) || bundles::has_begun(&this.node.data, uid)
+        };
+        let pods: Vec<Pod> = pods.into_iter().filter(taken_up).collect();
         let known: BTreeSet<String> =
             pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
         for uid in dirs.difference(&known).filter(|uid| !this.sync.bundles().wants(uid)) {
@@ -44,7 +51,6 @@ impl Supervisor {
         for pod in pods {
             this.desire(pod).await;
         }
-        this.end_unwanted();
         Ok(this)
     }
 
@@ -60,10 +66,22 @@ impl Supervisor {
                     self.end_unwanted();
                 }
                 Some(ended) = self.workers.join_next(), if !self.workers.is_empty() => match ended {
-                    Ok(uid) => drop(self.orders.remove(&uid)),
+                    Ok((uid, ending)) => self.on_end(&uid, ending),
                     Err(error) => tracing::error!(%error, "a pod's worker failed"),
                 },
             }
+        }
+    }
+
+    fn on_end(&mut self, uid: &str, ending: Ending) {
+        if self.orders.get(uid).is_none_or(|orders| !orders.is_closed()) {
+            // The next worker of the same pod is at work already.
+            return;
+        }
+        self.orders.remove(uid);
+        if ending == Ending::Unwanted && self.sync.bundles().wants(uid) {
+            tracing::warn!(uid, "a pod is wanted again that was ended; the whole bundle is due");
+            self.sync.fetch_all();
         }
     }
 
@@ -82,9 +100,12 @@ impl Supervisor {
             Ok(worker) => {
                 let (sender, orders) = mpsc::unbounded_channel();
                 self.orders.insert(uid.clone(), sender);
+                if !self.sync.bundles().wants(&uid) {
+                    self.end(&uid);
+                }
                 self.workers.spawn(async move {
-                    worker.run(orders).await;
-                    uid
+                    let ending = worker.run(orders).await;
+                    (uid, ending)
                 });
             }
             Err(error) => tracing::warn!(%error, "a pod cannot be run"),
@@ -93,10 +114,14 @@ impl Supervisor {
 
     fn end_unwanted(&self) {
         let bundles = self.sync.bundles();
-        for (uid, orders) in self.orders.iter().filter(|(uid, _)| !bundles.wants(uid)) {
-            if orders.send(Order::Remove).is_err() {
-                tracing::debug!(uid, "its worker has ended already");
-            }
+        for uid in self.orders.keys().filter(|uid| !bundles.wants(uid)) {
+            self.end(uid);
+        }
+    }
+
+    fn end(&self, uid: &str) {
+        if self.orders.get(uid).is_some_and(|orders| orders.send(Order::Remove).is_err()) {
+            tracing::debug!(uid, "its worker has ended already");
         }
     }
 
@@ -110,6 +135,7 @@ impl Supervisor {
             hostname: String::new(),
             cgroup_parent: self.node.cgroup_parent.clone(),
             host_network: false,
+            title: String::new(),
             program: self.node.keeper.clone(),
         };
         let cleared = clear_sandbox(&spec).await;

@@ -43,6 +43,12 @@ impl Sync {
         self.inner.online.notify_waiters();
     }
 
+    /// What is on disk is not what it should be: everything is fetched anew.
+    pub(crate) fn fetch_all(&self) {
+        self.bundles().distrust();
+        self.fetch();
+    }
+
     /// Fetches whenever it is asked, and hands on what changed once it is on disk.
     pub(crate) async fn run(self, cloud: Cloud, changed: mpsc::Sender<Vec<Pod>>) {
         let mut retry = Retry::default();

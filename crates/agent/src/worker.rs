@@ -65,6 +65,15 @@ pub(crate) enum Order {
     Remove,
 }
 
+/// Why a worker has nothing left to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The pod was deleted, or the agent ends.
+    Deleted,
+    /// The bundle no longer had the pod.
+    Unwanted,
+}
+
 /// Waits for the keeper's next news.
 type Watch = BoxFuture<'static, (u64, Result<Snapshot, KeeperError>)>;
 
@@ -80,6 +89,7 @@ pub(crate) struct Worker {
     watch: Option<Watch>,
     tasks: FuturesUnordered<BoxFuture<'static, Done>>,
     told: String,
+    ending: Ending,
 }
 
 impl Worker {
@@ -91,15 +101,10 @@ impl Worker {
         let (keeper, snapshot) = adopt(&dir).await;
         let mut pod_ip = None;
         if let Some(keeper) = &keeper {
-            pod_ip = if host_network {
-                node.host_ip
-            } else {
-                // The cable may have been cut with a bridge that is made anew.
-                let attached = node.network.attach(&uid, keeper.pid().as_raw()).await;
-                attached
-                    .inspect_err(|error| tracing::warn!(uid, %error, "adopted without network"))
-                    .ok()
-            };
+            pod_ip = actions::furnish(&node, &dir, pod, keeper)
+                .await
+                .inspect_err(|error| tracing::warn!(uid, error, "adopted without network or files"))
+                .unwrap_or_default();
         }
         let recovered = Recovered {
             status: bundles::read_status(&dir),
@@ -118,6 +123,7 @@ impl Worker {
             watch: None,
             tasks: FuturesUnordered::new(),
             told: String::new(),
+            ending: Ending::Deleted,
         };
         if let Some(snapshot) = snapshot {
             worker.watch(snapshot.version);
@@ -127,8 +133,11 @@ impl Worker {
     }
 
     /// Drives the pod until nothing of it is left.
-    pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+    pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) -> Ending {
         loop {
+            while let Ok(order) = orders.try_recv() {
+                self.obey(order);
+            }
             let wake = self.step();
             if self.machine.is_gone() {
                 break;
@@ -149,14 +158,16 @@ impl Worker {
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => self.obey(order),
-                    None => return,
+                    None => return self.ending,
                 },
                 Some(done) = self.tasks.next() => self.take(done),
                 (version, news) = news => self.hear(version, news).await,
                 () = timer => {}
             }
         }
+        let ending = self.ending;
         self.finish().await;
+        ending
     }
 
     fn obey(&mut self, order: Order) {
@@ -167,7 +178,10 @@ impl Worker {
                     tracing::warn!(%error, "a changed pod is not taken");
                 }
             }
-            Order::Remove => self.machine.remove(now),
+            Order::Remove => {
+                self.ending = Ending::Unwanted;
+                self.machine.remove(now);
+            }
         }
     }
 

@@ -20,7 +20,7 @@ pub(crate) fn hostname(pod: &Pod) -> String {
     cut.trim_end_matches(['-', '.']).to_owned()
 }
 
-/// Writes them anew, as a sandbox is made.
+/// Writes those that are not as they should be.
 pub(crate) fn write(dir: &Path, pod: &Pod, ip: Option<IpAddr>) -> Result<(), AgentError> {
     let etc = dir.join("etc");
     disk::make_dir(&etc)?;
@@ -39,6 +39,9 @@ pub(crate) fn write(dir: &Path, pod: &Pod, ip: Option<IpAddr>) -> Result<(), Age
     ] {
         // In place: a file that is mounted into a container is that inode for ever.
         let path = etc.join(name);
+        if fs::read(&path).is_ok_and(|written| written == text.as_bytes()) {
+            continue;
+        }
         fs::write(&path, text).map_err(disk::failed("write", &path))?;
     }
     Ok(())
