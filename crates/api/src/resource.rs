@@ -106,7 +106,7 @@ pub struct Column {
 }
 
 impl Resource {
-    /// Decodes strictly: see [`decode`](crate::decode::decode).
+    /// Decodes strictly: see [`decode`].
     ///
     /// # Errors
     /// When a value has a wrong type.
