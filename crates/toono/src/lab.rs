@@ -63,13 +63,15 @@ pub(crate) fn name(data: &Path) -> Result<LabName, Failure> {
         .map_err(|error| Failure::caused("internal", &error, "this is a defect: please report it"))
 }
 
-/// Four characters of a path: FNV-1a, so that it is the same for ever.
+/// Four characters of a path: FNV-1a with a finishing mix (without one, the last letters of a path
+/// would not reach the upper bits), so that it is the same for ever.
 fn short_hash(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt as _;
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let hash = path.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     (0..4)
         .filter_map(|place| ALPHABET.get(usize::try_from(hash >> (44 + 5 * place)).ok()? & 31))
         .map(|byte| char::from(*byte))
