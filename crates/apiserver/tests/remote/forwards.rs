@@ -102,11 +102,11 @@ async fn a_forwarder_that_ends_takes_its_connections_along() {
     for protocol in Protocol::BOTH {
         let site = Site::start(Host::new()).await;
         let mut forwarder = Forwarder::start(protocol, &site, endless).await;
-        let mut streams = Vec::new();
         for _ in 0..CONNECTIONS {
             let mut stream = TcpStream::connect(("127.0.0.1", forwarder.port)).await.unwrap();
             stream.read_exact(&mut vec![0; 100_000]).await.unwrap();
-            streams.push(stream);
+            // Read on: a client that stalls holds up the other connections of its forwarder.
+            tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
         }
         forwarder.child.kill().await.unwrap();
         for _ in 0..CONNECTIONS {
