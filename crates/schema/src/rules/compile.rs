@@ -1,0 +1,316 @@
+//! Compiles rules and refuses those that could never be evaluated.
+
+use std::sync::Arc;
+
+use kube_cel::KubeCelExt as _;
+use kube_cel::cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr};
+use kube_cel::cel::parser::Parser;
+use kube_cel::cel::{Context, ExecutionError};
+use serde_json::{Value, json};
+
+use crate::columns::JsonPath;
+use crate::error::{Errors, FieldError, FieldErrorKind};
+use crate::node::{Additional, ListType, Node, Type};
+use crate::path::Path;
+use crate::rules::values::escaped;
+use crate::rules::{
+    FieldPath, MAX_MESSAGE_BYTES, MAX_RULE_BYTES, MAX_RULE_NESTING, Program, RawRule, Rule, meter,
+    on_deep_stack,
+};
+
+const REASONS: [(&str, FieldErrorKind); 4] = [
+    ("FieldValueDuplicate", FieldErrorKind::Duplicate),
+    ("FieldValueForbidden", FieldErrorKind::Forbidden),
+    ("FieldValueInvalid", FieldErrorKind::Invalid),
+    ("FieldValueRequired", FieldErrorKind::Required),
+];
+
+impl Rule {
+    /// Compiles a rule, reporting what is wrong with it.
+    pub(crate) fn compile(raw: &RawRule<'_>, path: &Path<'_>, errors: &mut Errors) -> Option<Self> {
+        let before = errors.len();
+        if raw.rule.trim().is_empty() {
+            errors.push(FieldError::required(&path.field("rule"), "rule is not specified"));
+            return None;
+        }
+        check_message(raw, path, errors);
+        let reason = reason(raw, path, errors);
+        let field_path = field_path(raw, path, errors);
+        let rule = program(raw.rule, &path.field("rule"), errors);
+        let message_expression = raw.message_expression.filter(|text| !text.trim().is_empty());
+        let message_expression = message_expression.and_then(|text| {
+            let program = program(text, &path.field("messageExpression"), errors)?;
+            Some((text.into(), Arc::new(program)))
+        });
+        if errors.len() > before {
+            return None;
+        }
+        Some(Self {
+            source: raw.rule.into(),
+            program: Arc::new(rule?),
+            message: raw.message.filter(|text| !text.is_empty()).map(Arc::from),
+            message_expression,
+            reason,
+            reason_name: raw.reason.map(Arc::from),
+            field_path,
+            optional_old_self: raw.optional_old_self,
+        })
+    }
+}
+
+fn field_path(raw: &RawRule<'_>, path: &Path<'_>, errors: &mut Errors) -> Option<FieldPath> {
+    let source = raw.field_path.filter(|text| !text.is_empty())?;
+    let parsed = JsonPath::parse(source).ok();
+    let Some(names) = parsed.as_ref().and_then(JsonPath::field_names) else {
+        let detail = "fieldPath must be a valid path";
+        errors.push(FieldError::invalid(&path.field("fieldPath"), &json!(source), detail));
+        return None;
+    };
+    Some(FieldPath { source: source.into(), names: names.into_iter().map(Box::from).collect() })
+}
+
+fn check_message(raw: &RawRule<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let at = path.field("message");
+    let message = raw.message.unwrap_or_default();
+    if !message.is_empty() && message.trim().is_empty() {
+        let detail = "message must be non-empty if specified";
+        errors.push(FieldError::invalid(&at, &json!(message), detail));
+    }
+    if message.contains('\n') {
+        let detail = "message must not contain line breaks";
+        errors.push(FieldError::invalid(&at, &json!(message), detail));
+    }
+    if raw.rule.contains('\n') && message.is_empty() && raw.message_expression.is_none() {
+        let detail = "message must be specified if rule contains line breaks";
+        errors.push(FieldError::required(&at, detail));
+    }
+    if message.len() > MAX_MESSAGE_BYTES {
+        errors.push(FieldError::too_long(&at, MAX_MESSAGE_BYTES as u64));
+    }
+}
+
+fn reason(raw: &RawRule<'_>, path: &Path<'_>, errors: &mut Errors) -> FieldErrorKind {
+    let Some(name) = raw.reason else { return FieldErrorKind::Invalid };
+    if let Some((_, kind)) = REASONS.iter().find(|(known, _)| *known == name) {
+        return *kind;
+    }
+    let names: Vec<Value> = REASONS.iter().map(|(name, _)| json!(name)).collect();
+    errors.push(FieldError::not_supported(&path.field("reason"), &json!(name), names.iter()));
+    FieldErrorKind::Invalid
+}
+
+fn program(source: &str, path: &Path<'_>, errors: &mut Errors) -> Option<Program> {
+    let mut refuse = |detail: String| {
+        let detail = format!("compilation failed: {detail}");
+        errors.push(FieldError::invalid(path, &json!(source), detail));
+    };
+    if source.len() > MAX_RULE_BYTES {
+        errors.push(FieldError::too_long(path, MAX_RULE_BYTES as u64));
+        return None;
+    }
+    if bracket_depth(source) > MAX_RULE_NESTING {
+        refuse(format!("must not nest deeper than {MAX_RULE_NESTING} levels"));
+        return None;
+    }
+    let compiled = on_deep_stack(|| {
+        let written = Parser::new()
+            .enable_optional_syntax(true)
+            .parse(source)
+            .map_err(|error| error.to_string())?;
+        let metered = meter::rewrite(&written)?;
+        let mut uses_old_self = false;
+        for name in meter::functions(&written) {
+            if !is_function(&name) {
+                return Err(format!("undeclared reference to '{name}'"));
+            }
+        }
+        visit(&written, &mut |expr| {
+            uses_old_self |= matches!(expr, Expr::Ident(name) if name == "oldSelf");
+        });
+        Ok(Program { written, metered, uses_old_self })
+    });
+    match compiled {
+        Some(Ok(program)) => Some(program),
+        Some(Err(detail)) => {
+            refuse(detail);
+            None
+        }
+        None => {
+            refuse("the expression cannot be parsed".to_owned());
+            None
+        }
+    }
+}
+
+/// The deepest nesting of brackets; those in strings count too, which only makes it stricter.
+fn bracket_depth(source: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in source.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+/// Whether the interpreter has a function, asked by calling it without arguments: one that exists
+/// complains of those, one that does not is undeclared.
+fn is_function(name: &str) -> bool {
+    let mut context = Context::default().with_all();
+    meter::register(&mut context, &Arc::default());
+    let call = CallExpr { func_name: name.to_owned(), target: None, args: Vec::new() };
+    let call = IdedExpr { id: 0, expr: Expr::Call(call) };
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| context.resolve(&call)));
+    !matches!(result, Ok(Err(ExecutionError::UndeclaredReference(_))))
+}
+
+/// Calls `see` with every expression inside `expr`.
+pub(crate) fn visit(expr: &IdedExpr, see: &mut dyn FnMut(&Expr)) {
+    see(&expr.expr);
+    match &expr.expr {
+        Expr::Call(call) => {
+            call.target.iter().for_each(|target| visit(target, see));
+            call.args.iter().for_each(|arg| visit(arg, see));
+        }
+        Expr::Comprehension(comprehension) => {
+            let parts = [
+                &comprehension.iter_range,
+                &comprehension.accu_init,
+                &comprehension.loop_cond,
+                &comprehension.loop_step,
+                &comprehension.result,
+            ];
+            parts.into_iter().for_each(|part| visit(part, see));
+        }
+        Expr::List(list) => list.elements.iter().for_each(|element| visit(element, see)),
+        Expr::Map(map) => {
+            for entry in &map.entries {
+                if let EntryExpr::MapEntry(entry) = &entry.expr {
+                    visit(&entry.key, see);
+                    visit(&entry.value, see);
+                }
+            }
+        }
+        Expr::Select(select) => visit(&select.operand, see),
+        Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
+    }
+}
+
+/// Checks the rules of a whole schema against its shape: no unknown field of `self`, no `oldSelf`
+/// where an old value cannot be found.
+pub(crate) fn check_node(node: &Node, correlatable: bool, path: &Path<'_>, errors: &mut Errors) {
+    for (index, rule) in node.rules.iter().enumerate() {
+        let at = path.field("x-kubernetes-validations");
+        let at = at.index(index);
+        let source = json!(rule.source.as_ref());
+        if rule.is_transition() && !correlatable {
+            let detail = "oldSelf cannot be used on the uncorrelatable portion of the schema";
+            errors.push(FieldError::invalid(&at.field("rule"), &source, detail));
+        }
+        if rule.optional_old_self.is_some() && !rule.is_transition() {
+            let detail = "option optionalOldSelf is set but rule does not use oldSelf";
+            errors.push(FieldError::invalid(&at.field("optionalOldSelf"), &source, detail));
+        }
+        let unknown = on_deep_stack(|| unknown_field(&rule.program.written, node)).flatten();
+        if let Some(field) = unknown {
+            let detail = format!("compilation failed: undefined field '{field}'");
+            errors.push(FieldError::invalid(&at.field("rule"), &source, detail));
+        }
+        if let Some(field_path) = &rule.field_path
+            && !leads_to_field(field_path, node)
+        {
+            let detail = "fieldPath must be a valid path: does not refer to a valid field";
+            let at = at.field("fieldPath");
+            errors.push(FieldError::invalid(&at, &json!(field_path.source.as_ref()), detail));
+        }
+    }
+    let below = correlatable && node.atomic_map != Some(true);
+    for (name, child) in &node.properties {
+        check_node(child, below, &path.field("properties").key(name), errors);
+    }
+    if let Additional::Of(child) = &node.additional {
+        check_node(child, below, &path.field("additionalProperties"), errors);
+    }
+    if let Some(child) = &node.items {
+        let below = correlatable && matches!(node.list, ListType::Map(_));
+        check_node(child, below, &path.field("items"), errors);
+    }
+}
+
+fn leads_to_field(field_path: &FieldPath, node: &Node) -> bool {
+    field_path.names.iter().try_fold(node, |node, name| node.child(name)).is_some()
+}
+
+/// The first field of `self` or `oldSelf` that the schema does not have.
+fn unknown_field(expr: &IdedExpr, node: &Node) -> Option<String> {
+    let mut found = None;
+    visit(expr, &mut |expr| {
+        if let Expr::Select(select) = expr
+            && found.is_none()
+            && let Some(owner) = owner_of(&select.operand, node)
+            && is_closed(owner)
+            && field(owner, &select.field).is_none()
+        {
+            found = Some(select.field.clone());
+        }
+    });
+    found
+}
+
+/// The schema of what a chain of selections from `self` yields.
+fn owner_of<'n>(expr: &IdedExpr, node: &'n Node) -> Option<&'n Node> {
+    match &expr.expr {
+        Expr::Ident(name) if name == "self" => Some(node),
+        Expr::Select(select) if !select.test => {
+            field(owner_of(&select.operand, node)?, &select.field)
+        }
+        _ => None,
+    }
+}
+
+fn field<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
+    if let Additional::Of(values) = &node.additional {
+        return Some(values);
+    }
+    node.properties.iter().find(|(known, _)| escaped(known) == name).map(|(_, node)| node)
+}
+
+/// Whether an object has only its named fields. The root and embedded objects have implicit ones.
+fn is_closed(node: &Node) -> bool {
+    let is_whole = node.embedded || node.property("metadata").is_some();
+    node.kind == Some(Type::Object)
+        && !is_whole
+        && !node.properties.is_empty()
+        && matches!(node.additional, Additional::Unspecified)
+}
+
+/// What a coarse estimate says about the costs of all rules, each warning once.
+pub(crate) fn warnings(node: &Node) -> Vec<String> {
+    let mut warnings = Vec::new();
+    collect_warnings(node, &mut warnings);
+    warnings.sort();
+    warnings.dedup();
+    warnings
+}
+
+fn collect_warnings(node: &Node, warnings: &mut Vec<String>) {
+    if !node.rules.is_empty() {
+        let schema = kube_cel::compile_schema(&crate::openapi::to_json(node));
+        for rule in &node.rules {
+            let found = on_deep_stack(|| kube_cel::estimate_rule_cost(&rule.source, &schema));
+            warnings.extend(found.into_iter().flatten().map(|warning| {
+                format!("x-kubernetes-validations rule {:?}: {}", rule.source, warning.message)
+            }));
+        }
+    }
+    node.properties.iter().for_each(|(_, child)| collect_warnings(child, warnings));
+    if let Additional::Of(child) = &node.additional {
+        collect_warnings(child, warnings);
+    }
+    if let Some(child) = &node.items {
+        collect_warnings(child, warnings);
+    }
+}
