@@ -19,6 +19,6 @@ pub mod user;
 pub use error::{ApiError, FieldError, GroupResource};
 pub use meta::{Metadata, ObjectHeader};
 pub use quantity::Quantity;
-pub use resource::Resource;
+pub use resource::{BuiltIn, Resource};
 pub use selector::{FieldSelector, LabelSelector};
 pub use user::UserInfo;

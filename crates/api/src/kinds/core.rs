@@ -15,11 +15,11 @@ use crate::{
     meta::{at, items_at, text_at},
     names,
     print::{core as print, node as print_node},
-    resource::{ALL_VERBS, Resource, Strategy},
+    resource::{ALL_VERBS, BuiltIn, Strategy},
 };
 
 /// Namespaces.
-pub static NAMESPACE: Resource = Resource {
+pub static NAMESPACE: BuiltIn = BuiltIn {
     group: "",
     version: "v1",
     kind: "Namespace",
@@ -40,10 +40,11 @@ pub static NAMESPACE: Resource = Resource {
     validate_update: no_update_rules,
     field_selectors: &["status.phase"],
     merge: &merge::CONDITIONED,
+    stored: None,
 };
 
 /// Nodes.
-pub static NODE: Resource = Resource {
+pub static NODE: BuiltIn = BuiltIn {
     group: "",
     version: "v1",
     kind: "Node",
@@ -64,10 +65,11 @@ pub static NODE: Resource = Resource {
     validate_update: no_update_rules,
     field_selectors: &["spec.unschedulable"],
     merge: &merge::NODE,
+    stored: None,
 };
 
 /// Events.
-pub static EVENT: Resource = Resource {
+pub static EVENT: BuiltIn = BuiltIn {
     group: "",
     version: "v1",
     kind: "Event",
@@ -100,10 +102,11 @@ pub static EVENT: Resource = Resource {
         "type",
     ],
     merge: &merge::GENERIC,
+    stored: None,
 };
 
 /// ConfigMaps.
-pub static CONFIG_MAP: Resource = Resource {
+pub static CONFIG_MAP: BuiltIn = BuiltIn {
     group: "",
     version: "v1",
     kind: "ConfigMap",
@@ -124,10 +127,11 @@ pub static CONFIG_MAP: Resource = Resource {
     validate_update: config_update,
     field_selectors: &[],
     merge: &merge::GENERIC,
+    stored: None,
 };
 
 /// Secrets.
-pub static SECRET: Resource = Resource {
+pub static SECRET: BuiltIn = BuiltIn {
     group: "",
     version: "v1",
     kind: "Secret",
@@ -148,10 +152,11 @@ pub static SECRET: Resource = Resource {
     validate_update: secret_update,
     field_selectors: &["type"],
     merge: &merge::GENERIC,
+    stored: None,
 };
 
 /// ServiceAccounts.
-pub static SERVICE_ACCOUNT: Resource = Resource {
+pub static SERVICE_ACCOUNT: BuiltIn = BuiltIn {
     group: "",
     version: "v1",
     kind: "ServiceAccount",
@@ -172,10 +177,11 @@ pub static SERVICE_ACCOUNT: Resource = Resource {
     validate_update: no_update_rules,
     field_selectors: &[],
     merge: &merge::SERVICE_ACCOUNT,
+    stored: None,
 };
 
 /// Services, as objects: addresses are given by controllers.
-pub static SERVICE: Resource = Resource {
+pub static SERVICE: BuiltIn = BuiltIn {
     group: "",
     version: "v1",
     kind: "Service",
@@ -196,10 +202,11 @@ pub static SERVICE: Resource = Resource {
     validate_update: no_update_rules,
     field_selectors: &["spec.clusterIP", "spec.type"],
     merge: &merge::SERVICE,
+    stored: None,
 };
 
 /// Endpoints.
-pub static ENDPOINTS: Resource = Resource {
+pub static ENDPOINTS: BuiltIn = BuiltIn {
     group: "",
     version: "v1",
     kind: "Endpoints",
@@ -220,10 +227,11 @@ pub static ENDPOINTS: Resource = Resource {
     validate_update: no_update_rules,
     field_selectors: &[],
     merge: &merge::GENERIC,
+    stored: None,
 };
 
 /// Leases.
-pub static LEASE: Resource = Resource {
+pub static LEASE: BuiltIn = BuiltIn {
     group: "coordination.k8s.io",
     version: "v1",
     kind: "Lease",
@@ -244,6 +252,7 @@ pub static LEASE: Resource = Resource {
     validate_update: no_update_rules,
     field_selectors: &[],
     merge: &merge::GENERIC,
+    stored: None,
 };
 
 const NAMESPACE_STRATEGY: Strategy = Strategy {

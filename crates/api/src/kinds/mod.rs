@@ -7,17 +7,19 @@ pub mod pod_defaults;
 mod pod_validation;
 pub mod workload;
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
     error::FieldError,
     names,
-    resource::{Resource, Strategy, Subresource},
+    resource::{BuiltIn, Strategy, Subresource},
 };
 
 /// Every kind that the server knows, in the order in which discovery shows them.
-pub static RESOURCES: &[&Resource] = &[
+pub static RESOURCES: &[&BuiltIn] = &[
     &core::NAMESPACE,
     &core::NODE,
     &pod::POD,
@@ -36,7 +38,7 @@ pub static RESOURCES: &[&Resource] = &[
 
 /// The resource of a path's group, version and plural name.
 #[must_use]
-pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static BuiltIn> {
     RESOURCES
         .iter()
         .find(|row| row.plural == plural && row.group == group && row.version == version)
@@ -45,7 +47,7 @@ pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resourc
 
 /// The resource of an object's `apiVersion` and `kind`.
 #[must_use]
-pub fn find_kind(api_version: &str, kind: &str) -> Option<&'static Resource> {
+pub fn find_kind(api_version: &str, kind: &str) -> Option<&'static BuiltIn> {
     RESOURCES.iter().find(|row| row.kind == kind && row.api_version() == api_version).copied()
 }
 
@@ -53,16 +55,25 @@ pub fn find_kind(api_version: &str, kind: &str) -> Option<&'static Resource> {
 const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
 const fn status_of(group: &'static str, version: &'static str, kind: &'static str) -> Subresource {
-    Subresource { name: "status", group, version, kind, verbs: STATUS_VERBS }
+    subresource("status", (group, version, kind), STATUS_VERBS)
 }
 
-const SCALE: Subresource = Subresource {
-    name: "scale",
-    group: "autoscaling",
-    version: "v1",
-    kind: "Scale",
-    verbs: STATUS_VERBS,
-};
+const SCALE: Subresource = subresource("scale", ("autoscaling", "v1", "Scale"), STATUS_VERBS);
+
+/// A subresource that speaks a kind: group, version, kind.
+const fn subresource(
+    name: &'static str,
+    (group, version, kind): (&'static str, &'static str, &'static str),
+    verbs: &'static [&'static str],
+) -> Subresource {
+    Subresource {
+        name,
+        group: Cow::Borrowed(group),
+        version: Cow::Borrowed(version),
+        kind: Cow::Borrowed(kind),
+        verbs,
+    }
+}
 
 /// Objects without status or generation.
 const DATA: Strategy = Strategy {
@@ -157,7 +168,7 @@ mod tests {
             assert!(std::ptr::eq(find_kind(&row.api_version(), row.kind).unwrap(), *row));
             assert_eq!(
                 row.strategy.has_status,
-                row.subresource("status").is_some(),
+                row.subresources.iter().any(|sub| sub.name == "status"),
                 "{}",
                 row.kind
             );

@@ -2,18 +2,18 @@
 
 use serde_json::{Value, json};
 
-use super::{pod_defaults, pod_validation, status_of};
+use super::{pod_defaults, pod_validation, status_of, subresource};
 use crate::{
     merge,
     meta::{at, items_at},
     names,
     print::pod as print,
     quantity::Quantity,
-    resource::{ALL_VERBS, Resource, Strategy, Subresource},
+    resource::{ALL_VERBS, BuiltIn, Strategy, Subresource},
 };
 
 /// Pods.
-pub static POD: Resource = Resource {
+pub static POD: BuiltIn = BuiltIn {
     group: "",
     version: "v1",
     kind: "Pod",
@@ -27,13 +27,7 @@ pub static POD: Resource = Resource {
     subresources: &[
         stream("attach", "PodAttachOptions", &["create", "get"]),
         stream("binding", "Binding", &["create"]),
-        Subresource {
-            name: "eviction",
-            group: "policy",
-            version: "v1",
-            kind: "Eviction",
-            verbs: &["create"],
-        },
+        subresource("eviction", ("policy", "v1", "Eviction"), &["create"]),
         stream("exec", "PodExecOptions", &["create", "get"]),
         stream("log", "Pod", &["get"]),
         stream("portforward", "PodPortForwardOptions", &["create", "get"]),
@@ -63,6 +57,7 @@ pub static POD: Resource = Resource {
         "status.nominatedNodeName",
     ],
     merge: &merge::POD,
+    stored: None,
 };
 
 const fn stream(
@@ -70,7 +65,7 @@ const fn stream(
     kind: &'static str,
     verbs: &'static [&'static str],
 ) -> Subresource {
-    Subresource { name, group: "", version: "v1", kind, verbs }
+    subresource(name, ("", "v1", kind), verbs)
 }
 
 fn first_status(pod: &Value) -> Value {

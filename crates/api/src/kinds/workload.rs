@@ -11,12 +11,12 @@ use crate::{
     merge,
     meta::{at, labels_of, text_at},
     print::workload as print,
-    resource::{ALL_VERBS, Resource},
+    resource::{ALL_VERBS, BuiltIn},
     selector::LabelSelector,
 };
 
 /// Deployments.
-pub static DEPLOYMENT: Resource = Resource {
+pub static DEPLOYMENT: BuiltIn = BuiltIn {
     group: "apps",
     version: "v1",
     kind: "Deployment",
@@ -37,10 +37,11 @@ pub static DEPLOYMENT: Resource = Resource {
     validate_update: selector_immutable,
     field_selectors: &[],
     merge: &merge::WORKLOAD,
+    stored: None,
 };
 
 /// ReplicaSets.
-pub static REPLICA_SET: Resource = Resource {
+pub static REPLICA_SET: BuiltIn = BuiltIn {
     group: "apps",
     version: "v1",
     kind: "ReplicaSet",
@@ -61,10 +62,11 @@ pub static REPLICA_SET: Resource = Resource {
     validate_update: selector_immutable,
     field_selectors: &["status.replicas"],
     merge: &merge::WORKLOAD,
+    stored: None,
 };
 
 /// DaemonSets.
-pub static DAEMON_SET: Resource = Resource {
+pub static DAEMON_SET: BuiltIn = BuiltIn {
     group: "apps",
     version: "v1",
     kind: "DaemonSet",
@@ -85,10 +87,11 @@ pub static DAEMON_SET: Resource = Resource {
     validate_update: selector_immutable,
     field_selectors: &[],
     merge: &merge::WORKLOAD,
+    stored: None,
 };
 
 /// ControllerRevisions.
-pub static CONTROLLER_REVISION: Resource = Resource {
+pub static CONTROLLER_REVISION: BuiltIn = BuiltIn {
     group: "apps",
     version: "v1",
     kind: "ControllerRevision",
@@ -109,6 +112,7 @@ pub static CONTROLLER_REVISION: Resource = Resource {
     validate_update: controller_revision_update,
     field_selectors: &[],
     merge: &merge::GENERIC,
+    stored: None,
 };
 
 const UPDATE_STRATEGIES: &[&str] = &["Recreate", "RollingUpdate"];

@@ -7,6 +7,8 @@ pub mod node;
 pub mod pod;
 pub mod workload;
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -15,27 +17,31 @@ use crate::{
     resource::Column,
 };
 
+const EMPTY: Cow<'static, str> = Cow::Borrowed("");
+
 /// A column that is always shown.
 #[must_use]
 pub const fn column(name: &'static str, kind: &'static str) -> Column {
-    Column { name, kind, format: "", priority: 0, description: "" }
+    Column { name: Cow::Borrowed(name), kind, format: EMPTY, priority: 0, description: EMPTY }
 }
 
 /// A column of wide output.
 #[must_use]
 pub const fn wide(name: &'static str, kind: &'static str) -> Column {
-    Column { name, kind, format: "", priority: 1, description: "" }
+    Column { name: Cow::Borrowed(name), kind, format: EMPTY, priority: 1, description: EMPTY }
 }
 
 /// The first column.
 pub const NAME: Column = Column {
-    name: "Name",
+    name: Cow::Borrowed("Name"),
     kind: "string",
-    format: "name",
+    format: Cow::Borrowed("name"),
     priority: 0,
-    description: "Name must be unique within a namespace. Is required when creating resources, \
+    description: Cow::Borrowed(
+        "Name must be unique within a namespace. Is required when creating resources, \
                   although some resources may allow a client to request the generation of an \
                   appropriate name automatically.",
+    ),
 };
 /// Time since creation.
 pub const AGE: Column = column("Age", "string");
