@@ -17,8 +17,8 @@ impl ApiServer {
         let options = WriteOptions { dry_run: false, field_validation: FieldValidation::Strict };
         for name in NAMESPACES {
             let object = json!({"metadata": {"name": name}});
-            let resource = &kinds::core::NAMESPACE;
-            match verbs::create_object(self, &user, resource, "", object, options).await {
+            let resource = self.built_in(&kinds::core::NAMESPACE);
+            match verbs::create_object(self, &user, &resource, "", object, options).await {
                 Ok(_) | Err(ApiError::AlreadyExists { .. }) => {}
                 Err(source) => return Err(StartError::Namespace { name, source }),
             }

@@ -2,10 +2,10 @@
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
-use toono_api::{Resource, kinds::RESOURCES};
+use toono_api::Resource;
 use toono_http::Body;
 
-use crate::{encode, query::Query, respond, server::ApiServer};
+use crate::{encode, query::Query, registry::Registry, respond, server::ApiServer};
 
 /// Answers a discovery path; `None` for any other.
 pub(crate) fn answer(
@@ -15,44 +15,36 @@ pub(crate) fn answer(
     query: &Query,
 ) -> Option<Response<Body>> {
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let registry = server.registry();
     match segments.as_slice() {
-        [] => Some(respond::value(&json!({"paths": paths()}))),
+        [] => Some(respond::value(&json!({"paths": paths(&registry)}))),
         ["version"] => Some(respond::value(&version(server))),
         [check @ ("healthz" | "livez" | "readyz"), ..] => Some(health(check, query)),
-        ["api"] => Some(groups(headers, true)),
-        ["apis"] => Some(groups(headers, false)),
-        ["apis", group] => Some(respond::value(&group_object(group)?)),
-        ["api", version] => resources("", version),
-        ["apis", group, version] => resources(group, version),
+        ["api"] => Some(groups(&registry, headers, true)),
+        ["apis"] => Some(groups(&registry, headers, false)),
+        ["apis", group] => Some(respond::value(&group_object(&registry, group)?)),
+        ["api", version] => resources(&registry, "", version),
+        ["apis", group, version] => resources(&registry, group, version),
         _ => None,
     }
 }
 
-/// Every group and version, core first, without repetition.
-pub(crate) fn group_versions() -> Vec<(&'static str, &'static str)> {
-    let mut seen = Vec::new();
-    for resource in RESOURCES {
-        let pair = (resource.group, resource.version);
-        if !seen.contains(&pair) {
-            seen.push(pair);
-        }
-    }
-    seen
-}
-
-fn group_names() -> Vec<&'static str> {
-    let mut names: Vec<&str> = group_versions().into_iter().map(|(group, _)| group).collect();
+fn group_names(registry: &Registry) -> Vec<&str> {
+    let mut names: Vec<&str> =
+        registry.group_versions().into_iter().map(|(group, _)| group).collect();
     names.retain(|name| !name.is_empty());
     names.dedup();
     names
 }
 
-fn paths() -> Vec<String> {
+fn paths(registry: &Registry) -> Vec<String> {
     let mut paths: Vec<String> =
         ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]
             .map(str::to_owned)
             .to_vec();
-    for (group, version) in group_versions().into_iter().filter(|(group, _)| !group.is_empty()) {
+    for (group, version) in
+        registry.group_versions().into_iter().filter(|(group, _)| !group.is_empty())
+    {
         paths.push(format!("/apis/{group}"));
         paths.push(format!("/apis/{group}/{version}"));
     }
@@ -91,12 +83,15 @@ fn health(check: &str, query: &Query) -> Response<Body> {
     }
 }
 
-fn groups(headers: &HeaderMap, core: bool) -> Response<Body> {
+fn groups(registry: &Registry, headers: &HeaderMap, core: bool) -> Response<Body> {
     if let Some(version) = aggregated_version(headers) {
         let items: Vec<Value> = if core {
-            vec![aggregated_group("")]
+            vec![aggregated_group(registry, "")]
         } else {
-            group_names().into_iter().map(aggregated_group).collect()
+            group_names(registry)
+                .into_iter()
+                .map(|group| aggregated_group(registry, group))
+                .collect()
         };
         let api_version = format!("apidiscovery.k8s.io/{version}");
         let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": api_version,
@@ -114,7 +109,10 @@ fn groups(headers: &HeaderMap, core: bool) -> Response<Body> {
         json!({"kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}]})
     } else {
-        let groups: Vec<Value> = group_names().into_iter().filter_map(group_object).collect();
+        let groups: Vec<Value> = group_names(registry)
+            .into_iter()
+            .filter_map(|group| group_object(registry, group))
+            .collect();
         json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
     };
     let mut response = respond::value(&list);
@@ -142,23 +140,17 @@ fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
     None
 }
 
-fn versions_of(group: &str) -> Vec<&'static str> {
-    group_versions()
+fn versions_of<'r>(registry: &'r Registry, group: &str) -> Vec<&'r str> {
+    registry
+        .group_versions()
         .into_iter()
         .filter(|(name, _)| *name == group)
         .map(|(_, version)| version)
         .collect()
 }
 
-fn resources_of<'g>(
-    group: &'g str,
-    version: &'g str,
-) -> impl Iterator<Item = &'static Resource> + 'g {
-    RESOURCES.iter().copied().filter(move |row| row.group == group && row.version == version)
-}
-
-fn group_object(group: &str) -> Option<Value> {
-    let versions: Vec<Value> = versions_of(group)
+fn group_object(registry: &Registry, group: &str) -> Option<Value> {
+    let versions: Vec<Value> = versions_of(registry, group)
         .into_iter()
         .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
         .collect();
@@ -167,12 +159,14 @@ fn group_object(group: &str) -> Option<Value> {
         "preferredVersion": preferred}))
 }
 
-fn aggregated_group(group: &str) -> Value {
-    let versions: Vec<Value> = versions_of(group)
+fn aggregated_group(registry: &Registry, group: &str) -> Value {
+    let versions: Vec<Value> = versions_of(registry, group)
         .into_iter()
         .map(|version| {
-            let resources: Vec<Value> =
-                resources_of(group, version).map(aggregated_resource).collect();
+            let resources: Vec<Value> = registry
+                .of_version(group, version)
+                .map(|resource| aggregated_resource(resource))
+                .collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         })
         .collect();
@@ -180,7 +174,7 @@ fn aggregated_group(group: &str) -> Value {
     json!({"metadata": metadata, "versions": versions})
 }
 
-fn aggregated_resource(resource: &'static Resource) -> Value {
+fn aggregated_resource(resource: &Resource) -> Value {
     let subresources: Vec<Value> = resource
         .subresources
         .iter()
@@ -196,10 +190,11 @@ fn aggregated_resource(resource: &'static Resource) -> Value {
         "singularResource": resource.singular,
         "verbs": resource.verbs,
     });
-    for (field, list) in [("shortNames", resource.short_names), ("categories", resource.categories)]
+    for (field, list) in
+        [("shortNames", &resource.short_names), ("categories", &resource.categories)]
     {
         if !list.is_empty() {
-            encode::set(&mut value, field, list);
+            encode::set(&mut value, field, json!(list));
         }
     }
     if !subresources.is_empty() {
@@ -208,16 +203,16 @@ fn aggregated_resource(resource: &'static Resource) -> Value {
     value
 }
 
-fn resources(group: &str, version: &str) -> Option<Response<Body>> {
+fn resources(registry: &Registry, group: &str, version: &str) -> Option<Response<Body>> {
     let mut list = Vec::new();
-    for resource in resources_of(group, version) {
+    for resource in registry.of_version(group, version) {
         let mut value = json!({"name": resource.plural, "singularName": resource.singular,
             "namespaced": resource.namespaced, "kind": resource.kind, "verbs": resource.verbs});
         for (field, names) in
-            [("shortNames", resource.short_names), ("categories", resource.categories)]
+            [("shortNames", &resource.short_names), ("categories", &resource.categories)]
         {
             if !names.is_empty() {
-                encode::set(&mut value, field, names);
+                encode::set(&mut value, field, json!(names));
             }
         }
         list.push(value);
@@ -226,8 +221,8 @@ fn resources(group: &str, version: &str) -> Option<Response<Body>> {
                 "singularName": "", "namespaced": resource.namespaced, "kind": sub.kind,
                 "verbs": sub.verbs});
             if sub.group != resource.group {
-                encode::set(&mut value, "group", sub.group);
-                encode::set(&mut value, "version", sub.version);
+                encode::set(&mut value, "group", &*sub.group);
+                encode::set(&mut value, "version", &*sub.version);
             }
             value
         }));

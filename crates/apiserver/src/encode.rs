@@ -1,11 +1,30 @@
 //! Between JSON values and the bytes that the store keeps.
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
-use toono_api::ApiError;
+use toono_api::{ApiError, Resource};
 use toono_mvcc::{Draft, Entry};
 
-/// Encodes an object around the hole for its `resourceVersion`.
-pub(crate) fn draft(object: &Value) -> Draft {
+/// Encodes an object as it is kept, around the hole for its `resourceVersion`.
+pub(crate) fn draft(resource: &Resource, object: &Value) -> Draft {
+    if resource.behaviour.converts() {
+        return draft_of(&resource.behaviour.to_stored(object.clone()));
+    }
+    draft_of(object)
+}
+
+/// An encoded object as it is served, of one as it is kept.
+pub(crate) fn served(resource: &Resource, stored: &Bytes) -> Result<Bytes, ApiError> {
+    if !resource.behaviour.converts() {
+        return Ok(stored.clone());
+    }
+    let object = serde_json::from_slice(stored).map_err(|error| {
+        ApiError::Internal(format!("an object of {} is no JSON: {error}", resource.stored_plural))
+    })?;
+    Ok(resource.behaviour.to_served(object).to_string().into())
+}
+
+fn draft_of(object: &Value) -> Draft {
     let empty = Map::new();
     let fields = object.as_object().unwrap_or(&empty);
     let metadata = fields.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
@@ -49,10 +68,12 @@ pub(crate) fn set(object: &mut Value, field: &str, value: impl Into<Value>) {
     }
 }
 
-/// Decodes a stored object.
-pub(crate) fn decode(entry: &Entry) -> Result<Value, ApiError> {
-    serde_json::from_slice(&entry.value)
-        .map_err(|error| ApiError::Internal(format!("{} is stored as no JSON: {error}", entry.key)))
+/// Decodes a stored object, as it is served.
+pub(crate) fn decode(resource: &Resource, entry: &Entry) -> Result<Value, ApiError> {
+    let object = serde_json::from_slice(&entry.value).map_err(|error| {
+        ApiError::Internal(format!("{} is stored as no JSON: {error}", entry.key))
+    })?;
+    Ok(if resource.behaviour.converts() { resource.behaviour.to_served(object) } else { object })
 }
 
 /// The metadata of an object, made if it is absent.
@@ -82,7 +103,7 @@ mod tests {
             json!({"metadata": {}}),
             json!({"data": {"a\"b": 1}}),
         ] {
-            let sealed: Value = serde_json::from_slice(&draft(&object).seal(Rev(42))).unwrap();
+            let sealed: Value = serde_json::from_slice(&draft_of(&object).seal(Rev(42))).unwrap();
             metadata(&mut object).unwrap().insert("resourceVersion".into(), "42".into());
             assert_eq!(sealed, object);
         }

@@ -4,6 +4,7 @@
 //! node is reached only through [`NodeLink`], which the binary ties to `fleet`.
 
 mod access;
+mod admission;
 mod authenticate;
 mod body;
 mod bootstrap;
@@ -14,6 +15,7 @@ pub mod limits;
 mod namespaces;
 mod openapi;
 mod query;
+mod registry;
 pub mod remote;
 mod represent;
 mod request;

@@ -1,7 +1,7 @@
 //! Removing a namespace: first all that is in it, then itself.
 
 use serde_json::Value;
-use toono_api::{ApiError, kinds};
+use toono_api::{ApiError, UserInfo, kinds};
 use toono_mvcc::{Expect, Op, Prefix, Rev, Txn};
 
 use crate::{encode, limits, server::ApiServer, verbs};
@@ -46,8 +46,10 @@ impl ApiServer {
     async fn sweep_once(&self, name: &str) -> Result<bool, ApiError> {
         let mut left = 0;
         let options = verbs::DeleteOptions::default();
-        for resource in kinds::RESOURCES.iter().filter(|resource| resource.namespaced) {
-            let prefix = Prefix::namespace(resource.group, resource.plural, name);
+        let user = UserInfo::component("system:namespace-controller");
+        let registry = self.registry();
+        for resource in registry.resources().iter().filter(|resource| resource.namespaced) {
+            let prefix = Prefix::namespace(&resource.stored_group, &resource.stored_plural, name);
             let page = self
                 .inner
                 .store
@@ -55,7 +57,9 @@ impl ApiServer {
                 .map_err(crate::server::expired)?;
             left += page.entries.len();
             for entry in page.entries {
-                match verbs::delete_object(self, resource, name, entry.key.name(), &options).await {
+                match verbs::delete_object(self, &user, resource, name, entry.key.name(), &options)
+                    .await
+                {
                     Ok(_) | Err(ApiError::NotFound { .. }) => {}
                     Err(error) => return Err(error),
                 }
@@ -65,18 +69,19 @@ impl ApiServer {
     }
 
     async fn finish_namespace(&self, name: &str) -> Result<bool, ApiError> {
-        let key = crate::server::key(&kinds::core::NAMESPACE, "", name);
+        let resource = self.built_in(&kinds::core::NAMESPACE);
+        let key = crate::server::key(&resource, "", name);
         let Some(entry) = self.current(&key)? else { return Ok(true) };
-        let mut object = encode::decode(&entry)?;
+        let mut object = encode::decode(&resource, &entry)?;
         if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
             spec.remove("finalizers");
         }
         let waits =
             toono_api::meta::items_at(&object, &["metadata", "finalizers"]).next().is_some();
-        let draft = encode::draft(&object);
+        let draft = encode::draft(&resource, &object);
         let expect = Expect::At(entry.modified);
         let op = if waits {
-            if encode::decode(&entry)? == object {
+            if encode::decode(&resource, &entry)? == object {
                 return Ok(false);
             }
             Op::Put { key, value: draft, owner: entry.owner }

@@ -6,10 +6,10 @@
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
-use toono_api::{Resource, kinds::RESOURCES};
+use toono_api::Resource;
 use toono_http::Body;
 
-use crate::{discovery::group_versions, respond};
+use crate::{registry::Registry, respond, server::ApiServer};
 
 /// Changes whenever the documents do; clients cache by it.
 const DOCUMENTS_HASH: &str = "1";
@@ -19,19 +19,25 @@ const DOCUMENTS_HASH: &str = "1";
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Answers an OpenAPI path; `None` for any other.
-pub(crate) fn answer(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+pub(crate) fn answer(
+    server: &ApiServer,
+    path: &str,
+    headers: &HeaderMap,
+) -> Option<Response<Body>> {
     if path == "/openapi/v2" {
         return Some(version_2(headers));
     }
     let rest = path.strip_prefix("/openapi/v3")?;
     if rest.is_empty() || rest == "/" {
-        return Some(respond::value(&index()));
+        return Some(respond::value(&index(&server.registry())));
     }
     let wanted = rest.trim_matches('/');
-    let found = group_versions()
+    let registry = server.registry();
+    let found = registry
+        .group_versions()
         .into_iter()
         .find(|(group, version)| root(group, version).trim_matches('/') == wanted);
-    found.map(|(group, version)| respond::value(&document(group, version)))
+    found.map(|(group, version)| respond::value(&document(&registry, group, version)))
 }
 
 fn version_2(headers: &HeaderMap) -> Response<Body> {
@@ -48,9 +54,9 @@ fn root(group: &str, version: &str) -> String {
     if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") }
 }
 
-fn index() -> Value {
+fn index(registry: &Registry) -> Value {
     let mut paths = Map::new();
-    for (group, version) in group_versions() {
+    for (group, version) in registry.group_versions() {
         let root = root(group, version);
         let url = format!("/openapi/v3{root}?hash={DOCUMENTS_HASH}");
         paths.insert(root.trim_matches('/').to_owned(), json!({"serverRelativeURL": url}));
@@ -58,9 +64,9 @@ fn index() -> Value {
     json!({"paths": paths})
 }
 
-fn document(group: &str, version: &str) -> Value {
+fn document(registry: &Registry, group: &str, version: &str) -> Value {
     let mut paths = Map::new();
-    for resource in RESOURCES.iter().filter(|row| row.group == group && row.version == version) {
+    for resource in registry.of_version(group, version) {
         let root = root(group, version);
         let collection = if resource.namespaced {
             paths.insert(

@@ -122,7 +122,7 @@ impl Filter {
     }
 
     /// Whether an encoded object is asked for. Decodes only as much as the selectors need.
-    pub(crate) fn matches(&self, encoded: &[u8]) -> bool {
+    pub(crate) fn matches(&self, resource: &Resource, encoded: &[u8]) -> bool {
         if !self.labels.is_everything() {
             let Ok(header) = toono_api::ObjectHeader::parse(encoded) else { return false };
             if !self.labels.matches(|key| header.metadata.label(key)) {
@@ -130,6 +130,7 @@ impl Filter {
             }
         }
         self.fields.is_everything()
-            || serde_json::from_slice(encoded).is_ok_and(|object| self.fields.matches(&object))
+            || serde_json::from_slice(encoded)
+                .is_ok_and(|object| self.fields.matches(&resource.behaviour.to_served(object)))
     }
 }

@@ -78,7 +78,7 @@ impl Form {
         encoded: &bytes::Bytes,
     ) -> Result<bytes::Bytes, ApiError> {
         match self {
-            Self::Object => Ok(encoded.clone()),
+            Self::Object => encode::served(resource, encoded),
             Self::Metadata => partial(encoded).map(Into::into),
             Self::Table(include) => {
                 let row = row(resource, encoded, include)?;
@@ -107,7 +107,7 @@ impl Form {
                 return Ok(table(resource, &rows, &metadata, true).into());
             }
             Self::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
-            Self::Object => (resource.list_kind.to_owned(), resource.api_version()),
+            Self::Object => (resource.list_kind.to_string(), resource.api_version()),
         };
         let size: usize = items.iter().map(|item| item.len() + 1).sum();
         let mut body = Vec::with_capacity(size + 256);
@@ -121,7 +121,7 @@ impl Form {
             if self == Self::Metadata {
                 body.extend_from_slice(partial(item)?.as_bytes());
             } else {
-                body.extend_from_slice(item);
+                body.extend_from_slice(&encode::served(resource, item)?);
             }
         }
         body.extend_from_slice(b"]}");
@@ -185,7 +185,8 @@ fn revision_of(encoded: &[u8]) -> String {
 fn row(resource: &Resource, encoded: &[u8], include: Include) -> Result<String, ApiError> {
     let object: Value = serde_json::from_slice(encoded)
         .map_err(|error| ApiError::Internal(format!("a stored object is no JSON: {error}")))?;
-    let cells = Value::Array((resource.row)(&object, Timestamp::now()));
+    let object = resource.behaviour.to_served(object);
+    let cells = Value::Array(resource.behaviour.row(&object, Timestamp::now()));
     let included = match include {
         Include::None => "null".to_owned(),
         Include::Metadata => partial(encoded)?,

@@ -1,10 +1,14 @@
 //! What a request asks: its path and method as verb, resource, namespace, name and subresource.
 
 use http::Method;
-use toono_api::{ApiError, Resource, kinds, resource::Subresource};
+use std::sync::Arc;
+
+use toono_api::{ApiError, Resource, resource::Subresource};
+
+use crate::registry::Registry;
 
 /// Where a path leads.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Route<'p> {
     /// A resource, an object, or something below an object.
     Resource(ResourcePath<'p>),
@@ -13,16 +17,16 @@ pub(crate) enum Route<'p> {
 }
 
 /// A path of the resource API.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct ResourcePath<'p> {
     /// Which kind.
-    pub(crate) resource: &'static Resource,
+    pub(crate) resource: Arc<Resource>,
     /// Empty for cluster scope and for all namespaces.
     pub(crate) namespace: &'p str,
     /// Empty for the collection.
     pub(crate) name: &'p str,
     /// Below the object.
-    pub(crate) subresource: Option<&'static Subresource>,
+    pub(crate) subresource: Option<Subresource>,
 }
 
 impl<'p> Route<'p> {
@@ -30,7 +34,7 @@ impl<'p> Route<'p> {
     ///
     /// # Errors
     /// When the path is in the space of resources and names none that is known.
-    pub(crate) fn parse(path: &'p str) -> Result<Self, ApiError> {
+    pub(crate) fn parse(registry: &Registry, path: &'p str) -> Result<Self, ApiError> {
         let mut segments = path.split('/').skip(1).filter(|segment| !segment.is_empty());
         let (group, version) = match segments.next() {
             Some("api") => ("", segments.next()),
@@ -53,7 +57,7 @@ impl<'p> Route<'p> {
             [plural, name, sub, ..] => ("", *plural, *name, *sub),
             [] => return Ok(Self::Path(path)),
         };
-        let resource = kinds::find(group, version, plural).ok_or(ApiError::UnknownPath)?;
+        let resource = registry.find(group, version, plural).ok_or(ApiError::UnknownPath)?;
         let scope_fits = if resource.namespaced {
             !namespace.is_empty() || name.is_empty()
         } else {
@@ -61,16 +65,22 @@ impl<'p> Route<'p> {
         };
         let subresource = match subresource {
             "" => None,
-            given => Some(resource.subresource(given).ok_or(ApiError::UnknownPath)?),
+            given => Some(resource.subresource(given).cloned().ok_or(ApiError::UnknownPath)?),
         };
         if !scope_fits {
             return Err(ApiError::UnknownPath);
         }
+        let resource = Arc::clone(resource);
         Ok(Self::Resource(ResourcePath { resource, namespace, name, subresource }))
     }
 }
 
 impl ResourcePath<'_> {
+    /// Name of the subresource; empty for the object itself.
+    pub(crate) fn subresource_name(&self) -> &'static str {
+        self.subresource.as_ref().map_or("", |subresource| subresource.name)
+    }
+
     /// The API verb of a method on this path.
     ///
     /// # Errors
@@ -89,7 +99,7 @@ impl ResourcePath<'_> {
             (&Method::DELETE, false) => "delete",
             _ => return Err(ApiError::MethodNotAllowed),
         };
-        let allowed = match self.subresource {
+        let allowed = match &self.subresource {
             Some(subresource) => subresource.verbs,
             None => self.resource.verbs,
         };
@@ -103,15 +113,15 @@ impl ResourcePath<'_> {
 mod tests {
     use super::*;
 
-    fn parsed(path: &str) -> Option<(&'static str, &str, &str, Option<&'static str>)> {
-        match Route::parse(path).ok()? {
+    fn parsed(path: &str) -> Option<(String, &str, &str, Option<&'static str>)> {
+        match Route::parse(&Registry::with([]), path).ok()? {
             Route::Resource(at) => Some((
-                at.resource.kind,
+                at.resource.kind.to_string(),
                 at.namespace,
                 at.name,
                 at.subresource.map(|subresource| subresource.name),
             )),
-            Route::Path(_) => Some(("", "", "", None)),
+            Route::Path(_) => Some((String::new(), "", "", None)),
         }
     }
 
@@ -135,6 +145,7 @@ mod tests {
             ("/api/v1/things", None),
             ("/apis/apps/v2/deployments", None),
         ] {
+            let expected = expected.map(|(kind, at, name, sub)| (kind.to_owned(), at, name, sub));
             assert_eq!(parsed(path), expected, "{path}");
         }
     }

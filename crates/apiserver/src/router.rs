@@ -37,7 +37,8 @@ async fn respond(
     let user = impersonate(user, request.headers())?;
     let path = request.uri().path().to_owned();
     let query = Query::parse(request.uri().query());
-    let route = match Route::parse(&path) {
+    let registry = server.registry();
+    let route = match Route::parse(&registry, &path) {
         Ok(route) => route,
         // Whoever may not ask learns nothing of which paths there are.
         Err(error) => {
@@ -75,9 +76,9 @@ fn permit(
             verb: at.verb(method, query.flag("watch")).unwrap_or(&lower),
             path,
             target: Some(TargetAttributes {
-                group: at.resource.group,
-                plural: at.resource.plural,
-                subresource: at.subresource.map_or("", |subresource| subresource.name),
+                group: &at.resource.group,
+                plural: &at.resource.plural,
+                subresource: at.subresource_name(),
                 namespace: at.namespace,
                 name: at.name,
             }),
@@ -99,7 +100,7 @@ fn special(
         return Err(ApiError::MethodNotAllowed);
     }
     discovery::answer(server, path, request.headers(), query)
-        .or_else(|| openapi::answer(path, request.headers()))
+        .or_else(|| openapi::answer(server, path, request.headers()))
         .ok_or(ApiError::UnknownPath)
 }
 

@@ -4,12 +4,16 @@ use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
-use toono_api::{ApiError, Resource};
+use toono_api::{ApiError, BuiltIn, Resource};
 use toono_http::Handler;
 use toono_mvcc::{Entry, Key, Rev};
 use toono_store::Store;
 
-use crate::{limits, remote, router};
+use crate::{
+    limits,
+    registry::{Registries, Registry},
+    remote, router,
+};
 
 /// Settings of the server.
 #[derive(Debug, Clone)]
@@ -48,6 +52,7 @@ pub struct ApiServer {
 /// What all clones share.
 pub(crate) struct Inner {
     pub(crate) store: Store,
+    pub(crate) registries: Registries,
     pub(crate) config: ApiConfig,
     pub(crate) remote: remote::Context,
     pub(crate) fleet: OnceLock<Handler>,
@@ -80,6 +85,7 @@ impl ApiServer {
         let server = Self {
             inner: Arc::new(Inner {
                 store,
+                registries: Registries::new(),
                 config,
                 remote: remote::Context { pods: lookup, link },
                 fleet: OnceLock::new(),
@@ -118,6 +124,16 @@ impl ApiServer {
         Timestamp::now()
     }
 
+    /// The kinds that are served now.
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        self.inner.registries.now()
+    }
+
+    /// A built-in kind by its row.
+    pub(crate) fn built_in(&self, row: &'static BuiltIn) -> Arc<Resource> {
+        self.inner.registries.built_in(row)
+    }
+
     pub(crate) fn revision(&self) -> Rev {
         self.inner.store.revision()
     }
@@ -145,7 +161,7 @@ impl ApiServer {
 
 /// Where an object is kept. `namespace` is empty for cluster scope.
 pub(crate) fn key(resource: &Resource, namespace: &str, name: &str) -> Key {
-    Key::new(resource.group, resource.plural, namespace, name)
+    Key::new(&resource.stored_group, &resource.stored_plural, namespace, name)
 }
 
 /// A read of what is no longer kept.

@@ -9,6 +9,7 @@ use toono_store::CommitError;
 
 use super::{Call, Written, commit_failed, prepare};
 use crate::{
+    admission::{self, Operation, Review},
     encode, limits,
     query::WriteOptions,
     respond,
@@ -17,17 +18,23 @@ use crate::{
 
 impl Call<'_> {
     pub(crate) async fn create(&self, body: Value) -> Result<Response<Body>, ApiError> {
-        if let Some(subresource) = self.target.subresource {
+        if let Some(subresource) = &self.target.subresource {
             return self.create_subresource(subresource, &body).await;
         }
         let form = self.form()?;
         let options = self.query.write_options()?;
-        let target = self.target;
-        let written =
-            create_object(self.server, self.user, target.resource, target.namespace, body, options)
-                .await?;
+        let target = &self.target;
+        let written = create_object(
+            self.server,
+            self.user,
+            &target.resource,
+            target.namespace,
+            body,
+            options,
+        )
+        .await?;
         let mut response =
-            form.response(StatusCode::CREATED, target.resource, &written.entry.value)?;
+            form.response(StatusCode::CREATED, &target.resource, &written.entry.value)?;
         respond::warn(&mut response, &written.warnings);
         Ok(response)
     }
@@ -36,8 +43,8 @@ impl Call<'_> {
 /// Creates an object.
 pub(crate) async fn create_object(
     server: &ApiServer,
-    _user: &UserInfo,
-    resource: &'static Resource,
+    user: &UserInfo,
+    resource: &Resource,
     namespace: &str,
     mut object: Value,
     options: WriteOptions,
@@ -50,29 +57,51 @@ pub(crate) async fn create_object(
     }
     encode::metadata(&mut object)?;
     prepare::place(resource, &mut object, namespace)?;
-    let (mut object, warnings) = prepare::decode(resource, object, options)?;
+    let (mut object, mut warnings) = prepare::decode(resource, object, options)?;
     complete(resource, &mut object)?;
+    resource.behaviour.default(&mut object);
+    set_first_status(resource, &mut object);
     let prefix = name_prefix(&object);
+    let given = text_at(&object, &["metadata", "name"]).unwrap_or_default().to_owned();
+    let first = Review {
+        server,
+        user,
+        operation: Operation::Create,
+        resource,
+        subresource: "",
+        namespace,
+        name: &given,
+        old: None,
+        dry_run: options.dry_run,
+    };
+    warnings.extend(admission::mutate(&first, &mut object).await?);
     for _ in 0..limits::GENERATE_NAME_RETRIES {
-        if let Some(prefix) = &prefix {
-            encode::metadata(&mut object)?.insert("name".into(), generated_name(prefix).into());
+        let generated = prefix.as_deref().map(generated_name);
+        if let Some(name) = &generated {
+            encode::metadata(&mut object)?.insert("name".into(), name.as_str().into());
+            // Some defaults are made of the name.
+            resource.behaviour.default(&mut object);
         }
-        (resource.default)(&mut object);
-        if resource.strategy.has_status {
-            let status = (resource.strategy.initial_status)(&object);
-            if let Some(fields) = object.as_object_mut().filter(|_| !status.is_null()) {
-                fields.insert("status".to_owned(), status);
-            }
-        }
+        let review = Review { name: generated.as_deref().unwrap_or(&given), ..first };
         prepare::validate(resource, &object, None)?;
-        let name = text_at(&object, &["metadata", "name"]).unwrap_or_default().to_owned();
-        match insert(server, resource, namespace, &name, &object, options.dry_run).await {
+        warnings.extend(admission::validate(&review, &object).await?);
+        match insert(&review, &object).await {
             Err(ApiError::AlreadyExists { .. }) if prefix.is_some() => {}
             Err(error) => return Err(error),
             Ok(entry) => return Ok(Written { entry, warnings }),
         }
     }
     Err(ApiError::Internal("every generated name was taken".to_owned()))
+}
+
+fn set_first_status(resource: &Resource, object: &mut Value) {
+    if !resource.strategy.has_status {
+        return;
+    }
+    let status = (resource.strategy.initial_status)(object);
+    if let Some(fields) = object.as_object_mut().filter(|_| !status.is_null()) {
+        fields.insert("status".to_owned(), status);
+    }
 }
 
 /// Sets what only the server sets.
@@ -122,35 +151,34 @@ fn generated_name(prefix: &str) -> String {
     name
 }
 
-async fn insert(
-    server: &ApiServer,
-    resource: &Resource,
-    namespace: &str,
-    name: &str,
-    object: &Value,
-    dry_run: bool,
-) -> Result<Entry, ApiError> {
+async fn insert(review: &Review<'_>, object: &Value) -> Result<Entry, ApiError> {
+    let Review { server, resource, namespace, name, .. } = *review;
     let key = key(resource, namespace, name);
     let taken =
         || ApiError::AlreadyExists { resource: resource.group_resource(), name: name.to_owned() };
-    let draft = encode::draft(object);
+    let draft = encode::draft(resource, object);
     loop {
-        let guards = namespace_guard(server, resource, namespace, name)?;
-        if dry_run {
+        let home = home(review)?;
+        let charge = admission::charge(review, object)?;
+        if review.dry_run {
             return match server.current(&key)? {
                 Some(_) => Err(taken()),
                 None => Ok(unwritten(key, object)),
             };
         }
-        let op = Op::Put { key: key.clone(), value: draft.clone(), owner: Owner::PLATFORM };
-        match server.inner.store.commit(Txn { guards, ops: vec![(Expect::Absent, op)] }).await {
+        let owner = home.as_ref().map_or(Owner::PLATFORM, |namespace| namespace.owner.clone());
+        let op = Op::Put { key: key.clone(), value: draft.clone(), owner };
+        let mut txn = Txn { guards: charge.guards, ops: vec![(Expect::Absent, op)] };
+        txn.guards.extend(home.map(|namespace| (namespace.key, Expect::At(namespace.modified))));
+        txn.ops.extend(charge.ops);
+        match server.inner.store.commit(txn).await {
             Ok(committed) => {
                 let entry = committed.entries.into_iter().next();
                 return entry
                     .ok_or_else(|| ApiError::Internal("a commit without entry".to_owned()));
             }
             Err(CommitError::Conflict { key: other, .. }) if other != key => {
-                // The namespace changed under us: look at it again.
+                // The namespace, or what is charged, changed under us: look at it again.
             }
             Err(CommitError::Conflict { .. }) => return Err(taken()),
             Err(error) => return Err(commit_failed(&error)),
@@ -169,17 +197,14 @@ fn unwritten(key: Key, object: &Value) -> Entry {
     }
 }
 
-/// The condition that the namespace stays as it is while something is created in it.
-fn namespace_guard(
-    server: &ApiServer,
-    resource: &Resource,
-    namespace: &str,
-    name: &str,
-) -> Result<Vec<(Key, Expect)>, ApiError> {
+/// The namespace in which something is created; it has to stay as it is until that is done.
+fn home(review: &Review<'_>) -> Result<Option<Entry>, ApiError> {
+    let Review { server, resource, namespace, name, .. } = *review;
     if !resource.namespaced {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    let entry = server.existing(&kinds::core::NAMESPACE, "", namespace)?;
+    let namespaces = server.built_in(&kinds::core::NAMESPACE);
+    let entry = server.existing(&namespaces, "", namespace)?;
     let deleting = toono_api::ObjectHeader::parse(&entry.value)
         .is_ok_and(|header| header.metadata.is_deleting());
     if deleting {
@@ -191,5 +216,5 @@ fn namespace_guard(
             ),
         });
     }
-    Ok(vec![(entry.key, Expect::At(entry.modified))])
+    Ok(Some(entry))
 }

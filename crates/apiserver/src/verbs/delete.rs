@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use toono_api::{
-    ApiError, Resource,
+    ApiError, Resource, UserInfo,
     meta::{at, items_at, text_at},
 };
 use toono_http::Body;
@@ -17,7 +17,11 @@ use super::{
     subresource::success,
     update::{may_go, unwritten},
 };
-use crate::{encode, limits, respond, server::ApiServer};
+use crate::{
+    admission::{self, Operation, Review},
+    encode, limits, respond,
+    server::ApiServer,
+};
 
 /// How an object is deleted.
 #[derive(Debug, Clone, Default)]
@@ -107,22 +111,29 @@ impl Call<'_> {
             return Err(ApiError::MethodNotAllowed);
         }
         let options = self.delete_options(body)?;
-        let target = self.target;
-        match delete_object(self.server, target.resource, target.namespace, target.name, &options)
-            .await?
+        let target = &self.target;
+        match delete_object(
+            self.server,
+            self.user,
+            &target.resource,
+            target.namespace,
+            target.name,
+            &options,
+        )
+        .await?
         {
             Deleted::Marked(entry) => {
-                self.form()?.response(StatusCode::OK, target.resource, &entry.value)
+                self.form()?.response(StatusCode::OK, &target.resource, &entry.value)
             }
             Deleted::Gone(entry) => {
-                let object = encode::decode(&entry)?;
+                let object = encode::decode(&target.resource, &entry)?;
                 let mut details = json!({
                     "name": target.name,
-                    "kind": target.resource.plural,
+                    "kind": &*target.resource.plural,
                     "uid": text_at(&object, &["metadata", "uid"]),
                 });
                 if !target.resource.group.is_empty() {
-                    encode::set(&mut details, "group", target.resource.group);
+                    encode::set(&mut details, "group", &*target.resource.group);
                 }
                 Ok(respond::value(&success(&details)))
             }
@@ -136,8 +147,14 @@ impl Call<'_> {
         let mut items = Vec::with_capacity(listed.entries.len());
         for entry in listed.entries {
             let key = &entry.key;
-            let done =
-                delete_object(self.server, self.resource(), key.namespace(), key.name(), &options);
+            let done = delete_object(
+                self.server,
+                self.user,
+                self.resource(),
+                key.namespace(),
+                key.name(),
+                &options,
+            );
             match done.await {
                 Ok(Deleted::Gone(entry) | Deleted::Marked(entry)) => items.push(entry.value),
                 Err(ApiError::NotFound { .. }) => {}
@@ -166,21 +183,34 @@ impl Call<'_> {
 /// Deletes an object, or begins to.
 pub(crate) async fn delete_object(
     server: &ApiServer,
-    resource: &'static Resource,
+    user: &UserInfo,
+    resource: &Resource,
     namespace: &str,
     name: &str,
     options: &DeleteOptions,
 ) -> Result<Deleted, ApiError> {
     for _ in 0..limits::CONFLICT_RETRIES {
         let entry = server.existing(resource, namespace, name)?;
-        let old = encode::decode(&entry)?;
+        let old = encode::decode(resource, &entry)?;
         options.check(resource, &old)?;
+        let review = Review {
+            server,
+            user,
+            operation: Operation::Delete,
+            resource,
+            subresource: "",
+            namespace,
+            name,
+            old: Some(&old),
+            dry_run: options.dry_run,
+        };
+        admission::validate(&review, &old).await?;
         let new = marked(resource, &old, options)?;
         let gone = may_go(&new);
         if new == old && !gone {
             return Ok(Deleted::Marked(entry));
         }
-        let draft = encode::draft(&new);
+        let draft = encode::draft(resource, &new);
         if options.dry_run {
             let entry = unwritten(entry, &draft);
             return Ok(if gone { Deleted::Gone(entry) } else { Deleted::Marked(entry) });
@@ -199,7 +229,7 @@ pub(crate) async fn delete_object(
                 if gone {
                     return Ok(Deleted::Gone(written));
                 }
-                if resource.kind == toono_api::kinds::core::NAMESPACE.kind {
+                if resource.is(&toono_api::kinds::core::NAMESPACE) {
                     server.sweep_namespace(name.to_owned());
                 }
                 return Ok(Deleted::Marked(written));

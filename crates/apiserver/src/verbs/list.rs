@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
-use toono_api::ApiError;
+use toono_api::{ApiError, Resource};
 use toono_http::Body;
 use toono_mvcc::{Entry, Key, Prefix, Rev};
 
@@ -48,9 +48,13 @@ impl Call<'_> {
     pub(super) fn prefix(&self) -> Prefix {
         let resource = self.resource();
         if self.target.namespace.is_empty() {
-            Prefix::resource(resource.group, resource.plural)
+            Prefix::resource(&resource.stored_group, &resource.stored_plural)
         } else {
-            Prefix::namespace(resource.group, resource.plural, self.target.namespace)
+            Prefix::namespace(
+                &resource.stored_group,
+                &resource.stored_plural,
+                self.target.namespace,
+            )
         }
     }
 
@@ -68,7 +72,8 @@ impl Call<'_> {
             None => (self.list_revision()?, None),
         };
         let continued = after.is_some();
-        let page = collect(self.server, &self.prefix(), rev, after, limit, &filter);
+        let wanted = Wanted { resource: self.resource(), prefix: self.prefix(), filter };
+        let page = collect(self.server, &wanted, rev, after, limit);
         let (entries, more) = page.map_err(|compacted| {
             if continued {
                 ApiError::Expired(CONTINUE_EXPIRED.to_owned())
@@ -108,14 +113,20 @@ pub(super) fn too_large(asked: Rev, newest: Rev) -> ApiError {
     ApiError::Timeout(format!("Too large resource version: {asked}, current: {newest}"))
 }
 
+/// Which objects are asked for.
+struct Wanted<'a> {
+    resource: &'a Resource,
+    prefix: Prefix,
+    filter: Filter,
+}
+
 /// Up to `limit` matching objects, and whether there may be more.
 fn collect(
     server: &ApiServer,
-    prefix: &Prefix,
+    Wanted { resource, prefix, filter }: &Wanted<'_>,
     rev: Rev,
     mut after: Option<Key>,
     limit: usize,
-    filter: &Filter,
 ) -> Result<(Vec<Entry>, bool), toono_mvcc::Compacted> {
     let mut found = Vec::new();
     loop {
@@ -124,7 +135,7 @@ fn collect(
         let page = server.inner.store.list(prefix, rev, after.as_ref(), chunk)?;
         after = page.entries.last().map(|entry| entry.key.clone());
         for entry in page.entries {
-            if filter.is_everything() || filter.matches(&entry.value) {
+            if filter.is_everything() || filter.matches(resource, &entry.value) {
                 if found.len() == limit {
                     return Ok((found, true));
                 }

@@ -44,8 +44,8 @@ impl Call<'_> {
         Form::negotiate(self.headers, self.query.text("includeObject"))
     }
 
-    fn resource(&self) -> &'static Resource {
-        self.target.resource
+    fn resource(&self) -> &Resource {
+        &self.target.resource
     }
 }
 

@@ -12,6 +12,10 @@ const FORMS: &str = "the body of the request was in an unknown format - accepted
 include: application/json-patch+json, application/merge-patch+json, \
 application/strategic-merge-patch+json";
 
+/// Custom kinds have no merge keys.
+const CUSTOM_FORMS: &str = "the body of the request was in an unknown format - accepted media types \
+include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+
 impl Call<'_> {
     pub(crate) async fn patch(&self, body: &[u8]) -> Result<Response<Body>, ApiError> {
         let content_type = self
@@ -29,14 +33,21 @@ impl Call<'_> {
         let kind = PatchKind::of_content_type(content_type)
             .ok_or_else(|| ApiError::UnsupportedMediaType(FORMS.to_owned()))?;
         let patch = body::json(body)?;
-        let schema = self.resource().merge;
+        let row = self.resource().behaviour.built_in();
+        let schema = match (row, kind) {
+            (Some(row), _) => row.merge,
+            (None, PatchKind::Strategic) => {
+                return Err(ApiError::UnsupportedMediaType(CUSTOM_FORMS.to_owned()));
+            }
+            (None, _) => &toono_api::merge::PLAIN,
+        };
         let patched = |object: &serde_json::Value| {
             let mut object = object.clone();
             toono_apply::apply(kind, &mut object, patch.clone(), schema).map_err(|error| {
                 match error {
                     PatchError::DoesNotApply(_) => ApiError::Invalid {
-                        kind: self.resource().kind.to_owned(),
-                        group: self.resource().group.to_owned(),
+                        kind: self.resource().kind.to_string(),
+                        group: self.resource().group.to_string(),
                         name: self.target.name.to_owned(),
                         causes: vec![toono_api::FieldError::invalid_text(
                             "patch",
@@ -49,7 +60,7 @@ impl Call<'_> {
             })?;
             Ok(object)
         };
-        if self.target.subresource.is_some_and(|subresource| subresource.name == "scale") {
+        if self.target.subresource_name() == "scale" {
             return self.scale(patched).await;
         }
         let written = modify(self.server, self.change()?, patched).await?;

@@ -19,7 +19,7 @@ pub(super) fn decode(
     }
     let expected = resource.api_version();
     for (field, expected, what) in
-        [("apiVersion", expected.as_str(), "API version"), ("kind", resource.kind, "kind")]
+        [("apiVersion", expected.as_str(), "API version"), ("kind", &*resource.kind, "kind")]
     {
         match text_at(&object, &[field]) {
             None | Some("") => encode::set(&mut object, field, expected),
@@ -32,7 +32,7 @@ pub(super) fn decode(
         }
     }
     encode::metadata(&mut object)?.remove("managedFields");
-    let decoded = resource.decode(object).map_err(|error| {
+    let decoded = resource.behaviour.decode(object).map_err(|error| {
         ApiError::BadRequest(format!(
             "{} in version {:?} cannot be handled as a {}: {error}",
             resource.kind, resource.version, resource.kind
@@ -60,16 +60,13 @@ pub(super) fn validate(
     old: Option<&Value>,
 ) -> Result<(), ApiError> {
     let mut causes: Vec<FieldError> = kinds::metadata::validate(resource, object);
-    causes.extend((resource.validate)(object));
-    if let Some(old) = old {
-        causes.extend((resource.validate_update)(object, old));
-    }
+    causes.extend(resource.behaviour.validate(object, old));
     if causes.is_empty() {
         return Ok(());
     }
     Err(ApiError::Invalid {
-        kind: resource.kind.to_owned(),
-        group: resource.group.to_owned(),
+        kind: resource.kind.to_string(),
+        group: resource.group.to_string(),
         name: text_at(object, &["metadata", "name"]).unwrap_or_default().to_owned(),
         causes,
     })

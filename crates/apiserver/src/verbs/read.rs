@@ -9,14 +9,12 @@ use crate::{encode, respond};
 
 impl Call<'_> {
     pub(crate) fn read(&self) -> Result<Response<Body>, ApiError> {
-        let target = self.target;
-        let entry = self.server.existing(target.resource, target.namespace, target.name)?;
-        match target.subresource.map(|subresource| subresource.name) {
-            None | Some("status") => {
-                self.form()?.response(StatusCode::OK, target.resource, &entry.value)
-            }
-            Some("scale") => Ok(respond::value(&scale::of(&encode::decode(&entry)?))),
-            Some(_) => Err(ApiError::MethodNotAllowed),
+        let target = &self.target;
+        let entry = self.server.existing(&target.resource, target.namespace, target.name)?;
+        match target.subresource_name() {
+            "" | "status" => self.form()?.response(StatusCode::OK, &target.resource, &entry.value),
+            "scale" => Ok(respond::value(&scale::of(&encode::decode(&target.resource, &entry)?))),
+            _ => Err(ApiError::MethodNotAllowed),
         }
     }
 }

@@ -37,7 +37,7 @@ impl Call<'_> {
         if text_at(binding, &["target", "kind"]).is_some_and(|kind| !matches!(kind, "" | "Node")) {
             return Err(ApiError::BadRequest("binding.target.kind must be Node".to_owned()));
         }
-        let target = self.target;
+        let target = &self.target;
         let conflict = |why: String| ApiError::Conflict {
             resource: toono_api::GroupResource {
                 group: String::new(),
@@ -46,7 +46,7 @@ impl Call<'_> {
             name: target.name.to_owned(),
             why,
         };
-        modify_own(self.server, target.resource, target.namespace, target.name, |pod| {
+        modify_own(self.server, &target.resource, target.namespace, target.name, |pod| {
             if let Some(expected) =
                 text_at(binding, &["metadata", "uid"]).filter(|uid| !uid.is_empty())
                 && text_at(pod, &["metadata", "uid"]) != Some(expected)
@@ -78,9 +78,16 @@ impl Call<'_> {
         let options = at(eviction, &["deleteOptions"]).cloned().unwrap_or_else(|| json!({}));
         let mut options = DeleteOptions::of(&options)?;
         options.dry_run |= self.query.dry_run()?;
-        let target = self.target;
-        delete_object(self.server, target.resource, target.namespace, target.name, &options)
-            .await?;
+        let target = &self.target;
+        delete_object(
+            self.server,
+            self.user,
+            &target.resource,
+            target.namespace,
+            target.name,
+            &options,
+        )
+        .await?;
         Ok(respond::json(StatusCode::CREATED, success(&json!({})).to_string()))
     }
 }

@@ -3,7 +3,7 @@
 use http::{Response, StatusCode};
 use serde_json::Value;
 use toono_api::{
-    ApiError, Resource,
+    ApiError, Resource, UserInfo,
     meta::{items_at, text_at},
 };
 use toono_http::Body;
@@ -12,6 +12,7 @@ use toono_store::CommitError;
 
 use super::{Call, Written, commit_failed, prepare, scale};
 use crate::{
+    admission::{self, Charge, Operation, Review},
     encode, limits,
     query::WriteOptions,
     respond,
@@ -25,14 +26,15 @@ pub(super) enum Part {
     Desired,
     /// The status alone.
     Status,
-    /// Anything: the server's own changes.
-    Whole,
 }
 
 /// Which object is changed, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Change<'a> {
-    pub(super) resource: &'static Resource,
+    pub(super) user: &'a UserInfo,
+    pub(super) resource: &'a Resource,
+    /// Empty for the object itself.
+    pub(super) subresource: &'a str,
     pub(super) namespace: &'a str,
     pub(super) name: &'a str,
     pub(super) part: Part,
@@ -41,7 +43,7 @@ pub(super) struct Change<'a> {
 
 impl Call<'_> {
     pub(crate) async fn update(&self, sent: Value) -> Result<Response<Body>, ApiError> {
-        if self.target.subresource.is_some_and(|subresource| subresource.name == "scale") {
+        if self.target.subresource_name() == "scale" {
             return self.scale(|_| Ok(sent.clone())).await;
         }
         let change = self.change()?;
@@ -51,13 +53,19 @@ impl Call<'_> {
 
     /// The change that the path asks for.
     pub(super) fn change(&self) -> Result<Change<'_>, ApiError> {
-        let part = match self.target.subresource.map(|subresource| subresource.name) {
-            None => Part::Desired,
-            Some("status") => Part::Status,
-            Some(_) => return Err(ApiError::MethodNotAllowed),
+        let part = match self.target.subresource_name() {
+            "" => Part::Desired,
+            "status" => Part::Status,
+            _ => return Err(ApiError::MethodNotAllowed),
         };
+        self.change_of(part)
+    }
+
+    fn change_of(&self, part: Part) -> Result<Change<'_>, ApiError> {
         Ok(Change {
-            resource: self.target.resource,
+            user: self.user,
+            resource: &self.target.resource,
+            subresource: self.target.subresource_name(),
             namespace: self.target.namespace,
             name: self.target.name,
             part,
@@ -77,18 +85,13 @@ impl Call<'_> {
         &self,
         to: impl Fn(&Value) -> Result<Value, ApiError>,
     ) -> Result<Response<Body>, ApiError> {
-        let change = Change {
-            resource: self.target.resource,
-            namespace: self.target.namespace,
-            name: self.target.name,
-            part: Part::Desired,
-            options: self.query.write_options()?,
-        };
+        let change = self.change_of(Part::Desired)?;
         let written = modify(self.server, change, |current| {
             scale::applied(current, &to(&scale::of(current))?)
         })
         .await?;
-        Ok(respond::value(&scale::of(&encode::decode(&written.entry)?)))
+        let scaled = encode::decode(self.resource(), &written.entry)?;
+        Ok(respond::value(&scale::of(&scaled)))
     }
 }
 
@@ -99,19 +102,35 @@ pub(super) async fn modify(
     change: Change<'_>,
     edit: impl Fn(&Value) -> Result<Value, ApiError>,
 ) -> Result<Written, ApiError> {
-    let Change { resource, namespace, name, .. } = change;
+    let Change { user, resource, subresource, namespace, name, .. } = change;
     for _ in 0..limits::CONFLICT_RETRIES {
         let entry = server.existing(resource, namespace, name)?;
-        let old = encode::decode(&entry)?;
-        let (new, warnings) = next_state(change, &old, edit(&old)?)?;
+        let old = encode::decode(resource, &entry)?;
+        let (mut new, mut warnings) = next_state(change, &old, edit(&old)?)?;
+        let review = Review {
+            server,
+            user,
+            operation: Operation::Update,
+            resource,
+            subresource,
+            namespace,
+            name,
+            old: Some(&old),
+            dry_run: change.options.dry_run,
+        };
+        warnings.extend(admission::mutate(&review, &mut new).await?);
+        count_generation(change, &old, &mut new)?;
+        prepare::validate(resource, &new, Some(&old))?;
+        warnings.extend(admission::validate(&review, &new).await?);
         if new == old {
             return Ok(Written { entry, warnings });
         }
-        let draft = encode::draft(&new);
+        let charge = admission::charge(&review, &new)?;
+        let draft = encode::draft(resource, &new);
         if change.options.dry_run {
             return Ok(Written { entry: unwritten(entry, &draft), warnings });
         }
-        if let Some(entry) = write(server, entry, &new, draft).await? {
+        if let Some(entry) = write(server, entry, &new, draft, charge).await? {
             return Ok(Written { entry, warnings });
         }
     }
@@ -129,6 +148,7 @@ async fn write(
     read: Entry,
     new: &Value,
     draft: Draft,
+    charge: Charge,
 ) -> Result<Option<Entry>, ApiError> {
     let expect = Expect::At(read.modified);
     let key = read.key.clone();
@@ -137,7 +157,9 @@ async fn write(
     } else {
         Op::Put { key, value: draft, owner: read.owner }
     };
-    match server.inner.store.commit(Txn::of(expect, op)).await {
+    let mut txn = Txn { guards: charge.guards, ops: vec![(expect, op)] };
+    txn.ops.extend(charge.ops);
+    match server.inner.store.commit(txn).await {
         Ok(committed) => Ok(committed.entries.into_iter().next()),
         Err(CommitError::Conflict { .. }) => Ok(None),
         Err(error) => Err(commit_failed(&error)),
@@ -160,26 +182,30 @@ fn next_state(
     old: &Value,
     mut sent: Value,
 ) -> Result<(Value, Vec<String>), ApiError> {
-    let Change { resource, namespace, name, part, options } = change;
+    let Change { resource, namespace, name, part, options, .. } = change;
     check_identity(resource, name, old, &mut sent)?;
     prepare::place(resource, &mut sent, namespace)?;
     let (mut new, warnings) = prepare::decode(resource, sent, options)?;
     keep_metadata(&mut new, old)?;
     match part {
-        Part::Whole => {}
         Part::Status => new = with_status_of(old, &new)?,
         Part::Desired if resource.strategy.has_status => copy(&mut new, old, "status"),
         Part::Desired => {}
     }
     if part != Part::Status {
-        (resource.default)(&mut new);
+        resource.behaviour.default(&mut new);
     }
-    if resource.strategy.counts_generation && part != Part::Status && desired_differs(&new, old) {
-        let count = toono_api::meta::at(old, &["metadata", "generation"]).and_then(Value::as_i64);
-        encode::metadata(&mut new)?.insert("generation".into(), (count.unwrap_or(0) + 1).into());
-    }
-    prepare::validate(resource, &new, (part != Part::Whole).then_some(old))?;
     Ok((new, warnings))
+}
+
+/// Counts a change of what is desired.
+fn count_generation(change: Change<'_>, old: &Value, new: &mut Value) -> Result<(), ApiError> {
+    let counts = change.resource.strategy.counts_generation && change.part != Part::Status;
+    if counts && desired_differs(new, old) {
+        let count = toono_api::meta::at(old, &["metadata", "generation"]).and_then(Value::as_i64);
+        encode::metadata(new)?.insert("generation".into(), (count.unwrap_or(0) + 1).into());
+    }
+    Ok(())
 }
 
 /// The object is the one of the path, and the version that the client knows is the present one.
@@ -282,7 +308,7 @@ fn desired_differs(new: &Value, old: &Value) -> bool {
 /// Changes an object as the server itself, past the rules for clients' updates.
 pub(super) async fn modify_own(
     server: &ApiServer,
-    resource: &'static Resource,
+    resource: &Resource,
     namespace: &str,
     name: &str,
     edit: impl Fn(&mut Value) -> Result<(), ApiError>,
@@ -291,14 +317,14 @@ pub(super) async fn modify_own(
         let entry = server.current(&key(resource, namespace, name))?.ok_or_else(|| {
             ApiError::NotFound { resource: resource.group_resource(), name: name.to_owned() }
         })?;
-        let old = encode::decode(&entry)?;
+        let old = encode::decode(resource, &entry)?;
         let mut new = old.clone();
         edit(&mut new)?;
         if new == old {
             return Ok(entry);
         }
-        let draft = encode::draft(&new);
-        if let Some(entry) = write(server, entry, &new, draft).await? {
+        let draft = encode::draft(resource, &new);
+        if let Some(entry) = write(server, entry, &new, draft, Charge::default()).await? {
             debug_assert!(entry.modified > Rev::ZERO);
             return Ok(entry);
         }

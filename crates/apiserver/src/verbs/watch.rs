@@ -1,6 +1,6 @@
 //! `watch`: every change of a collection, in order, as a stream of JSON documents.
 
-use std::{collections::VecDeque, convert::Infallible, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -30,7 +30,7 @@ impl Call<'_> {
         })?;
         let start = self.start()?;
         let mut stream = Stream {
-            resource: self.resource(),
+            resource: Arc::clone(&self.target.resource),
             form,
             filter,
             bookmarks: self.query.flag("allowWatchBookmarks"),
@@ -47,7 +47,7 @@ impl Call<'_> {
                 let rev = self.server.revision();
                 let page = self.server.inner.store.list(&self.prefix(), rev, None, usize::MAX);
                 for entry in page.map_err(expired)?.entries {
-                    if stream.filter.matches(&entry.value) {
+                    if stream.filter.matches(self.resource(), &entry.value) {
                         stream.push("ADDED", &entry.value)?;
                     }
                 }
@@ -100,7 +100,7 @@ enum Start {
 }
 
 struct Stream {
-    resource: &'static Resource,
+    resource: Arc<Resource>,
     form: Form,
     filter: Filter,
     bookmarks: bool,
@@ -156,14 +156,16 @@ impl Stream {
     fn take_progress(&mut self, rev: Rev) {
         if self.bookmarks && self.next_bookmark <= Instant::now() {
             self.next_bookmark = Instant::now() + limits::BOOKMARK_INTERVAL;
-            self.ready.push_back(bookmark(self.form, self.resource, rev, false).into());
+            self.ready.push_back(bookmark(self.form, &self.resource, rev, false).into());
         }
     }
 
     /// An object that begins or ceases to match is added or deleted, for this client.
     fn take(&mut self, event: &Event) -> Result<(), ApiError> {
-        let now = event.kind == EventKind::Put && self.filter.matches(&event.entry.value);
-        let before = event.prev.as_ref().filter(|prev| self.filter.matches(&prev.value));
+        let now =
+            event.kind == EventKind::Put && self.filter.matches(&self.resource, &event.entry.value);
+        let before =
+            event.prev.as_ref().filter(|prev| self.filter.matches(&self.resource, &prev.value));
         match (before, now) {
             (None, true) => self.push("ADDED", &event.entry.value),
             (Some(_), true) => self.push("MODIFIED", &event.entry.value),
@@ -171,7 +173,7 @@ impl Stream {
                 self.push("DELETED", &event.entry.value)
             }
             (Some(prev), false) => {
-                let last = resealed(prev, event.rev)?;
+                let last = resealed(&self.resource, prev, event.rev)?;
                 self.push("DELETED", &last)
             }
             (None, false) => Ok(()),
@@ -179,7 +181,7 @@ impl Stream {
     }
 
     fn push(&mut self, kind: &str, encoded: &Bytes) -> Result<(), ApiError> {
-        let object = self.form.event(self.resource, encoded, !self.columns_sent)?;
+        let object = self.form.event(&self.resource, encoded, !self.columns_sent)?;
         self.columns_sent = true;
         let mut document = Vec::with_capacity(object.len() + 40);
         document.extend_from_slice(b"{\"type\":\"");
@@ -193,8 +195,8 @@ impl Stream {
 }
 
 /// The last state that matched, with the revision at which it ceased to.
-fn resealed(prev: &Entry, rev: Rev) -> Result<Bytes, ApiError> {
-    Ok(encode::draft(&encode::decode(prev)?).seal(rev))
+fn resealed(resource: &Resource, prev: &Entry, rev: Rev) -> Result<Bytes, ApiError> {
+    Ok(encode::draft(resource, &encode::decode(resource, prev)?).seal(rev))
 }
 
 fn error_event(error: &ApiError) -> Bytes {

@@ -1,0 +1,78 @@
+//! What happens to a write between its decoding and the store: what the cluster adds to it, and
+//! whether the cluster takes it. It must not write by itself: what has to change together with an
+//! object, such as a quota's count, is handed back as part of the object's own transaction.
+//!
+//! The order is Kubernetes': [`mutate`], then the kind's own rules, then [`validate`], then, each time
+//! that the write is tried, [`charge`].
+
+use serde_json::Value;
+use toono_api::{ApiError, Resource, UserInfo};
+use toono_mvcc::{Expect, Key, Op};
+
+use crate::server::ApiServer;
+
+/// What is done to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+/// A write that is to be admitted.
+#[derive(Clone, Copy)]
+#[expect(dead_code, reason = "what plugins look at")]
+pub(crate) struct Review<'a> {
+    pub(crate) server: &'a ApiServer,
+    pub(crate) user: &'a UserInfo,
+    pub(crate) operation: Operation,
+    pub(crate) resource: &'a Resource,
+    /// Empty for the object itself.
+    pub(crate) subresource: &'a str,
+    /// Empty for cluster scope.
+    pub(crate) namespace: &'a str,
+    /// Empty while the name is still to be generated.
+    pub(crate) name: &'a str,
+    /// The object before the write; none on creation.
+    pub(crate) old: Option<&'a Value>,
+    pub(crate) dry_run: bool,
+}
+
+/// What has to hold, and to change, in the transaction of the write.
+#[derive(Debug, Default)]
+pub(crate) struct Charge {
+    pub(crate) guards: Vec<(Key, Expect)>,
+    pub(crate) ops: Vec<(Expect, Op)>,
+}
+
+/// Adds to the object what the cluster adds. Answers warnings for the client.
+///
+/// # Errors
+/// When the cluster does not take the write.
+#[expect(clippy::unused_async, reason = "webhooks are asked here")]
+pub(crate) async fn mutate(
+    _review: &Review<'_>,
+    _object: &mut Value,
+) -> Result<Vec<String>, ApiError> {
+    Ok(Vec::new())
+}
+
+/// Judges the object as it is about to be stored; on deletion, as it is. Answers warnings.
+///
+/// # Errors
+/// When the cluster does not take the write.
+#[expect(clippy::unused_async, reason = "webhooks are asked here")]
+pub(crate) async fn validate(
+    _review: &Review<'_>,
+    _object: &Value,
+) -> Result<Vec<String>, ApiError> {
+    Ok(Vec::new())
+}
+
+/// What must be written together with the object. Called anew each time the write is tried.
+///
+/// # Errors
+/// When there is no room for the object.
+pub(crate) fn charge(_review: &Review<'_>, _object: &Value) -> Result<Charge, ApiError> {
+    Ok(Charge::default())
+}
