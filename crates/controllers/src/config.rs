@@ -16,6 +16,9 @@ pub struct ControllersConfig {
     pub concurrent_bindings: usize,
     /// Events that were not renewed for so long are deleted.
     pub event_lifetime_seconds: u64,
+    /// The certificates, PEM, by which pods know the API server: published in every namespace.
+    /// Empty: nothing is published.
+    pub root_ca: String,
     /// When pods leave nodes that are gone.
     pub eviction: EvictionConfig,
 }
@@ -44,6 +47,7 @@ impl Default for ControllersConfig {
             concurrent_bindings: 64,
             // Kubernetes' `--event-ttl`.
             event_lifetime_seconds: 60 * 60,
+            root_ca: String::new(),
             eviction: EvictionConfig::default(),
         }
     }

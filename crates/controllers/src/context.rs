@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::{
     config::ControllersConfig,
     informer::{Index, Informer, by_namespace, by_owner},
+    kinds::{Namespace, Service},
     recorder::Recorder,
 };
 
@@ -30,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) deployments: Informer<Deployment>,
     pub(crate) daemon_sets: Informer<DaemonSet>,
     pub(crate) revisions: Informer<ControllerRevision>,
+    pub(crate) namespaces: Informer<Namespace>,
+    pub(crate) services: Informer<Service>,
 }
 
 impl Context {
@@ -38,7 +41,11 @@ impl Context {
             recorder: Recorder::new(client.clone()),
             client,
             config,
-            pods: Informer::new(vec![(Index::Owner, by_owner), (Index::Node, by_node)]),
+            pods: Informer::new(vec![
+                (Index::Owner, by_owner),
+                (Index::Namespace, by_namespace),
+                (Index::Node, by_node),
+            ]),
             nodes: Informer::new(Vec::new()),
             replica_sets: Informer::new(vec![
                 (Index::Owner, by_owner),
@@ -47,6 +54,8 @@ impl Context {
             deployments: Informer::new(vec![(Index::Namespace, by_namespace)]),
             daemon_sets: Informer::new(vec![(Index::Namespace, by_namespace)]),
             revisions: Informer::new(vec![(Index::Owner, by_owner)]),
+            namespaces: Informer::new(Vec::new()),
+            services: Informer::new(vec![(Index::Namespace, by_namespace)]),
         }
     }
 
@@ -58,6 +67,8 @@ impl Context {
         self.watch(tasks, |context| &context.deployments);
         self.watch(tasks, |context| &context.daemon_sets);
         self.watch(tasks, |context| &context.revisions);
+        self.watch(tasks, |context| &context.namespaces);
+        self.watch(tasks, |context| &context.services);
         let context = Arc::clone(self);
         tasks.spawn(async move { context.recorder.run().await });
     }

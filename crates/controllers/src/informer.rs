@@ -78,6 +78,8 @@ pub(crate) struct Informer<K> {
     cache: Arc<RwLock<Cache<K>>>,
     index_fns: Vec<(Index, IndexFn<K>)>,
     handlers: Vec<Handler<K>>,
+    /// Only objects with these fields are watched.
+    fields: Option<&'static str>,
     synced: watch::Sender<bool>,
 }
 
@@ -91,8 +93,15 @@ where
             cache: Arc::new(RwLock::new(Cache { objects: HashMap::new(), indexes })),
             index_fns,
             handlers: Vec::new(),
+            fields: None,
             synced: watch::Sender::new(false),
         }
+    }
+
+    /// Watches only objects that a field selector selects.
+    pub(crate) fn with_fields(mut self, selector: &'static str) -> Self {
+        self.fields = Some(selector);
+        self
     }
 
     /// Has `handler` told of each change, after the cache shows it. It must be quick.
@@ -125,7 +134,10 @@ where
 
     /// Watches for ever; failures are retried with a jittered back-off by the stream.
     pub(crate) async fn run(&self, api: Api<K>) {
-        let config = watcher::Config::default().any_semantic();
+        let mut config = watcher::Config::default().any_semantic();
+        if let Some(fields) = self.fields {
+            config = config.fields(fields);
+        }
         let mut stream = pin!(watcher::watcher(api, config).default_backoff());
         let mut listed = HashSet::new();
         while let Some(event) = stream.next().await {

@@ -18,6 +18,7 @@ mod garbage;
 mod hash;
 mod informer;
 mod key;
+mod kinds;
 mod names;
 mod nodelifecycle;
 mod patch;
@@ -26,7 +27,9 @@ mod pods;
 mod queue;
 mod recorder;
 mod replicaset;
+mod rootca;
 mod scheduler;
+mod serviceaccount;
 mod worker;
 
 use std::{future::Future, sync::Arc};
@@ -52,6 +55,8 @@ pub async fn run(
     let deployments = deployment::Controller::new(&mut context);
     let daemon_sets = daemonset::Controller::new(&mut context);
     let node_lifecycle = nodelifecycle::Controller::new(&mut context);
+    let service_accounts = serviceaccount::Controller::new(&mut context);
+    let root_ca = rootca::Controller::new(&mut context);
     let context = Arc::new(context);
     context.start(&mut tasks);
     tasks.spawn(Arc::new(scheduler).run(Arc::clone(&context)));
@@ -59,6 +64,8 @@ pub async fn run(
     tasks.spawn(deployments.run(Arc::clone(&context)));
     tasks.spawn(daemon_sets.run(Arc::clone(&context)));
     tasks.spawn(node_lifecycle.run(Arc::clone(&context)));
+    tasks.spawn(service_accounts.run(Arc::clone(&context)));
+    tasks.spawn(root_ca.run(Arc::clone(&context)));
     tasks.spawn(garbage::run(Arc::clone(&context)));
     tasks.spawn(expiry::run(Arc::clone(&context)));
     shutdown.await;

@@ -47,6 +47,7 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
         .and_then(|own| toono_pki::server_config(&ca, &own))
         .map_err(pki_failure)?;
     write_credentials(dir, &ca, args.listen, port)?;
+    let root_ca = ca.cert_pem().to_owned();
 
     let link = Arc::new(FleetLink::default());
     let api = ApiServer::start(store, ApiConfig::default(), link.clone())
@@ -68,10 +69,11 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     link.connect(fleet.clone());
     api.set_fleet(fleet.handler());
 
+    let controllers = ControllersConfig { root_ca, ..ControllersConfig::default() };
     let mut services = JoinSet::new();
     services.spawn(toono_controllers::run(
         api.client(component("kube-controller-manager")),
-        ControllersConfig::default(),
+        controllers,
         shutdown.clone().wait(),
     ));
     let ending = shutdown.clone();

@@ -9,5 +9,6 @@
 
 mod cluster;
 mod garbage;
+mod namespaces;
 mod nodes;
 mod workloads;
