@@ -70,6 +70,18 @@ impl Quantity {
     pub fn saturating_add(self, other: Self) -> Self {
         Self { nanos: self.nanos.saturating_add(other.nanos), format: self.format }
     }
+
+    /// The difference; keeps this amount's way of printing.
+    #[must_use]
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self { nanos: self.nanos.saturating_sub(other.nanos), format: self.format }
+    }
+
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_zero(self) -> bool {
+        self.nanos == 0
+    }
 }
 
 fn saturate(amount: i128) -> i64 {
