@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     quantity::Quantity,
-    types::{self, Shape, Type, short_name},
+    types::{self, SCHEMA, Shape, Type, short_name},
 };
 
 /// An object that has its kind's shape.
@@ -45,12 +45,7 @@ pub fn decode(root: &'static str, mut object: Value) -> Result<Decoded, DecodeEr
     let Value::Object(fields) = &mut object else {
         return Err(walk.mismatch(short_name(root), &object, short_name(root)));
     };
-    // Every kind has these two; the caller has checked what they say.
-    let names = ["apiVersion", "kind"].map(|name| (name, fields.remove(name)));
     walk.message(root, fields)?;
-    for (name, value) in names {
-        fields.extend(value.map(|value| (name.to_owned(), value)));
-    }
     Ok(Decoded { object, unknown_fields: walk.unknown_fields })
 }
 
@@ -66,13 +61,13 @@ struct Walk {
 }
 
 impl Walk {
-    /// How deep messages nest is the table's matter, not the client's.
+    /// Messages nest as deep as the JSON does, which its parser limits.
     fn message(
         &mut self,
         name: &'static str,
         fields: &mut Map<String, Value>,
     ) -> Result<(), DecodeError> {
-        let Some((_, message)) = types::message(name) else {
+        let Some(message) = types::message(name) else {
             return Err(self.error(format!("{name} is not in the table of types")));
         };
         let mut failure = None;
@@ -81,13 +76,18 @@ impl Walk {
                 return true;
             }
             self.path.push(Step::Field(key.clone()));
-            let kept = match message.by_name(key) {
+            let names_kind = message.has_kind() && matches!(key.as_str(), "apiVersion" | "kind");
+            let kept = match message.field(key) {
+                None if names_kind => {
+                    failure = self.single(name, Type::Text, value).err();
+                    true
+                }
                 None => {
                     self.remember_unknown();
                     false
                 }
                 // To Go's decoder null is absence.
-                Some(_) if value.is_null() => false,
+                _ if value.is_null() => false,
                 Some(field) => {
                     failure = self.shaped(name, field.shape, value).err();
                     true
@@ -123,6 +123,14 @@ impl Walk {
                 }
                 Ok(())
             }
+            (Shape::MapOfLists, Value::Object(entries)) => {
+                for (key, entry) in entries {
+                    self.path.push(Step::Field(key.clone()));
+                    self.shaped(owner, Shape::List(Type::Text), entry)?;
+                    self.path.pop();
+                }
+                Ok(())
+            }
             (shape, value) => Err(self.mismatch(short_name(owner), value, &shape.to_string())),
         }
     }
@@ -149,8 +157,19 @@ impl Walk {
         match (kind, &mut *value) {
             (Type::Raw, _)
             | (Type::Text | Type::IntOrString, Value::String(_))
-            | (Type::Boolean, Value::Bool(_)) => Ok(()),
+            | (Type::Double, Value::Number(_))
+            | (Type::Boolean | Type::SchemaOrBool, Value::Bool(_)) => Ok(()),
             (Type::Message(name), Value::Object(fields)) => self.message(name, fields),
+            (
+                Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrTexts,
+                Value::Object(fields),
+            ) => self.message(SCHEMA, fields),
+            (Type::SchemaOrArray, Value::Array(_)) => {
+                self.shaped(owner, Shape::List(Type::Message(SCHEMA)), value)
+            }
+            (Type::SchemaOrTexts, Value::Array(_)) => {
+                self.shaped(owner, Shape::List(Type::Text), value)
+            }
             (Type::Int64, Value::Number(number)) if number.is_i64() => Ok(()),
             (Type::Int32 | Type::IntOrString, Value::Number(number))
                 if number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) =>

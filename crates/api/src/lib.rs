@@ -13,7 +13,7 @@ pub mod protobuf;
 pub mod quantity;
 pub mod resource;
 pub mod selector;
-mod types;
+pub mod types;
 pub mod user;
 
 pub use error::{ApiError, FieldError, GroupResource};

@@ -13,7 +13,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::types::{self, Field, Message, Shape, Type};
+use crate::types::{self, Field, Message, SCHEMA, Shape, Type};
 use wire::{Fields, Wire, varint};
 
 /// The media type of such bodies.
@@ -21,6 +21,9 @@ pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 
 /// Every body begins with it.
 const MAGIC: &[u8] = b"k8s\0";
+
+/// How deep messages may nest. Only schemas nest without end; JSON is cut at a like depth.
+const MAX_DEPTH: usize = 100;
 
 /// Why a body could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +42,9 @@ pub enum ProtobufError {
         /// Kind.
         kind: String,
     },
+    /// Schemas within schemas without end.
+    #[error("the message nests more than {MAX_DEPTH} deep")]
+    TooDeep,
     /// A field has another wire type than its own, or a value that its type does not have.
     #[error("{message}.{field} is not of its type")]
     WrongType {
@@ -74,140 +80,181 @@ pub fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
             _ => {}
         }
     }
-    let Some((name, message)) = root(&api_version, &kind) else {
+    let Some(message) = types::of_kind(&api_version, &kind) else {
         return Err(ProtobufError::UnknownKind { api_version, kind });
     };
     let mut fields = Map::new();
-    decode_message(name, message, object, &mut fields)?;
+    decode_message(message, object, &mut fields, 0)?;
     fields.insert("apiVersion".to_owned(), api_version.into());
     fields.insert("kind".to_owned(), kind.into());
     Ok(Value::Object(fields))
-}
-
-/// The message of a kind.
-fn root(api_version: &str, kind: &str) -> Option<(&'static str, &'static Message)> {
-    let (group, version) = api_version.split_once('/').unwrap_or(("core", api_version));
-    let group = group.split('.').next().unwrap_or_default();
-    let name = match kind {
-        // Written in the group of what is deleted.
-        "DeleteOptions" => "meta.DeleteOptions".to_owned(),
-        kind if version == "v1" => format!("{group}.{kind}"),
-        _ => return None,
-    };
-    types::message(&name)
 }
 
 fn text(bytes: &[u8]) -> Result<String, ProtobufError> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| ProtobufError::Malformed)
 }
 
-/// Reads a message into `object`. How deep messages nest is the table's matter, not the client's.
+/// Reads a message into `object`.
 fn decode_message(
-    name: &'static str,
     message: &Message,
     bytes: &[u8],
     object: &mut Map<String, Value>,
+    depth: usize,
 ) -> Result<(), ProtobufError> {
+    if depth > MAX_DEPTH {
+        return Err(ProtobufError::TooDeep);
+    }
     for entry in Fields::of(bytes) {
         let (number, wire) = entry?;
         match message.by_number(number) {
             None => {
                 object.insert(number.to_string(), Value::Bool(true));
             }
-            Some(field) => decode_field(field, wire, object)
-                .ok_or(ProtobufError::WrongType { message: name, field: field.name })??,
+            Some(field) => decode_field(field, wire, object, depth)?
+                .ok_or(ProtobufError::WrongType { message: message.name(), field: field.name })?,
         }
     }
     Ok(())
 }
 
-/// `None` for a wrong type, an error for what is wrong deeper.
+/// What was read; none for a wrong type, an error for what is wrong deeper.
+type Read<T> = Result<Option<T>, ProtobufError>;
+
 fn decode_field(
     field: &Field,
     wire: Wire<'_>,
     object: &mut Map<String, Value>,
-) -> Option<Result<(), ProtobufError>> {
+    depth: usize,
+) -> Read<()> {
     match field.shape {
         Shape::Plain(Type::Message(name)) | Shape::Optional(Type::Message(name)) => {
-            let Wire::Bytes(bytes) = wire else { return None };
-            let (name, message) = types::message(name)?;
+            let (Wire::Bytes(bytes), Some(message)) = (wire, types::message(name)) else {
+                return Ok(None);
+            };
             if field.name == "." {
-                return Some(decode_message(name, message, bytes, object));
+                return decode_message(message, bytes, object, depth + 1).map(Some);
             }
             // A message that occurs twice is merged.
             let inner = object.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
-            Some(decode_message(name, message, bytes, inner.as_object_mut()?))
+            let Some(inner) = inner.as_object_mut() else { return Ok(None) };
+            decode_message(message, bytes, inner, depth + 1).map(Some)
         }
-        Shape::Plain(kind) => {
-            let value = scalar(kind, wire)?;
+        Shape::Plain(kind) => Ok(value(kind, wire, depth)?.map(|value| {
             if is_zero(&value) {
                 object.remove(field.name);
             } else {
                 object.insert(field.name.to_owned(), value);
             }
-            Some(Ok(()))
-        }
-        Shape::Optional(kind) => {
-            object.insert(field.name.to_owned(), scalar(kind, wire)?);
-            Some(Ok(()))
-        }
+        })),
+        Shape::Optional(kind) => Ok(value(kind, wire, depth)?.map(|value| {
+            object.insert(field.name.to_owned(), value);
+        })),
         Shape::List(kind) => {
             let list = object.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
-            push_items(kind, wire, list.as_array_mut()?)
+            let Some(list) = list.as_array_mut() else { return Ok(None) };
+            push_items(kind, wire, list, depth)
         }
-        Shape::Map(kind) => {
-            let Wire::Bytes(bytes) = wire else { return None };
+        Shape::Map(_) | Shape::MapOfLists => {
+            let Wire::Bytes(bytes) = wire else { return Ok(None) };
             let map = object.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
-            insert_entry(kind, bytes, map.as_object_mut()?)
+            let Some(map) = map.as_object_mut() else { return Ok(None) };
+            insert_entry(field.shape, bytes, map, depth)
         }
     }
 }
 
-fn push_items(
-    kind: Type,
-    wire: Wire<'_>,
-    list: &mut Vec<Value>,
-) -> Option<Result<(), ProtobufError>> {
+fn push_items(kind: Type, wire: Wire<'_>, list: &mut Vec<Value>, depth: usize) -> Read<()> {
     match (kind, wire) {
-        (Type::Message(name), Wire::Bytes(bytes)) => {
-            let mut item = Map::new();
-            let (name, message) = types::message(name)?;
-            let read = decode_message(name, message, bytes, &mut item);
-            list.push(Value::Object(item));
-            Some(read)
-        }
         // Packed, which readers must take even where writers do not pack.
         (Type::Int32 | Type::Int64 | Type::Boolean, Wire::Bytes(mut packed)) => {
             while !packed.is_empty() {
-                list.push(scalar(kind, Wire::Varint(varint(&mut packed).ok()?))?);
+                let item = scalar(kind, Wire::Varint(varint(&mut packed)?));
+                let Some(item) = item else { return Ok(None) };
+                list.push(item);
             }
-            Some(Ok(()))
+            Ok(Some(()))
         }
-        _ => {
-            list.push(scalar(kind, wire)?);
-            Some(Ok(()))
-        }
+        _ => Ok(value(kind, wire, depth)?.map(|item| list.push(item))),
     }
 }
 
 /// A map's entry is a message: 1 the key, 2 the value, each absent when empty.
 fn insert_entry(
-    kind: Type,
+    shape: Shape,
     bytes: &[u8],
     map: &mut Map<String, Value>,
-) -> Option<Result<(), ProtobufError>> {
-    let mut key = String::new();
-    let mut value = scalar(kind, Wire::Bytes(&[]))?;
+    depth: usize,
+) -> Read<()> {
+    let (mut key, mut inner) = (String::new(), Wire::Bytes(&[]));
     for field in Fields::of(bytes) {
-        match field {
-            Err(error) => return Some(Err(error)),
-            Ok((1, Wire::Bytes(bytes))) => key = text(bytes).ok()?,
-            Ok((2, wire)) => value = scalar(kind, wire)?,
-            Ok(_) => {}
+        match field? {
+            (1, Wire::Bytes(bytes)) => key = text(bytes)?,
+            (2, wire) => inner = wire,
+            _ => {}
         }
     }
-    map.insert(key, value);
-    Some(Ok(()))
+    let entry = match (shape, inner) {
+        (Shape::MapOfLists, Wire::Bytes(bytes)) => Some(texts(bytes, 1)?.into()),
+        (Shape::MapOfLists, _) => None,
+        (shape, wire) => value(shape.of(), wire, depth)?,
+    };
+    Ok(entry.map(|entry| {
+        map.insert(key, entry);
+    }))
+}
+
+/// The texts of field `number`.
+fn texts(bytes: &[u8], number: u32) -> Result<Vec<Value>, ProtobufError> {
+    let mut items = Vec::new();
+    for field in Fields::of(bytes) {
+        if let (found, Wire::Bytes(bytes)) = field?
+            && found == number
+        {
+            items.push(text(bytes)?.into());
+        }
+    }
+    Ok(items)
+}
+
+/// The JSON form of any value.
+fn value(kind: Type, wire: Wire<'_>, depth: usize) -> Read<Value> {
+    let Wire::Bytes(bytes) = wire else { return Ok(scalar(kind, wire)) };
+    match kind {
+        Type::Message(name) => {
+            let Some(message) = types::message(name) else { return Ok(None) };
+            let mut fields = Map::new();
+            decode_message(message, bytes, &mut fields, depth + 1)?;
+            Ok(Some(Value::Object(fields)))
+        }
+        Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrTexts => {
+            schema_or(kind, bytes, depth + 1)
+        }
+        _ => Ok(scalar(kind, wire)),
+    }
+}
+
+/// A schema, or what may stand in its place: for a truth value 1 that and 2 the schema; else 1 the
+/// schema and 2 each item.
+fn schema_or(kind: Type, bytes: &[u8], depth: usize) -> Read<Value> {
+    let (mut schema, mut allows, mut items) = (None, false, Vec::new());
+    for field in Fields::of(bytes) {
+        match (kind, field?) {
+            (Type::SchemaOrBool, (1, Wire::Varint(truth))) => allows = truth != 0,
+            (Type::SchemaOrBool, (2, wire)) | (_, (1, wire)) => {
+                schema = value(Type::Message(SCHEMA), wire, depth)?;
+            }
+            (Type::SchemaOrArray, (2, wire)) => {
+                items.extend(value(Type::Message(SCHEMA), wire, depth)?);
+            }
+            (Type::SchemaOrTexts, (2, wire)) => items.extend(scalar(Type::Text, wire)),
+            _ => {}
+        }
+    }
+    Ok(Some(match (schema, kind) {
+        (Some(schema), _) if items.is_empty() => schema,
+        (_, Type::SchemaOrBool) => Value::Bool(allows),
+        _ => Value::Array(items),
+    }))
 }
 
 /// Whether a value says nothing where zero and absence are one.
@@ -225,6 +272,7 @@ fn is_zero(value: &Value) -> bool {
 fn scalar(kind: Type, wire: Wire<'_>) -> Option<Value> {
     match (kind, wire) {
         (Type::Int32 | Type::Int64, Wire::Varint(number)) => Some(number.cast_signed().into()),
+        (Type::Double, Wire::Fixed64(bits)) => Some(f64::from_bits(bits).into()),
         (Type::Boolean, Wire::Varint(number)) => Some(Value::Bool(number != 0)),
         (Type::Text, Wire::Bytes(bytes)) => text(bytes).ok().map(Value::String),
         (Type::Bytes, Wire::Bytes(bytes)) => Some(STANDARD.encode(bytes).into()),

@@ -36,7 +36,7 @@ fn enveloped(api_version: &str, kind: &str, object: &[u8]) -> Vec<u8> {
 }
 
 /// Writes some value of a type as field `number`, and tells its JSON.
-fn put_example(out: &mut Vec<u8>, number: u32, kind: Type) -> Value {
+fn put_example(out: &mut Vec<u8>, number: u32, kind: Type, in_schema: bool) -> Value {
     let mut inner = Vec::new();
     let value = match kind {
         Type::Int32 | Type::Int64 => {
@@ -74,24 +74,54 @@ fn put_example(out: &mut Vec<u8>, number: u32, kind: Type) -> Value {
             put_bytes(&mut inner, 1, b"{\"a\":1}");
             json!({"a": 1})
         }
-        Type::Message(name) => Value::Object(put_all(&mut inner, name)),
+        Type::Double => {
+            put_varint(out, (u64::from(number) << 3) | 1);
+            out.extend_from_slice(&1.5_f64.to_le_bytes());
+            return 1.5.into();
+        }
+        Type::SchemaOrBool => {
+            put_number(&mut inner, 1, 1);
+            true.into()
+        }
+        Type::SchemaOrArray => {
+            json!([put_example(&mut inner, 2, Type::Message(SCHEMA), in_schema)])
+        }
+        Type::SchemaOrTexts => json!([put_example(&mut inner, 2, Type::Text, in_schema)]),
+        Type::Message(name) => Value::Object(put_fields(&mut inner, name, in_schema)),
     };
     put_bytes(out, number, &inner);
     value
 }
 
-/// Writes every field of a message, and tells their JSON.
+/// Writes every field of a message, and tells their JSON. A schema within a schema is empty.
 fn put_all(out: &mut Vec<u8>, name: &str) -> Map<String, Value> {
-    let (_, message) = types::message(name).unwrap_or_else(|| panic!("no {name} in the table"));
+    put_fields(out, name, false)
+}
+
+fn put_fields(out: &mut Vec<u8>, name: &str, in_schema: bool) -> Map<String, Value> {
+    let message = types::message(name).unwrap_or_else(|| panic!("no {name} in the table"));
     let mut object = Map::new();
+    if name == SCHEMA && in_schema {
+        return object;
+    }
+    let inner = in_schema || name == SCHEMA;
     for field in message.numbered() {
         let value = match field.shape {
-            Shape::Plain(kind) | Shape::Optional(kind) => put_example(out, field.number, kind),
-            Shape::List(kind) => json!([put_example(out, field.number, kind)]),
-            Shape::Map(kind) => {
+            Shape::Plain(kind) | Shape::Optional(kind) => {
+                put_example(out, field.number, kind, inner)
+            }
+            Shape::List(kind) => json!([put_example(out, field.number, kind, inner)]),
+            Shape::Map(_) | Shape::MapOfLists => {
                 let mut entry = Vec::new();
                 put_bytes(&mut entry, 1, b"key");
-                let value = put_example(&mut entry, 2, kind);
+                let value = if field.shape == Shape::MapOfLists {
+                    let mut texts = Vec::new();
+                    put_bytes(&mut texts, 1, b"text");
+                    put_bytes(&mut entry, 2, &texts);
+                    json!(["text"])
+                } else {
+                    put_example(&mut entry, 2, field.shape.of(), inner)
+                };
                 put_bytes(out, field.number, &entry);
                 json!({"key": value})
             }
@@ -106,17 +136,24 @@ fn put_all(out: &mut Vec<u8>, name: &str) -> Map<String, Value> {
 
 #[test]
 fn every_field_of_every_kind_arrives_under_its_name() {
-    for resource in RESOURCES {
-        let (api_version, kind) = (resource.api_version(), resource.kind);
-        let (name, _) = root(&api_version, kind).unwrap_or_else(|| panic!("no message for {kind}"));
+    let kinds = types::messages().filter(|message| message.has_kind());
+    for message in kinds {
+        let (group, kind) = message.name().split_once('.').unwrap();
+        let api_version = if group == "core" { "v1".to_owned() } else { format!("{group}/v1") };
         let mut encoded = Vec::new();
-        let mut expected = put_all(&mut encoded, name);
+        let mut expected = put_all(&mut encoded, message.name());
         expected.insert("apiVersion".to_owned(), api_version.clone().into());
         expected.insert("kind".to_owned(), kind.into());
         let decoded = decode(&enveloped(&api_version, kind, &encoded)).unwrap();
         assert_eq!(decoded, Value::Object(expected), "{kind}");
-        let typed = resource.decode(decoded).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        let typed = crate::decode::decode(message.name(), decoded)
+            .unwrap_or_else(|error| panic!("{kind}: {error}"));
         assert_eq!(typed.unknown_fields, [""; 0], "{kind}");
+    }
+    for resource in RESOURCES {
+        let (api_version, kind) = (resource.api_version(), resource.kind);
+        let message = types::of_kind(&api_version, kind);
+        assert_eq!(message.map(types::Message::name), Some(resource.message), "{kind}");
     }
 }
 
@@ -127,18 +164,44 @@ fn independent_types_agree_with_the_table() {
         let written = Value::Object(put_all(&mut Vec::new(), name));
         let typed: T = serde_json::from_value(written.clone()).unwrap();
         let mut read = serde_json::to_value(typed).unwrap();
-        for name in ["apiVersion", "kind"] {
-            read.as_object_mut().unwrap().remove(name);
+        // Objects within objects also have their kinds there.
+        for place in ["", "/spec/volumeClaimTemplates/0", "/deleteOptions"] {
+            if let Some(fields) = read.pointer_mut(place).and_then(Value::as_object_mut) {
+                fields.retain(|name, _| !matches!(name.as_str(), "apiVersion" | "kind"));
+            }
         }
-        assert_eq!(read, written, "{name}");
+        assert!(read == written, "{name}: {read} is not {written}");
     }
-    use k8s_openapi::api::{apps::v1 as apps, core::v1 as core};
-    agree::<core::Pod>("core.Pod");
-    agree::<core::Node>("core.Node");
-    agree::<core::Event>("core.Event");
-    agree::<core::Service>("core.Service");
-    agree::<apps::Deployment>("apps.Deployment");
-    agree::<apps::DaemonSet>("apps.DaemonSet");
+    /// `agree!(group: Kind …)` for kinds of `group/v1`.
+    macro_rules! agree {
+        ($($group:ident: $($kind:ident)+;)+) => { $($(
+            agree::<k8s_openapi::api::$group::v1::$kind>(
+                concat!(stringify!($group), ".", stringify!($kind)),
+            );
+        )+)+ };
+    }
+    agree! {
+        core: Binding ComponentStatus ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume PersistentVolumeClaim Pod PodTemplate ReplicationController ResourceQuota Secret Service ServiceAccount;
+        apps: ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet;
+        batch: CronJob Job;
+        policy: Eviction PodDisruptionBudget;
+        networking: IPAddress Ingress IngressClass NetworkPolicy ServiceCIDR;
+        discovery: EndpointSlice;
+        coordination: Lease;
+        rbac: ClusterRole ClusterRoleBinding Role RoleBinding;
+        storage: CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment VolumeAttributesClass;
+        node: RuntimeClass;
+        scheduling: PriorityClass;
+        events: Event;
+        admissionregistration: MutatingWebhookConfiguration ValidatingWebhookConfiguration;
+        certificates: CertificateSigningRequest;
+        authentication: SelfSubjectReview TokenRequest TokenReview;
+        authorization: LocalSubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview SubjectAccessReview;
+        autoscaling: Scale;
+    }
+    agree::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>(
+        "apiextensions.CustomResourceDefinition",
+    );
 }
 
 #[test]
@@ -162,6 +225,36 @@ fn a_zero_counts_only_where_it_may_be_absent() {
 }
 
 #[test]
+fn schemas_are_read_in_all_their_forms() {
+    let schema = |inner: &[u8]| {
+        let mut out = Vec::new();
+        put_bytes(&mut out, 24, inner);
+        out
+    };
+    let mut one = Vec::new();
+    put_bytes(&mut one, 1, &[]);
+    let mut object = Map::new();
+    let message = types::message(SCHEMA).unwrap();
+    decode_message(message, &schema(&one), &mut object, 0).unwrap();
+    assert_eq!(Value::Object(object), json!({"items": {}}));
+    for (bytes, expected) in [(vec![8, 0], json!(false)), (vec![8, 0, 18, 0], json!({}))] {
+        assert_eq!(schema_or(Type::SchemaOrBool, &bytes, 0), Ok(Some(expected)));
+    }
+}
+
+#[test]
+fn schemas_without_end_are_refused() {
+    let mut nested = Vec::new();
+    for _ in 0..1000 {
+        let mut not = Vec::new();
+        put_bytes(&mut not, 28, &nested);
+        nested = not;
+    }
+    let message = types::message(SCHEMA).unwrap();
+    assert_eq!(decode_message(message, &nested, &mut Map::new(), 0), Err(ProtobufError::TooDeep));
+}
+
+#[test]
 fn a_field_of_the_future_is_an_unknown_field() {
     let mut secret = Vec::new();
     put_bytes(&mut secret, 1, b"");
@@ -182,7 +275,7 @@ fn what_cannot_be_read_is_refused() {
     };
     for (body, says) in [
         (b"{}".to_vec(), "does not begin"),
-        (enveloped("batch/v1", "Job", b""), "batch/v1, Kind=Job is not understood"),
+        (enveloped("batch/v2", "Job", b""), "batch/v2, Kind=Job is not understood"),
         (enveloped("v2", "Pod", b""), "v2, Kind=Pod is not understood"),
         (enveloped("v1", "Pod", b"\x0a\x7f"), "no protobuf message"),
         (enveloped("v1", "Pod", &[0x80; 11]), "no protobuf message"),
