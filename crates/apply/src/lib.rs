@@ -1,8 +1,10 @@
-//! How a patch changes an object: JSON Patch (RFC 6902), merge patch (RFC 7386), strategic merge.
+//! How a patch changes an object: JSON Patch (RFC 6902), merge patch (RFC 7386), strategic merge;
+//! and server-side apply with the ownership of fields ([`managed`]).
 //!
 //! Pure functions over JSON. They know merge keys only through `toono_api`'s schema.
 
 mod json;
+pub mod managed;
 mod strategic;
 
 use serde_json::Value;

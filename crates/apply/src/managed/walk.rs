@@ -1,0 +1,318 @@
+//! Walks values along their places: which places a value has, and which differ between two values.
+//!
+//! Both answers are field sets. Nothing is changed here.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use serde_json::{Map, Value};
+
+use super::{
+    field_set::{FieldSet, Node, kind_of},
+    path::Element,
+    schema::{ItemError, Place},
+};
+
+/// The map that an absent map which is always there stands for.
+static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
+
+/// A value seen through its place.
+pub(super) enum Shape<'v> {
+    /// One thing.
+    Leaf,
+    /// A map whose fields have owners.
+    Map(&'v Map<String, Value>),
+    /// A list whose items have owners.
+    List(Items<'v>),
+}
+
+/// The items of a list by what tells them apart. An object may come with several equal items, since
+/// only what is applied is checked for them.
+#[derive(Default)]
+pub(super) struct Items<'v> {
+    /// In the list's order, each once.
+    pub(super) order: Vec<Element>,
+    /// Never an empty vector.
+    pub(super) by_element: BTreeMap<Element, Vec<&'v Value>>,
+}
+
+impl<'v> Items<'v> {
+    fn of(items: &'v [Value], place: &Place) -> Result<Self, ItemError> {
+        let mut found = Self::default();
+        for item in items {
+            let element = place.identity(item)?;
+            let same = found.by_element.entry(element.clone()).or_default();
+            if same.is_empty() {
+                found.order.push(element);
+            }
+            same.push(item);
+        }
+        Ok(found)
+    }
+
+    /// The items that an element tells; more than one if they are duplicates.
+    pub(super) fn all(&self, element: &Element) -> &[&'v Value] {
+        self.by_element.get(element).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl<'v> Shape<'v> {
+    fn fields(&self) -> Option<&'v Map<String, Value>> {
+        if let Self::Map(fields) = self { Some(fields) } else { None }
+    }
+
+    fn items(&self) -> Option<&Items<'v>> {
+        if let Self::List(items) = self { Some(items) } else { None }
+    }
+
+    /// A list whose items cannot be told apart is one thing.
+    pub(super) fn of(value: &'v Value, place: &Place) -> Self {
+        match (place, value) {
+            (place, Value::Object(fields)) if place.divides_maps() => Self::Map(fields),
+            (Place::Set | Place::List(_), Value::Array(items)) => {
+                Items::of(items, place).map_or(Self::Leaf, Self::List)
+            }
+            _ => Self::Leaf,
+        }
+    }
+}
+
+/// Checks that a value has the shape of its place: what is applied must.
+pub(super) fn check(value: &Value, place: &Place, at: &mut Vec<Element>) -> Result<(), ShapeError> {
+    let wrong =
+        |why: String, at: &[Element]| Err(ShapeError { path: super::path::path_text(at), why });
+    match (place, value) {
+        (_, Value::Null) => Ok(()),
+        (Place::Map(_), Value::Object(fields))
+        | (Place::Open | Place::Deduced, Value::Object(fields)) => {
+            for (name, value) in fields {
+                at.push(Element::field(name));
+                check(value, place.child(name).0, at)?;
+                at.pop();
+            }
+            Ok(())
+        }
+        (Place::Map(_), other) => wrong(format!("expected map, got {}", kind_of(other)), at),
+        (Place::Set | Place::List(_), Value::Array(items)) => {
+            for (index, item) in items.iter().enumerate() {
+                let element = place.identity(item).map_err(|why| ShapeError {
+                    path: super::path::path_text(at),
+                    why: format!("element {index}: {why}"),
+                })?;
+                at.push(element);
+                check(item, place.item(), at)?;
+                at.pop();
+            }
+            let distinct = Items::of(items, place).map(|items| items.order.len());
+            match distinct {
+                Ok(distinct) if distinct != items.len() => {
+                    wrong("duplicate entries for key".to_owned(), at)
+                }
+                _ => Ok(()),
+            }
+        }
+        (Place::Set | Place::List(_), other) => {
+            wrong(format!("expected list, got {}", kind_of(other)), at)
+        }
+        (Place::Atomic | Place::Open | Place::Deduced, _) => Ok(()),
+    }
+}
+
+/// A value has not the shape of its place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {why}")]
+pub struct ShapeError {
+    /// Where.
+    pub path: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// Every place that a value has, for who applies it.
+pub(super) fn places(value: &Value, place: &Place) -> FieldSet {
+    let mut set = FieldSet::new();
+    match Shape::of(value, place) {
+        Shape::Leaf => {}
+        Shape::Map(fields) => {
+            for (name, value) in fields {
+                let (place, named) = place.child(name);
+                let member = match Shape::of(value, place) {
+                    Shape::Leaf => true,
+                    Shape::Map(fields) => !named || fields.is_empty(),
+                    Shape::List(_) => !named,
+                };
+                let element = Element::field(name);
+                set.put(Node { element, member, below: places(value, place) });
+            }
+        }
+        Shape::List(items) => {
+            for (element, same) in &items.by_element {
+                let below = match same.as_slice() {
+                    [item] => places(item, place.item()),
+                    _ => FieldSet::new(),
+                };
+                set.put(Node { element: element.clone(), member: true, below });
+            }
+        }
+    }
+    set
+}
+
+/// The set with every named field on the way to a member. Such a field has no owner of its own, but
+/// where its parts are removed it is removed with them.
+pub(super) fn with_named(set: &FieldSet, place: &Place) -> FieldSet {
+    let mut result = FieldSet::new();
+    for node in set.nodes() {
+        let (place, named) = place.step(&node.element);
+        let below = with_named(&node.below, place);
+        let member = node.member || (named && !below.is_empty());
+        result.put(Node { element: node.element.clone(), member, below });
+    }
+    result
+}
+
+/// The set as its places are now: what was owned in parts and is one thing today is owned whole.
+pub(super) fn reconciled(set: &FieldSet, place: &Place) -> FieldSet {
+    let mut result = FieldSet::new();
+    for node in set.nodes() {
+        let (place, _) = place.step(&node.element);
+        let node = if matches!(place, Place::Atomic) {
+            Node { element: node.element.clone(), member: true, below: FieldSet::new() }
+        } else {
+            Node {
+                element: node.element.clone(),
+                member: node.member,
+                below: reconciled(&node.below, place),
+            }
+        };
+        result.put(node);
+    }
+    result
+}
+
+/// What differs between two values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Comparison {
+    /// Places that only the second has.
+    pub(super) added: FieldSet,
+    /// Places whose values differ.
+    pub(super) modified: FieldSet,
+    /// Places that only the first has.
+    pub(super) removed: FieldSet,
+}
+
+impl Comparison {
+    /// Between two whole objects; `before` may be `Null` for none.
+    pub(super) fn of(before: &Value, after: &Value, place: &Place) -> Self {
+        let mut found = Self::default();
+        // No object is one without fields, so that its parts that are always there are there.
+        let before = if before.is_null() { &*EMPTY } else { before };
+        found.below(Some(&Shape::of(before, place)), Some(&Shape::of(after, place)), place);
+        found
+    }
+
+    /// The places that somebody set.
+    pub(super) fn set(&self) -> FieldSet {
+        self.added.union(&self.modified)
+    }
+
+    /// Without some places and all below them.
+    pub(super) fn without(&self, ignored: &FieldSet) -> Self {
+        Self {
+            added: self.added.recursive_difference(ignored),
+            modified: self.modified.recursive_difference(ignored),
+            removed: self.removed.recursive_difference(ignored),
+        }
+    }
+
+    fn below(&mut self, before: Option<&Shape<'_>>, after: Option<&Shape<'_>>, place: &Place) {
+        match (before, after) {
+            (Some(Shape::List(_)), _) | (_, Some(Shape::List(_))) => {
+                self.items(before.and_then(Shape::items), after.and_then(Shape::items), place);
+            }
+            _ => self.fields(before.and_then(Shape::fields), after.and_then(Shape::fields), place),
+        }
+    }
+
+    fn fields(
+        &mut self,
+        before: Option<&Map<String, Value>>,
+        after: Option<&Map<String, Value>>,
+        place: &Place,
+    ) {
+        let only_after = |name: &&String| before.is_none_or(|map| !map.contains_key(*name));
+        let names = before.into_iter().flat_map(Map::keys);
+        let names = names.chain(after.into_iter().flat_map(Map::keys).filter(only_after));
+        for name in names {
+            let (place, _) = place.child(name);
+            let stand_in = place.is_always_there().then_some(&*EMPTY);
+            let before = before.and_then(|map| map.get(name).or(stand_in));
+            let after = after.and_then(|map| map.get(name).or(stand_in));
+            self.part(Element::field(name), before, after, place);
+        }
+    }
+
+    fn items(&mut self, before: Option<&Items<'_>>, after: Option<&Items<'_>>, place: &Place) {
+        let old = before.into_iter().flat_map(|items| items.by_element.keys());
+        let new = after.into_iter().flat_map(|items| items.by_element.keys());
+        let only_after =
+            |element: &&Element| before.is_none_or(|items| items.all(element).is_empty());
+        for element in old.chain(new.filter(only_after)) {
+            let (old, new) = (
+                before.map_or(&[][..], |items| items.all(element)),
+                after.map_or(&[][..], |items| items.all(element)),
+            );
+            if let ([] | [_], [] | [_]) = (old, new) {
+                let (old, new) = (old.first().copied(), new.first().copied());
+                self.part(element.clone(), old, new, place.item());
+            } else {
+                let equal =
+                    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| same(old, new));
+                self.member(element, !old.is_empty(), !new.is_empty(), equal, Self::default());
+            }
+        }
+    }
+
+    /// One place that at least one of the values has.
+    fn part(
+        &mut self,
+        element: Element,
+        before: Option<&Value>,
+        after: Option<&Value>,
+        place: &Place,
+    ) {
+        let old = before.map(|value| Shape::of(value, place));
+        let new = after.map(|value| Shape::of(value, place));
+        let whole = |shape: &Option<Shape<'_>>| matches!(shape, Some(Shape::Leaf));
+        let mut below = Self::default();
+        below.below(old.as_ref(), new.as_ref(), place);
+        let equal = match (before, after) {
+            // Parts that differ are told below; a change of shape is one of the place itself.
+            (Some(before), Some(after)) if whole(&old) || whole(&new) => same(before, after),
+            _ => true,
+        };
+        self.member(&element, before.is_some(), after.is_some(), equal, below);
+    }
+
+    fn member(&mut self, element: &Element, before: bool, after: bool, equal: bool, below: Self) {
+        let node = |member, below| Node { element: element.clone(), member, below };
+        self.added.put(node(!before, below.added));
+        self.removed.put(node(!after, below.removed));
+        self.modified.put(node(before && after && !equal, below.modified));
+    }
+}
+
+/// Whether two values are equal as Kubernetes compares them: numbers by what they are worth.
+pub(super) fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(a), Value::Number(b)) => {
+            a == b || a.as_f64() == b.as_f64() && (a.is_f64() || b.is_f64())
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+        }
+        _ => one == other,
+    }
+}
