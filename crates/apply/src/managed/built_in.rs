@@ -4,26 +4,30 @@
 //! The facts are Kubernetes' `+listType`, `+listMapKey` and `+mapType` markers. A kind that is added
 //! to the table works without a line here, as far as the two ways of merging agree.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, PoisonError, RwLock},
+};
 
 use toono_api::{
-    Resource, kinds,
+    BuiltIn,
     merge::{Merge, MergeSchema},
 };
 
 use super::schema::{MapPlace, Place};
 
-/// By group and kind.
-static PLACES: LazyLock<BTreeMap<(&'static str, &'static str), Place>> = LazyLock::new(|| {
-    kinds::RESOURCES.iter().map(|row| ((row.group, row.kind), derive_kind(row))).collect()
-});
+/// By the message of the kind. What is in it stays: there are no more than there are kinds.
+static PLACES: LazyLock<RwLock<HashMap<&'static str, &'static Place>>> =
+    LazyLock::new(RwLock::default);
 
-static UNKNOWN: LazyLock<Place> = LazyLock::new(Place::of_unknown);
-
-/// How objects of a kind of the table are merged.
+/// How objects of a kind of the table are merged: derived when the first is written.
 #[must_use]
-pub fn place_of(resource: &Resource) -> &'static Place {
-    PLACES.get(&(resource.group, resource.kind)).unwrap_or(&UNKNOWN)
+pub fn place_of(row: &'static BuiltIn) -> &'static Place {
+    let known = PLACES.read().unwrap_or_else(PoisonError::into_inner).get(row.message).copied();
+    known.unwrap_or_else(|| {
+        let mut places = PLACES.write().unwrap_or_else(PoisonError::into_inner);
+        places.entry(row.message).or_insert_with(|| Box::leak(Box::new(derive_kind(row))))
+    })
 }
 
 /// How `metadata` of any object is merged.
@@ -45,7 +49,7 @@ fn set_always(place: &mut Place) {
     }
 }
 
-fn derive_kind(resource: &Resource) -> Place {
+fn derive_kind(resource: &BuiltIn) -> Place {
     let mut place = derive(resource.merge);
     for facts in facts_of(resource.kind) {
         refine(&mut place, facts);
@@ -231,10 +235,11 @@ fn find<'p>(place: &'p mut Place, path: &str) -> Option<&'p mut Place> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use toono_api::kinds;
 
     use super::*;
 
-    fn at(resource: &Resource, path: &str) -> Place {
+    fn at(resource: &'static BuiltIn, path: &str) -> Place {
         let mut place = place_of(resource).clone();
         reach(&mut place, path).unwrap().clone()
     }

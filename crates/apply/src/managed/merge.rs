@@ -40,9 +40,9 @@ fn merged_map(live: &Map<String, Value>, applied: &Map<String, Value>, place: &P
 fn merged_list(live: &Items<'_>, applied: &Items<'_>, item: &Place) -> Value {
     let mut result = Vec::new();
     let mut rest = live.order.as_slice();
-    for (at, element) in applied.order.iter().enumerate() {
-        let shared = |element: &&Element| !live.all(element).is_empty();
-        let next_shared = applied.order.iter().skip(at).find(shared);
+    let mut shared = applied.order.iter().filter(|element| !live.all(element).is_empty());
+    let mut next_shared = shared.next();
+    for element in &applied.order {
         while let Some((first, after)) = rest.split_first() {
             if Some(first) == next_shared {
                 break;
@@ -51,6 +51,9 @@ fn merged_list(live: &Items<'_>, applied: &Items<'_>, item: &Place) -> Value {
             if applied.all(first).is_empty() {
                 result.extend(live.all(first).iter().map(|item| (*item).clone()));
             }
+        }
+        if next_shared == Some(element) {
+            next_shared = shared.next();
         }
         if let Some((first, after)) = rest.split_first()
             && first == element

@@ -38,7 +38,6 @@ mod walk;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
-use toono_api::Resource;
 
 pub use built_in::place_of;
 pub use conflict::{Conflict, Conflicts};
@@ -195,7 +194,7 @@ pub fn keep_times(live: &Value, object: &mut Value) {
 
 /// The fields that writes through a path of a kind of the table cannot change.
 #[must_use]
-pub fn reset_fields(resource: &Resource, subresource: &str) -> FieldSet {
+pub fn reset_fields(has_status: bool, subresource: &str) -> FieldSet {
     match subresource {
         "status" => FieldSet::of_fields(&[
             &["spec"],
@@ -203,7 +202,7 @@ pub fn reset_fields(resource: &Resource, subresource: &str) -> FieldSet {
             &["metadata", "ownerReferences"],
             &["metadata", "deletionTimestamp"],
         ]),
-        "" if resource.strategy.has_status => FieldSet::of_fields(&[&["status"]]),
+        "" if has_status => FieldSet::of_fields(&[&["status"]]),
         _ => FieldSet::new(),
     }
 }
