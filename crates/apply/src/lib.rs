@@ -1,14 +1,14 @@
 //! How a patch changes an object: JSON Patch (RFC 6902), merge patch (RFC 7386), strategic merge;
 //! and server-side apply with the ownership of fields ([`managed`]).
 //!
-//! Pure functions over JSON. They know merge keys only through `toono_api`'s schema.
+//! Pure functions over JSON. They know merge keys only through `toono_api`'s table of types.
 
 mod json;
 pub mod managed;
 mod strategic;
 
 use serde_json::Value;
-use toono_api::merge::MergeSchema;
+use toono_api::types::Message;
 
 pub use json::{JSON_PATCH_MAX_COPY_BYTES, JSON_PATCH_MAX_DEPTH, JSON_PATCH_MAX_OPERATIONS};
 pub use strategic::strategic_merge;
@@ -61,7 +61,7 @@ pub enum PatchError {
     DoesNotApply(String),
 }
 
-/// Applies a patch of the given form to an object.
+/// Applies a patch of the given form to an object, whose message a strategic merge goes by.
 ///
 /// # Errors
 /// When the patch is malformed or does not apply; the object is then in no defined state.
@@ -69,7 +69,7 @@ pub fn apply(
     kind: PatchKind,
     object: &mut Value,
     patch: Value,
-    schema: &MergeSchema,
+    message: Option<&'static Message>,
 ) -> Result<(), PatchError> {
     match kind {
         PatchKind::Json => json::json_patch(object, patch),
@@ -80,6 +80,6 @@ pub fn apply(
             json_patch::merge(object, &patch);
             Ok(())
         }
-        PatchKind::Strategic => strategic_merge(object, patch, schema),
+        PatchKind::Strategic => strategic_merge(object, patch, message),
     }
 }

@@ -34,16 +34,16 @@ impl Call<'_> {
             .ok_or_else(|| ApiError::UnsupportedMediaType(FORMS.to_owned()))?;
         let patch = body::json(body)?;
         let row = self.resource().behaviour.built_in();
-        let schema = match (row, kind) {
-            (Some(row), _) => row.merge,
+        let message = match (row, kind) {
+            (Some(row), _) => toono_api::types::message(row.message),
             (None, PatchKind::Strategic) => {
                 return Err(ApiError::UnsupportedMediaType(CUSTOM_FORMS.to_owned()));
             }
-            (None, _) => &toono_api::merge::PLAIN,
+            (None, _) => None,
         };
         let patched = |object: &serde_json::Value| {
             let mut object = object.clone();
-            toono_apply::apply(kind, &mut object, patch.clone(), schema).map_err(|error| {
+            toono_apply::apply(kind, &mut object, patch.clone(), message).map_err(|error| {
                 match error {
                     PatchError::DoesNotApply(_) => ApiError::Invalid {
                         kind: self.resource().kind.to_string(),

@@ -4,8 +4,11 @@
 //! `$deleteFromPrimitiveList/FIELD` and `$setElementOrder/FIELD` beside a list's field. The rules
 //! are those of Kubernetes' strategic-merge-patch page.
 
+#[cfg(test)]
+mod tests;
+
 use serde_json::{Map, Value};
-use toono_api::merge::{Merge, MergeSchema, PLAIN};
+use toono_api::types::{self, Field, Message, Patch, Shape, Type};
 
 use crate::PatchError;
 
@@ -16,22 +19,65 @@ const ELEMENT_ORDER: &str = "$setElementOrder/";
 
 type Fields = Map<String, Value>;
 
-/// Merges a patch into an object by the kind's merge keys.
+/// Merges a patch into an object by the merge keys of the kind's message; without a message, maps
+/// are merged and lists replaced.
 ///
 /// # Errors
 /// When a directive is unknown, an item lacks its merge key, or a type does not fit.
 pub fn strategic_merge(
     object: &mut Value,
     patch: Value,
-    schema: &MergeSchema,
+    message: Option<&'static Message>,
 ) -> Result<(), PatchError> {
     let Value::Object(patch) = patch else {
         return Err(PatchError::Malformed("a strategic merge patch must be an object".to_owned()));
     };
     let mut fields = take_map(object);
-    merge_map(&mut fields, patch, schema)?;
+    merge_map(&mut fields, patch, message.map_or(Place::Unknown, Place::Object))?;
     *object = Value::Object(fields);
     Ok(())
+}
+
+/// What the table of types says of a map.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Nothing.
+    Unknown,
+    /// Its fields are those of this message.
+    Object(&'static Message),
+    /// It has names of any kind, and values of this message.
+    Entries(&'static Message),
+}
+
+impl Place {
+    fn field(self, name: &str) -> Option<&'static Field> {
+        match self {
+            Self::Object(message) => message.field(name),
+            Self::Unknown | Self::Entries(_) => None,
+        }
+    }
+
+    fn patch(self, name: &str) -> Patch {
+        self.field(name).map(|field| field.patch).unwrap_or_default()
+    }
+
+    /// The map below a field or entry, or an item of the list below it.
+    fn below(self, name: &str) -> Self {
+        if let Self::Entries(message) = self {
+            return Self::Object(message);
+        }
+        match self.field(name).map(|field| field.shape) {
+            Some(
+                Shape::Plain(Type::Message(name))
+                | Shape::Optional(Type::Message(name))
+                | Shape::List(Type::Message(name)),
+            ) => types::message(name).map_or(Self::Unknown, Self::Object),
+            Some(Shape::Map(Type::Message(name))) => {
+                types::message(name).map_or(Self::Unknown, Self::Entries)
+            }
+            _ => Self::Unknown,
+        }
+    }
 }
 
 fn take_map(value: &mut Value) -> Fields {
@@ -60,11 +106,7 @@ fn take_directive(patch: &mut Fields) -> Result<Directive, PatchError> {
     }
 }
 
-fn merge_map(
-    fields: &mut Fields,
-    mut patch: Fields,
-    schema: &MergeSchema,
-) -> Result<(), PatchError> {
+fn merge_map(fields: &mut Fields, mut patch: Fields, place: Place) -> Result<(), PatchError> {
     match take_directive(&mut patch)? {
         Directive::Merge => {}
         Directive::Replace => {
@@ -76,7 +118,7 @@ fn merge_map(
             return Ok(());
         }
     }
-    retain_keys(fields, &mut patch, schema)?;
+    retain_keys(fields, &mut patch)?;
     let order = take_prefixed(&mut patch, ELEMENT_ORDER);
     for (field, deleted) in take_prefixed(&mut patch, DELETE_FROM_SET) {
         let deleted = list_of(deleted, &field)?;
@@ -85,30 +127,19 @@ fn merge_map(
         }
     }
     for (field, value) in patch {
-        merge_field(fields, field, value, schema)?;
+        merge_field(fields, field, value, place)?;
     }
     for (field, wanted) in order {
         let wanted = list_of(wanted, &field)?;
         if let Some(Value::Array(items)) = fields.get_mut(&field) {
-            let key = match schema.field(&field) {
-                Some(Merge::ListByKey(key, _)) => Some(key),
-                _ => None,
-            };
-            set_order(items, &wanted, key);
+            set_order(items, &wanted, place.patch(&field).merge_key);
         }
     }
     Ok(())
 }
 
-fn retain_keys(
-    fields: &mut Fields,
-    patch: &mut Fields,
-    schema: &MergeSchema,
-) -> Result<(), PatchError> {
+fn retain_keys(fields: &mut Fields, patch: &mut Fields) -> Result<(), PatchError> {
     let Some(keys) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
-    if !schema.retain_keys {
-        return Ok(());
-    }
     let keys = list_of(keys, RETAIN_KEYS)?;
     let kept = |field: &str| keys.iter().any(|key| key.as_str() == Some(field));
     if let Some(extra) = patch.iter().find(|(field, value)| !value.is_null() && !kept(field)) {
@@ -144,41 +175,40 @@ fn merge_field(
     fields: &mut Fields,
     field: String,
     value: Value,
-    schema: &MergeSchema,
+    place: Place,
 ) -> Result<(), PatchError> {
-    match (schema.field(&field), value) {
-        (_, Value::Null) => {
+    let rule = place.patch(&field);
+    match value {
+        Value::Null => {
             fields.remove(&field);
         }
-        (Some(Merge::ListByKey(key, items)), Value::Array(patch)) => {
+        Value::Array(patch) if rule.merge => {
             let mut list = take_list(fields, &field);
-            merge_list(&mut list, patch, key, items).map_err(|error| within(&field, error))?;
-            fields.insert(field, Value::Array(list));
-        }
-        (Some(Merge::Set), Value::Array(patch)) => {
-            let mut list = take_list(fields, &field);
-            for item in patch {
-                if !list.contains(&item) {
-                    list.push(item);
+            match rule.merge_key {
+                Some(key) => merge_list(&mut list, patch, key, place.below(&field))
+                    .map_err(|error| within(&field, error))?,
+                None => {
+                    for item in patch {
+                        if !list.contains(&item) {
+                            list.push(item);
+                        }
+                    }
                 }
             }
             fields.insert(field, Value::Array(list));
         }
-        (merge, Value::Object(patch)) => {
-            let schema = match merge {
-                Some(Merge::Object(schema)) => schema,
-                _ => &PLAIN,
-            };
+        Value::Object(patch) if !rule.replace => {
             let deletes = patch.get(PATCH).and_then(Value::as_str) == Some("delete");
             let slot = fields.entry(field.as_str()).or_insert(Value::Null);
             let mut inner = take_map(slot);
-            merge_map(&mut inner, patch, schema).map_err(|error| within(&field, error))?;
+            merge_map(&mut inner, patch, place.below(&field))
+                .map_err(|error| within(&field, error))?;
             *slot = Value::Object(inner);
             if deletes {
                 fields.remove(&field);
             }
         }
-        (_, value) => {
+        value => {
             fields.insert(field, value);
         }
     }
@@ -203,7 +233,7 @@ fn merge_list(
     list: &mut Vec<Value>,
     patch: Vec<Value>,
     key: &str,
-    schema: &MergeSchema,
+    place: Place,
 ) -> Result<(), PatchError> {
     let mut replaces = false;
     let mut changes = Vec::with_capacity(patch.len());
@@ -247,7 +277,7 @@ fn merge_list(
                         Fields::new()
                     }
                 };
-                merge_map(&mut merged, item, schema)?;
+                merge_map(&mut merged, item, place)?;
                 // The slot that was emptied above: null is never an item of such a list.
                 if let Some(slot) = list.iter_mut().find(|candidate| candidate.is_null()) {
                     *slot = Value::Object(merged);
@@ -279,153 +309,5 @@ fn set_order(items: &mut [Value], wanted: &[Value], key: Option<&str>) {
     ranked.sort_by_key(|(rank, place, _)| (*rank, *place));
     for (slot, (_, _, item)) in items.iter_mut().zip(ranked) {
         *slot = item;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-    use toono_api::merge;
-
-    use super::*;
-
-    fn pod(spec: Value) -> Value {
-        json!({"metadata": {"name": "p"}, "spec": spec})
-    }
-
-    fn patched(object: Value, patch: Value) -> Value {
-        let mut object = object;
-        strategic_merge(&mut object, patch, &merge::POD).unwrap();
-        object
-    }
-
-    #[test]
-    fn lists_merge_by_key() {
-        let before = pod(
-            json!({"containers": [{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]},
-            {"name": "b", "image": "1"}], "tolerations": [{"key": "t"}]}),
-        );
-        let after = patched(
-            before,
-            json!({"spec": {
-            "containers": [{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}, {"name": "c", "image": "3"}],
-            "tolerations": [{"key": "u"}]}}),
-        );
-        assert_eq!(
-            after,
-            pod(json!({"containers": [
-            {"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
-            {"name": "b", "image": "1"}, {"name": "c", "image": "3"}], "tolerations": [{"key": "u"}]}))
-        );
-    }
-
-    #[test]
-    fn directives_delete_replace_and_order() {
-        let containers = json!([{"name": "a"}, {"name": "b"}, {"name": "c"}]);
-        for (patch, expected) in [
-            (
-                json!({"containers": [{"name": "b", "$patch": "delete"}]}),
-                json!([{"name": "a"}, {"name": "c"}]),
-            ),
-            (json!({"containers": [{"$patch": "replace"}, {"name": "z"}]}), json!([{"name": "z"}])),
-            (
-                json!({"containers": [{"name": "b", "image": "2", "$patch": "replace"}]}),
-                json!([{"name": "a"}, {"name": "b", "image": "2"}, {"name": "c"}]),
-            ),
-            (
-                json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}, {"name": "b"}]}),
-                json!([{"name": "c"}, {"name": "a"}, {"name": "b"}]),
-            ),
-            (
-                json!({"$setElementOrder/containers": [{"name": "n"}, {"name": "a"}, {"name": "b"}, {"name": "c"}],
-                    "containers": [{"name": "n"}]}),
-                json!([{"name": "n"}, {"name": "a"}, {"name": "b"}, {"name": "c"}]),
-            ),
-        ] {
-            let after = patched(pod(json!({"containers": containers})), json!({"spec": patch}));
-            assert_eq!(after["spec"]["containers"], expected, "{patch}");
-        }
-    }
-
-    #[test]
-    fn sets_merge_and_lose_items() {
-        let before = json!({"metadata": {"finalizers": ["a", "b"]}});
-        let after = patched(before.clone(), json!({"metadata": {"finalizers": ["c", "a"]}}));
-        assert_eq!(after["metadata"]["finalizers"], json!(["a", "b", "c"]));
-        let after =
-            patched(before, json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}));
-        assert_eq!(after["metadata"]["finalizers"], json!(["b"]));
-    }
-
-    #[test]
-    fn retain_keys_clears_the_other_sources() {
-        let before = pod(json!({"volumes": [{"name": "v", "emptyDir": {}}]}));
-        let patch = json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}]}});
-        assert_eq!(
-            patched(before, patch)["spec"]["volumes"],
-            json!([{"name": "v", "hostPath": {"path": "/x"}}])
-        );
-        let mut deployment = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
-        let patch = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}});
-        strategic_merge(&mut deployment, patch, &merge::WORKLOAD).unwrap();
-        assert_eq!(deployment["spec"]["strategy"], json!({"type": "Recreate"}));
-    }
-
-    #[test]
-    fn maps_are_deleted_and_replaced() {
-        let before = json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"securityContext": {"x": 1}}});
-        let after = patched(before.clone(), json!({"metadata": {"labels": {"a": null, "c": "3"}}}));
-        assert_eq!(after["metadata"]["labels"], json!({"b": "2", "c": "3"}));
-        let after = patched(
-            before.clone(),
-            json!({"metadata": {"labels": {"$patch": "replace", "z": "1"}}}),
-        );
-        assert_eq!(after["metadata"]["labels"], json!({"z": "1"}));
-        let after = patched(before, json!({"spec": {"securityContext": {"$patch": "delete"}}}));
-        assert_eq!(after["spec"], json!({}));
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused() {
-        let object = pod(json!({"containers": [{"name": "a"}]}));
-        for bad in [
-            json!([1]),
-            json!({"spec": {"containers": [{"image": "x"}]}}),
-            json!({"spec": {"containers": ["a"]}}),
-            json!({"spec": {"$patch": "explode"}}),
-            json!({"spec": {"containers": [{"$patch": "delete"}]}}),
-        ] {
-            assert!(
-                strategic_merge(&mut object.clone(), bad.clone(), &merge::POD).is_err(),
-                "{bad}"
-            );
-        }
-    }
-
-    fn containers() -> impl Strategy<Value = Value> {
-        prop::collection::btree_map("[a-d]", 0u8..4, 0..4).prop_map(|map| {
-            let list: Vec<Value> = map
-                .into_iter()
-                .map(|(name, image)| json!({"name": name, "image": image}))
-                .collect();
-            pod(json!({"containers": list}))
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn merging_twice_changes_nothing_more(object in containers(), patch in containers()) {
-            let once = patched(object, patch.clone());
-            prop_assert_eq!(patched(once.clone(), patch), once);
-        }
-
-        #[test]
-        fn everything_that_the_patch_sets_is_there(object in containers(), patch in containers()) {
-            let after = patched(object, patch.clone());
-            for item in patch["spec"]["containers"].as_array().unwrap() {
-                prop_assert!(after["spec"]["containers"].as_array().unwrap().contains(item));
-            }
-        }
     }
 }
