@@ -86,8 +86,7 @@ impl std::fmt::Debug for ApiServer {
 }
 
 impl ApiServer {
-    /// A server over a store. Creates the namespaces that every cluster has, and goes on removing
-    /// those whose deletion had begun. Needs a tokio runtime.
+    /// A server over a store. Creates the namespaces that every cluster has. Needs a tokio runtime.
     ///
     /// # Errors
     /// When a namespace cannot be written or the audit log not be opened.
@@ -124,7 +123,6 @@ impl ApiServer {
             }),
         };
         server.create_system_namespaces().await?;
-        server.resume_namespace_deletions();
         Ok(server)
     }
 
