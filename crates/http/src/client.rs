@@ -14,7 +14,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::Body;
 
@@ -101,7 +101,7 @@ impl Connection {
     /// # Errors
     /// [`ClientError::Connect`] or [`ClientError::TimedOut`].
     pub async fn connect_plain(endpoint: &Endpoint) -> Result<Self, ClientError> {
-        let stream = within_deadline(endpoint, tcp(endpoint)).await?;
+        let stream = plain_stream(endpoint).await?;
         Self::speak_http(endpoint, stream).await
     }
 
@@ -113,14 +113,7 @@ impl Connection {
         endpoint: &Endpoint,
         tls: &Arc<rustls::ClientConfig>,
     ) -> Result<Self, ClientError> {
-        let stream = within_deadline(endpoint, async {
-            let stream = tcp(endpoint).await?;
-            let refused = |source| ClientError::Tls { endpoint: endpoint.clone(), source };
-            let name = ServerName::try_from(endpoint.host.clone())
-                .map_err(|error| refused(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-            TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(refused)
-        })
-        .await?;
+        let stream = tls_stream(endpoint, tls).await?;
         Self::speak_http(endpoint, stream).await
     }
 
@@ -163,6 +156,26 @@ impl Connection {
     }
 }
 
+/// A TCP connection, in time.
+pub(crate) async fn plain_stream(endpoint: &Endpoint) -> Result<TcpStream, ClientError> {
+    within_deadline(endpoint, tcp(endpoint)).await
+}
+
+/// A TLS connection, in time.
+pub(crate) async fn tls_stream(
+    endpoint: &Endpoint,
+    tls: &Arc<rustls::ClientConfig>,
+) -> Result<TlsStream<TcpStream>, ClientError> {
+    within_deadline(endpoint, async {
+        let stream = tcp(endpoint).await?;
+        let refused = |source| ClientError::Tls { endpoint: endpoint.clone(), source };
+        let name = ServerName::try_from(endpoint.host.clone())
+            .map_err(|error| refused(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(refused)
+    })
+    .await
+}
+
 async fn tcp(endpoint: &Endpoint) -> Result<TcpStream, ClientError> {
     let failed = |source| ClientError::Connect { endpoint: endpoint.clone(), source };
     let stream =
@@ -191,6 +204,20 @@ impl Endpoint {
         } else {
             format!("{}:{}", self.host, self.port)
         }
+    }
+}
+
+impl Endpoint {
+    /// The absolute URL of a path here.
+    ///
+    /// # Errors
+    /// When the path is none.
+    pub fn url(&self, path: &str) -> Result<http::Uri, http::Error> {
+        http::Uri::builder()
+            .scheme(if self.tls { "https" } else { "http" })
+            .authority(self.authority())
+            .path_and_query(path)
+            .build()
     }
 }
 

@@ -11,6 +11,7 @@ use rustls_pki_types::CertificateDer;
 
 mod activity;
 pub mod client;
+pub mod http2;
 pub mod server;
 
 /// Any error that a body may end with.
