@@ -10,7 +10,7 @@ system-packages:
 	@scripts/install-packages gcc busybox-static
 
 test-packages:
-	@scripts/install-packages gcc busybox-static iproute2 curl
+	@scripts/install-packages gcc busybox-static iproute2 curl etcd-server
 	@scripts/install-kubectl
 
 build: system-packages

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::{Entry, Limits, Prefix, Rev};
+use crate::{Entry, Limits, Owner, Prefix, Rev};
 
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +75,16 @@ impl EventLog {
         }
     }
 
-    /// Events of `prefix` after `since` and up to `through`, looking at about `most` of them. The
-    /// caller has checked `since` against the floor.
-    pub(crate) fn read(&self, prefix: &Prefix, since: Rev, through: Rev, most: usize) -> Events {
+    /// Events of `prefix`, and of `owner` if given, after `since` and up to `through`, looking at about
+    /// `most` of them. The caller has checked `since` against the floor.
+    pub(crate) fn read(
+        &self,
+        prefix: &Prefix,
+        owner: Option<&Owner>,
+        since: Rev,
+        through: Rev,
+        most: usize,
+    ) -> Events {
         let start = self.events.partition_point(|event| event.rev <= since);
         let mut found = Events { events: Vec::new(), through: through.max(since) };
         let mut last = since;
@@ -91,7 +98,8 @@ impl EventLog {
                 break;
             }
             last = event.rev;
-            if prefix.contains(&event.entry.key) {
+            let wanted = owner.is_none_or(|owner| event.entry.owner == *owner);
+            if wanted && prefix.contains(&event.entry.key) {
                 found.events.push(Arc::clone(event));
             }
         }

@@ -2,6 +2,7 @@
 //! caller at a time changes it, and says which revisions others may read.
 
 mod history;
+mod owned;
 mod restore;
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use self::history::History;
+use self::owned::OwnerIndex;
 pub use self::restore::{Change, Restore, RestoreError};
 use crate::event_log::EventLog;
 use crate::versions::{Object, Version, Versions};
@@ -66,6 +68,7 @@ pub struct Applied {
 #[derive(Debug)]
 struct Resource {
     objects: BTreeMap<Key, Versions>,
+    owned: OwnerIndex,
     log: EventLog,
 }
 
@@ -144,7 +147,8 @@ impl Table {
         Ok(Applied { rev, events })
     }
 
-    fn check(&self, txn: &Txn) -> Result<(), Rejected> {
+    /// Whether all conditions of a transaction hold at the head.
+    pub fn check(&self, txn: &Txn) -> Result<(), Rejected> {
         let guards = txn.guards.iter().map(|(key, expect)| (key, *expect, false));
         let ops =
             txn.ops.iter().map(|(expect, op)| (op.key(), *expect, matches!(op, Op::Delete { .. })));
@@ -198,9 +202,11 @@ impl Table {
             Some(resource) => resource,
             None => self.resources.entry(key.resource().into()).or_insert_with(|| Resource {
                 objects: BTreeMap::new(),
+                owned: OwnerIndex::default(),
                 log: EventLog::new(log_floor),
             }),
         };
+        resource.owned.add(&object.owner, &key);
         match (resource.objects.get_mut(&key), kind) {
             (Some(versions), EventKind::Put) => versions.push(Version::Object(object)),
             (Some(versions), EventKind::Delete) => versions.push(Version::Deleted(rev)),
@@ -242,31 +248,21 @@ impl Table {
         limit: usize,
     ) -> Result<Page, Compacted> {
         self.readable(at)?;
-        let mut page = Page::default();
         let Some(resource) = self.resources.get(prefix.resource_name()) else {
-            return Ok(page);
+            return Ok(Page::default());
         };
-        let start = match after {
-            Some(after) if after.as_str() >= prefix.as_str() => Bound::Excluded(after.as_str()),
-            _ => Bound::Included(prefix.as_str()),
-        };
-        let objects = resource.objects.range::<str, _>((start, Bound::Unbounded));
-        for (key, versions) in objects.take_while(|(key, _)| prefix.contains(key)) {
-            let Some(object) = versions.at(at) else { continue };
-            if page.entries.len() == limit {
-                page.more = true;
-                break;
-            }
-            page.entries.push(entry(key, object));
-        }
-        Ok(page)
+        let objects = resource.objects.range::<str, _>((start(prefix, after), Bound::Unbounded));
+        let objects = objects.take_while(|(key, _)| prefix.contains(key));
+        Ok(page(objects.filter_map(|(key, versions)| Some((key, versions.at(at)?))), limit))
     }
 
     /// Events of `prefix` after `since` and up to `through`, looking at about `most` of them so that
-    /// a caller holding a lock stays quick; read on from [`Events::through`].
+    /// a caller holding a lock stays quick; read on from [`Events::through`]. With an owner, only the
+    /// events of its objects.
     pub fn events(
         &self,
         prefix: &Prefix,
+        owner: Option<&Owner>,
         since: Rev,
         through: Rev,
         most: usize,
@@ -277,7 +273,7 @@ impl Table {
             return Err(Compacted { asked: since, oldest });
         }
         Ok(match log {
-            Some(log) => log.read(prefix, since, through, most),
+            Some(log) => log.read(prefix, owner, since, through, most),
             None => Events { events: Vec::new(), through: through.max(since) },
         })
     }
@@ -292,10 +288,11 @@ impl Table {
         for _ in 0..most {
             let Some(key) = self.history.pop(self.floor) else { return false };
             let Some(resource) = self.resources.get_mut(key.resource()) else { continue };
-            if let Some(versions) = resource.objects.get_mut(&key)
-                && versions.compact(self.floor)
+            let Resource { objects, owned, .. } = resource;
+            if let Some(versions) = objects.get_mut(&key)
+                && owned.keep_up(&key, versions, |versions| versions.compact(self.floor))
             {
-                resource.objects.remove(&key);
+                objects.remove(&key);
             }
         }
         self.history.has(self.floor)
@@ -307,6 +304,27 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// Where a part of a list begins.
+fn start<'a>(prefix: &'a Prefix, after: Option<&'a Key>) -> Bound<&'a str> {
+    match after {
+        Some(after) if after.as_str() >= prefix.as_str() => Bound::Excluded(after.as_str()),
+        _ => Bound::Included(prefix.as_str()),
+    }
+}
+
+/// The first `limit` of these.
+fn page<'a>(objects: impl Iterator<Item = (&'a Key, &'a Object)>, limit: usize) -> Page {
+    let mut page = Page::default();
+    for (key, object) in objects {
+        if page.entries.len() == limit {
+            page.more = true;
+            break;
+        }
+        page.entries.push(entry(key, object));
+    }
+    page
 }
 
 /// The object as it is handed out.

@@ -41,6 +41,18 @@ impl Draft {
         Self { head: head.into(), tail: tail.into() }
     }
 
+    /// The bytes before the digits.
+    #[must_use]
+    pub fn head(&self) -> &Bytes {
+        &self.head
+    }
+
+    /// The bytes after the digits.
+    #[must_use]
+    pub fn tail(&self) -> &Bytes {
+        &self.tail
+    }
+
     /// The encoded object with `rev` in decimal digits in its hole.
     #[must_use]
     pub fn seal(&self, rev: Rev) -> Bytes {

@@ -67,6 +67,15 @@ impl Versions {
         }
     }
 
+    /// Everyone whom the object belonged to in one of its versions: one owner for each of its lives.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = &Owner> {
+        let (one, many) = match self {
+            Self::One(object) => (Some(object), [].as_slice()),
+            Self::Many(versions) => (None, versions.as_slice()),
+        };
+        one.into_iter().chain(many.iter().filter_map(Version::object)).map(|object| &object.owner)
+    }
+
     /// Adds a version that is newer than all others.
     pub(crate) fn push(&mut self, version: Version) {
         match self {

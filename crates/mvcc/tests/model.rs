@@ -186,14 +186,26 @@ impl Model {
         true
     }
 
-    fn list(&self, prefix: &Prefix, at: u64) -> Vec<Entry> {
+    fn list(&self, prefix: &Prefix, owner: Option<&Owner>, at: u64) -> Vec<Entry> {
         let objects = self.states[usize::try_from(at).unwrap()].values();
-        objects.filter(|entry| prefix.contains(&entry.key)).cloned().collect()
+        let wanted = |entry: &&Entry| {
+            prefix.contains(&entry.key) && owner.is_none_or(|owner| entry.owner == *owner)
+        };
+        objects.filter(wanted).cloned().collect()
     }
 
-    fn events(&self, prefix: &Prefix, since: u64, through: u64) -> Vec<Event> {
+    fn events(
+        &self,
+        prefix: &Prefix,
+        owner: Option<&Owner>,
+        since: u64,
+        through: u64,
+    ) -> Vec<Event> {
         let wanted = |event: &&Event| {
-            event.rev.0 > since && event.rev.0 <= through && prefix.contains(&event.entry.key)
+            event.rev.0 > since
+                && event.rev.0 <= through
+                && prefix.contains(&event.entry.key)
+                && owner.is_none_or(|owner| event.entry.owner == *owner)
         };
         self.events.iter().filter(wanted).cloned().collect()
     }
@@ -213,10 +225,13 @@ impl Model {
                 }
             }
             for prefix in prefixes() {
-                let pages = pages(table, &prefix, at, limit);
-                assert_eq!(pages.is_some(), at >= self.floor);
-                if let Some(pages) = pages {
-                    assert_eq!(pages, self.list(&prefix, at), "{prefix:?} at {at}");
+                for owner in owners() {
+                    let pages = pages(table, &prefix, owner.as_ref(), at, limit);
+                    assert_eq!(pages.is_some(), at >= self.floor);
+                    if let Some(pages) = pages {
+                        let expected = self.list(&prefix, owner.as_ref(), at);
+                        assert_eq!(pages, expected, "{prefix:?} of {owner:?} at {at}");
+                    }
                 }
             }
         }
@@ -225,19 +240,39 @@ impl Model {
     /// Compares what a watcher is told, who begins at each revision and reads in pieces.
     fn check_events(&self, table: &Table, through: u64, most: usize) {
         for prefix in prefixes() {
-            for since in 0..=through {
-                let told = watch(table, &prefix, since, through, most).unwrap();
-                assert_eq!(told, self.events(&prefix, since, through), "{prefix:?} from {since}");
+            for (since, owner) in
+                (0..=through).flat_map(|since| owners().map(move |it| (since, it)))
+            {
+                let owner = owner.as_ref();
+                let told = watch(table, &prefix, owner, since, through, most).unwrap();
+                let expected = self.events(&prefix, owner, since, through);
+                assert_eq!(told, expected, "{prefix:?} of {owner:?} from {since}");
             }
         }
     }
 }
 
-fn pages(table: &Table, prefix: &Prefix, at: u64, limit: usize) -> Option<Vec<Entry>> {
+/// No restriction, and each owner that there is, and one that there is not.
+fn owners() -> impl Iterator<Item = Option<Owner>> {
+    let names = ["", "red", "blue", "green"].map(|name| Some(Owner::new(name)));
+    std::iter::once(None).chain(names)
+}
+
+fn pages(
+    table: &Table,
+    prefix: &Prefix,
+    owner: Option<&Owner>,
+    at: u64,
+    limit: usize,
+) -> Option<Vec<Entry>> {
     let mut all: Vec<Entry> = Vec::new();
     loop {
         let after = all.last().map(|entry| entry.key.clone());
-        let page = table.list(prefix, Rev(at), after.as_ref(), limit).ok()?;
+        let page = match owner {
+            None => table.list(prefix, Rev(at), after.as_ref(), limit),
+            Some(owner) => table.list_owned(prefix, owner, Rev(at), after.as_ref(), limit),
+        };
+        let page = page.ok()?;
         assert!(page.entries.len() <= limit && (!page.more || page.entries.len() == limit));
         all.extend(page.entries);
         if !page.more {
@@ -249,6 +284,7 @@ fn pages(table: &Table, prefix: &Prefix, at: u64, limit: usize) -> Option<Vec<En
 fn watch(
     table: &Table,
     prefix: &Prefix,
+    owner: Option<&Owner>,
     since: u64,
     through: u64,
     most: usize,
@@ -256,7 +292,7 @@ fn watch(
     let mut told = Vec::new();
     let mut since = Rev(since);
     loop {
-        let part = table.events(prefix, since, Rev(through), most).ok()?;
+        let part = table.events(prefix, owner, since, Rev(through), most).ok()?;
         told.extend(part.events.iter().map(|event| Event::clone(event)));
         assert!(part.through > since || part.through == Rev(through), "no progress at {since}");
         since = part.through;
@@ -306,7 +342,7 @@ fn run(steps: &[Step], limits: Limits) -> (Table, Model) {
 fn restored(table: &Table, model: &Model, at: u64) -> Table {
     let mut restore = Restore::new(Limits::default());
     for prefix in table.resources() {
-        for entry in pages(table, &prefix, at, 3).unwrap() {
+        for entry in pages(table, &prefix, None, at, 3).unwrap() {
             restore.push(entry).unwrap();
         }
     }
@@ -354,11 +390,11 @@ proptest! {
         for prefix in prefixes() {
             for since in 0..=model.head() {
                 // All of it, or an error that says from where on it would be all of it.
-                match watch(&table, &prefix, since, model.head(), 3) {
-                    Some(told) => prop_assert_eq!(told, model.events(&prefix, since, model.head())),
+                match watch(&table, &prefix, None, since, model.head(), 3) {
+                    Some(told) => prop_assert_eq!(told, model.events(&prefix, None, since, model.head())),
                     None => {
                         let resource = Prefix::of_resource(prefix.resource_name());
-                        prop_assert!(model.events(&resource, since, model.head()).len() > keep);
+                        prop_assert!(model.events(&resource, None, since, model.head()).len() > keep);
                     }
                 }
             }
@@ -382,10 +418,10 @@ proptest! {
         model.floor = at;
         model.check(&restored, 3);
         for prefix in prefixes() {
-            let told = watch(&restored, &prefix, at, model.head(), 3).unwrap();
-            prop_assert_eq!(told, model.events(&prefix, at, model.head()));
+            let told = watch(&restored, &prefix, None, at, model.head(), 3).unwrap();
+            prop_assert_eq!(told, model.events(&prefix, None, at, model.head()));
             if at > 0 {
-                prop_assert!(watch(&restored, &prefix, at - 1, model.head(), 3).is_none());
+                prop_assert!(watch(&restored, &prefix, None, at - 1, model.head(), 3).is_none());
             }
         }
     }

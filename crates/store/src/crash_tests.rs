@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use toono_mvcc::{Draft, Expect, Key, Op, Owner, Prefix, Rev, Txn};
 
 use self::power::{Dice, Fault, PowerDisk};
+use crate::aging::Aging;
 use crate::memory::Memory;
 use crate::upkeep::{Load, Upkeep};
 use crate::writer::{Request, Writer};
@@ -62,7 +63,8 @@ impl Rig {
             wake,
             Arc::default(),
         );
-        let upkeep = Upkeep::new(Arc::new(disk.clone()), Arc::clone(&memory), load, never);
+        let aging = Aging::new(config.history, config.history_bytes);
+        let upkeep = Upkeep::new(Arc::new(disk.clone()), Arc::clone(&memory), load, never, aging);
         Ok(Self { memory, writer, upkeep, queue, _woken: woken })
     }
 
@@ -85,7 +87,8 @@ impl Rig {
 
     fn objects(&self) -> Objects {
         let rev = self.memory.visible();
-        let page = self.memory.list(&Prefix::resource("", "pods"), rev, None, usize::MAX).unwrap();
+        let page =
+            self.memory.list(&Prefix::resource("", "pods"), None, rev, None, usize::MAX).unwrap();
         page.entries
             .into_iter()
             .map(|entry| (entry.key, (entry.modified.0, entry.value.len())))

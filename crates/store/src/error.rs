@@ -130,6 +130,24 @@ pub enum CommitError {
         /// The limit.
         limit: usize,
     },
+    /// etcd does not take a transaction of this size. Nothing was changed.
+    #[error("etcd refused a transaction of {bytes} bytes: {reason}")]
+    TooLargeForEtcd {
+        /// About how large it is.
+        bytes: usize,
+        /// etcd's words.
+        reason: String,
+    },
+    /// etcd could not be asked, or asked in time. Nothing was changed.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The answer was lost on its way, or etcd gave up on it. Whether the transaction happened, or will,
+    /// is not known, and it must not be sent again as if it had not.
+    #[error("whether the write was done is not known: {reason}")]
+    Unknown {
+        /// What happened.
+        reason: String,
+    },
     /// The journal failed, now or earlier. Whether this transaction will be there after a restart is
     /// not known; no later one will.
     #[error(transparent)]
@@ -146,6 +164,14 @@ impl From<Rejected> for CommitError {
             Rejected::Duplicate { key } => Self::Duplicate { key },
         }
     }
+}
+
+/// etcd could not be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the store's etcd is not available: {reason}")]
+pub struct Unavailable {
+    /// etcd's words, or those of the network.
+    pub reason: String,
 }
 
 /// A write or a sync of the journal failed. What the disk holds of it cannot be known without reading

@@ -3,7 +3,10 @@
 //!
 //! It must not know what an object means, and nothing but [`Store::commit`] changes one.
 //!
-//! All reads are from memory. A commit is evaluated in memory first, at a revision that no reader may
+//! There are two engines behind one [`Store`]: the journal, for one server on one machine, and etcd, for
+//! several servers that share one state ([`EtcdConfig`]). All reads are from memory with either.
+//!
+//! With the journal, a commit is evaluated in memory first, at a revision that no reader may
 //! name yet; when its journal record is on the disk the revision becomes visible and the commit is
 //! acknowledged. Commits that wait together share one write and one sync.
 //!
@@ -27,12 +30,21 @@
 //! # })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # What a server with several replicas must do
+//!
+//! With etcd, another server may have answered a write that this one has not heard of yet. Kubernetes
+//! promises that a get or list without a `resourceVersion`, and a watch that begins with "most recent",
+//! see every write that was answered before. So such a request first awaits [`Store::current`], which
+//! costs nothing with the journal. One with `resourceVersion=0`, or any other, reads memory as it is.
 
+mod aging;
 mod config;
 #[cfg(test)]
 mod crash_tests;
 mod disk;
 mod error;
+mod etcd;
 mod journal;
 mod memory;
 mod store;
@@ -41,9 +53,11 @@ mod watcher;
 mod writer;
 
 pub use config::{HISTORY, HISTORY_BYTES, SEGMENT_BYTES, SNAPSHOT_AFTER_BYTES, StoreConfig};
-pub use error::{CommitError, DamageKind, OpenError, Poisoned};
+pub use error::{CommitError, DamageKind, OpenError, Poisoned, Unavailable};
+pub use etcd::{ConnectError, ETCD_PREFIX, EtcdConfig, REQUEST_TIMEOUT};
 pub use store::{Committed, MAX_KEY_BYTES, MAX_TXN_BYTES, Recovery, Store, TailCut};
 pub use toono_mvcc::{
-    Compacted, Draft, Entry, Event, EventKind, Expect, Key, Op, Owner, Page, Prefix, Rev, Txn,
+    Compacted, Draft, Entry, Event, EventKind, Expect, Key, Limits, Op, Owner, Page, Prefix, Rev,
+    Txn,
 };
 pub use watcher::{Lagged, WatchItem, Watcher};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
-use toono_mvcc::{Compacted, Entry, Key, Page, Prefix, Rev, Table};
+use toono_mvcc::{Compacted, Entry, Key, Owner, Page, Prefix, Rev, Table};
 
 /// Objects that a list collects before it lets the writer in: some 100 µs.
 const LIST_AT_ONCE: usize = 1024;
@@ -19,13 +19,20 @@ pub(crate) struct Memory {
     /// By `group/plural`, so that a write wakes only those who watch its resource. There are as many
     /// as the API has resources.
     feeds: RwLock<HashMap<Box<str>, watch::Sender<Rev>>>,
+    /// The same as `visible`, for those few who wait for it.
+    moves: watch::Sender<Rev>,
 }
 
 impl Memory {
     /// All of `table` is durable.
     pub(crate) fn new(table: Table) -> Self {
-        let visible = AtomicU64::new(table.head().0);
-        Self { table: RwLock::new(table), visible, feeds: RwLock::default() }
+        let head = table.head();
+        Self {
+            table: RwLock::new(table),
+            visible: AtomicU64::new(head.0),
+            feeds: RwLock::default(),
+            moves: watch::Sender::new(head),
+        }
     }
 
     /// The newest revision that readers may see.
@@ -51,6 +58,32 @@ impl Memory {
         for feed in resources.iter().filter_map(|name| feeds.get(*name)) {
             feed.send_replace(rev);
         }
+        drop(feeds);
+        self.moves.send_replace(rev);
+    }
+
+    /// Puts another table, all of which is durable, in the place of this one. It knows no events of
+    /// before, so that every watcher that has not seen all of it has lagged.
+    pub(crate) fn replace(&self, table: Table) {
+        let head = table.head();
+        let mut present = self.write();
+        *present = table;
+        // While nobody can read: the old revision is not in the new table.
+        self.visible.store(head.0, Ordering::Release);
+        drop(present);
+        let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
+        for feed in feeds.values() {
+            feed.send_replace(head);
+        }
+        drop(feeds);
+        self.moves.send_replace(head);
+    }
+
+    /// Waits until readers see `rev`.
+    pub(crate) async fn reached(&self, rev: Rev) {
+        let mut moves = self.moves.subscribe();
+        // The sender lives in this memory, so this never fails.
+        let _ = moves.wait_for(|visible| *visible >= rev).await;
     }
 
     /// Tells of each published revision that changed the resource.
@@ -71,10 +104,11 @@ impl Memory {
         table.get(key, at.map_or(visible, |at| at.min(visible)))
     }
 
-    /// As [`Table::list`], letting the writer in between.
+    /// As [`Table::list`], or [`Table::list_owned`] if an owner is given, letting the writer in between.
     pub(crate) fn list(
         &self,
         prefix: &Prefix,
+        owner: Option<&Owner>,
         at: Rev,
         after: Option<&Key>,
         limit: usize,
@@ -84,7 +118,11 @@ impl Memory {
         loop {
             let room = limit.saturating_sub(page.entries.len());
             let after = page.entries.last().map(|entry| &entry.key).or(after);
-            let part = self.read().list(prefix, at, after, room.min(LIST_AT_ONCE))?;
+            let most = room.min(LIST_AT_ONCE);
+            let part = match owner {
+                None => self.read().list(prefix, at, after, most),
+                Some(owner) => self.read().list_owned(prefix, owner, at, after, most),
+            }?;
             let done = !part.more || part.entries.len() >= room;
             page.more = part.more;
             page.entries.extend(part.entries);

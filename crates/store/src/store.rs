@@ -5,13 +5,18 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::{mpsc, oneshot};
-use toono_mvcc::{Compacted, Entry, Key, Op, Page, Prefix, Rev, Txn};
+use toono_mvcc::{Compacted, Entry, Key, Op, Owner, Page, Prefix, Rev, Txn};
 
+use crate::aging::Aging;
 use crate::disk::{Directory, Disk};
+use crate::etcd::Etcd;
 use crate::memory::Memory;
 use crate::upkeep::{Load, Upkeep};
 use crate::writer::{self, Request, Writer};
-use crate::{CommitError, OpenError, Poisoned, StoreConfig, Watcher, journal};
+use crate::{
+    CommitError, ConnectError, EtcdConfig, OpenError, Poisoned, StoreConfig, Unavailable, Watcher,
+    journal,
+};
 
 /// The most bytes that one transaction may have, keys and all. Kubernetes' API server takes requests
 /// of 3 MiB; this leaves room for transactions that change several objects.
@@ -60,7 +65,14 @@ pub struct Committed {
 #[derive(Clone, Debug)]
 pub struct Store {
     memory: Arc<Memory>,
-    threads: Arc<Threads>,
+    engine: Engine,
+}
+
+/// What makes commits durable.
+#[derive(Clone, Debug)]
+enum Engine {
+    Journal(Arc<Threads>),
+    Etcd(Arc<Etcd>),
 }
 
 /// The store's threads, which end when this is dropped.
@@ -121,7 +133,9 @@ impl Store {
             wake,
             Arc::clone(&poisoned),
         );
-        let upkeep = Upkeep::new(Arc::clone(&disk), Arc::clone(&memory), Arc::clone(&load), woken);
+        let aging = Aging::new(config.history, config.history_bytes);
+        let upkeep =
+            Upkeep::new(Arc::clone(&disk), Arc::clone(&memory), Arc::clone(&load), woken, aging);
         // The first of them ends by itself, should the second not start.
         let mut threads = Threads { queue: Some(queue), load, poisoned, handles: Vec::new() };
         let failed = |source| OpenError::Io {
@@ -132,15 +146,28 @@ impl Store {
         let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
         threads.handles.push(spawn("store-writer").spawn(|| writer.run()).map_err(failed)?);
         threads.handles.push(spawn("store-upkeep").spawn(|| upkeep.run()).map_err(failed)?);
-        Ok((Self { memory, threads: Arc::new(threads) }, recovered.report))
+        Ok((Self { memory, engine: Engine::Journal(Arc::new(threads)) }, recovered.report))
     }
 
-    /// Applies a transaction. Answers after it is on the disk and visible to every reader.
+    /// Opens the store in an etcd, which other servers may have open too, and reads what is in it.
+    pub async fn connect(config: EtcdConfig) -> Result<(Self, Recovery), ConnectError> {
+        let (etcd, memory) = Etcd::open(config).await?;
+        let revision = memory.visible();
+        let recovery = Recovery { revision, snapshot: revision, ..Recovery::default() };
+        Ok((Self { memory, engine: Engine::Etcd(Arc::new(etcd)) }, recovery))
+    }
+
+    /// Applies a transaction. Answers after it is on the disk, or in etcd, and visible to every reader of
+    /// this store.
     ///
     /// Dropping the future does not take back a transaction that was handed over.
     pub async fn commit(&self, txn: Txn) -> Result<Committed, CommitError> {
         check(&txn)?;
-        let queue = self.threads.queue.as_ref().ok_or(CommitError::Closed)?;
+        let threads = match &self.engine {
+            Engine::Journal(threads) => threads,
+            Engine::Etcd(etcd) => return etcd.commit(txn).await,
+        };
+        let queue = threads.queue.as_ref().ok_or(CommitError::Closed)?;
         let (answer, answered) = oneshot::channel();
         queue.send(Request { txn, answer }).await.map_err(|_| CommitError::Closed)?;
         answered.await.map_err(|_| CommitError::Closed)?
@@ -150,7 +177,29 @@ impl Store {
     /// has to be started again.
     #[must_use]
     pub fn poisoned(&self) -> Option<&Poisoned> {
-        self.threads.poisoned.get()
+        match &self.engine {
+            Engine::Journal(threads) => threads.poisoned.get(),
+            Engine::Etcd(_) => None,
+        }
+    }
+
+    /// Why this server cannot follow etcd any more, if it cannot: it has to be started again. A server
+    /// with such a store is not ready.
+    #[must_use]
+    pub fn lost(&self) -> Option<&Unavailable> {
+        match &self.engine {
+            Engine::Journal(_) => None,
+            Engine::Etcd(etcd) => etcd.lost(),
+        }
+    }
+
+    /// Makes sure that reads from here on see every commit that was answered before, by whichever
+    /// server; gives a revision that does. At once with the journal, where there is one server.
+    pub async fn current(&self) -> Result<Rev, Unavailable> {
+        match &self.engine {
+            Engine::Journal(_) => Ok(self.memory.visible()),
+            Engine::Etcd(etcd) => etcd.current().await,
+        }
     }
 
     /// The newest revision that is durable and visible.
@@ -175,13 +224,45 @@ impl Store {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Page, Compacted> {
-        self.memory.list(prefix, at, after, limit)
+        self.memory.list(prefix, None, at, after, limit)
+    }
+
+    /// As [`Store::list`], only the objects of one owner: it reads those and no others, and skips over
+    /// the others only for the platform itself.
+    pub fn list_owned(
+        &self,
+        prefix: &Prefix,
+        owner: &Owner,
+        at: Rev,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Page, Compacted> {
+        self.memory.list(prefix, Some(owner), at, after, limit)
     }
 
     /// Every event of `prefix` after `since`, in order, then live.
     pub fn watch(&self, prefix: &Prefix, since: Rev) -> Result<Watcher, Compacted> {
-        self.memory.read().events(prefix, since, since, 0)?;
-        Ok(Watcher::new(Arc::clone(&self.memory), prefix.clone(), since))
+        self.watcher(prefix, None, since)
+    }
+
+    /// As [`Store::watch`], only the events of one owner's objects. Progress is that of the whole store.
+    pub fn watch_owned(
+        &self,
+        prefix: &Prefix,
+        owner: &Owner,
+        since: Rev,
+    ) -> Result<Watcher, Compacted> {
+        self.watcher(prefix, Some(owner.clone()), since)
+    }
+
+    fn watcher(
+        &self,
+        prefix: &Prefix,
+        owner: Option<Owner>,
+        since: Rev,
+    ) -> Result<Watcher, Compacted> {
+        self.memory.read().events(prefix, owner.as_ref(), since, since, 0)?;
+        Ok(Watcher::new(Arc::clone(&self.memory), prefix.clone(), owner, since))
     }
 }
 

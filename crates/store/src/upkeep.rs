@@ -1,24 +1,16 @@
 //! The thread that keeps the store from growing: it forgets history and writes snapshots. It must not
 //! change an object, nor hold the table's lock for long.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use toono_mvcc::Rev;
-
 use crate::StoreConfig;
+use crate::aging::{Aging, STEP};
 use crate::disk::Disk;
 use crate::journal::{Snapshot, SnapshotError, remove_covered};
 use crate::memory::Memory;
-
-/// How often the newest revision is noted down, and so how exactly history's age is kept.
-const STEP: Duration = Duration::from_secs(10);
-
-/// Old versions that are forgotten before readers and the writer are let in: well below a millisecond.
-const FORGET_AT_ONCE: usize = 512;
 
 /// After a snapshot failed, how long until the next attempt: a full disk does not become less full by
 /// being written to without a pause.
@@ -38,7 +30,6 @@ pub(crate) struct Load {
     snapshot_at: AtomicU64,
     snapshot_after_bytes: u64,
     history_bytes: usize,
-    history: Duration,
 }
 
 impl Load {
@@ -49,7 +40,6 @@ impl Load {
             snapshot_at: AtomicU64::new(0),
             snapshot_after_bytes: config.snapshot_after_bytes,
             history_bytes: config.history_bytes,
-            history: config.history,
         };
         load.plan_snapshot(snapshot_bytes);
         load
@@ -86,8 +76,7 @@ pub(crate) struct Upkeep {
     memory: Arc<Memory>,
     load: Arc<Load>,
     woken: Receiver<Wake>,
-    /// What was the newest revision at a time, oldest first.
-    marks: VecDeque<(Instant, Rev)>,
+    aging: Aging,
     no_snapshot_before: Option<Instant>,
 }
 
@@ -97,8 +86,9 @@ impl Upkeep {
         memory: Arc<Memory>,
         load: Arc<Load>,
         woken: Receiver<Wake>,
+        aging: Aging,
     ) -> Self {
-        Self { disk, memory, load, woken, marks: VecDeque::new(), no_snapshot_before: None }
+        Self { disk, memory, load, woken, aging, no_snapshot_before: None }
     }
 
     /// Works until the writer has ended.
@@ -114,35 +104,8 @@ impl Upkeep {
 
     /// Does what is due.
     pub(crate) fn turn(&mut self, now: Instant) {
-        self.compact(now);
+        self.aging.turn(&self.memory, now);
         self.snapshot(now);
-    }
-
-    fn compact(&mut self, now: Instant) {
-        let visible = self.memory.visible();
-        if self.marks.back().is_none_or(|(at, _)| now.duration_since(*at) >= STEP) {
-            self.marks.push_back((now, visible));
-        }
-        let mut floor = Rev::ZERO;
-        let old = |(at, _): &mut (Instant, Rev)| now.duration_since(*at) >= self.load.history;
-        while let Some((_, rev)) = self.marks.pop_front_if(old) {
-            floor = rev;
-        }
-        self.forget(floor);
-        // Too much of it for its age: halve what is readable until it fits.
-        while self.memory.read().history_bytes() > self.load.history_bytes {
-            let oldest = self.memory.read().floor();
-            if oldest >= visible {
-                break;
-            }
-            self.forget(Rev(oldest.0 + (visible.0 - oldest.0).div_ceil(2)));
-        }
-    }
-
-    fn forget(&self, floor: Rev) {
-        // The table's head is above what is visible, the floor must not be.
-        let floor = floor.min(self.memory.visible());
-        while self.memory.write().compact(floor, FORGET_AT_ONCE) {}
     }
 
     fn snapshot(&mut self, now: Instant) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use toono_mvcc::{Event, Prefix, Rev};
+use toono_mvcc::{Event, Owner, Prefix, Rev};
 
 use crate::memory::Memory;
 
@@ -45,6 +45,7 @@ pub struct Lagged {
 pub struct Watcher {
     memory: Arc<Memory>,
     prefix: Prefix,
+    owner: Option<Owner>,
     feed: watch::Receiver<Rev>,
     /// Read from the log and not told yet.
     pending: VecDeque<Arc<Event>>,
@@ -56,11 +57,17 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    pub(crate) fn new(memory: Arc<Memory>, prefix: Prefix, since: Rev) -> Self {
+    pub(crate) fn new(
+        memory: Arc<Memory>,
+        prefix: Prefix,
+        owner: Option<Owner>,
+        since: Rev,
+    ) -> Self {
         let feed = memory.subscribe(prefix.resource_name());
         Self {
             memory,
             prefix,
+            owner,
             feed,
             pending: VecDeque::new(),
             read: since,
@@ -101,7 +108,9 @@ impl Watcher {
     }
 
     fn read_events(&mut self, visible: Rev) -> Result<(), Lagged> {
-        let read = self.memory.read().events(&self.prefix, self.read, visible, READ_AT_ONCE);
+        let Self { prefix, owner, .. } = self;
+        let read =
+            self.memory.read().events(prefix, owner.as_ref(), self.read, visible, READ_AT_ONCE);
         let events =
             read.map_err(|compacted| Lagged { seen: self.read, dropped: compacted.oldest })?;
         self.read = events.through;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::{Limits, Resource, Table};
+use super::{Limits, OwnerIndex, Resource, Table};
 use crate::event_log::EventLog;
 use crate::versions::{Object, Versions};
 use crate::{Entry, EventKind, Key, Owner, Rev};
@@ -58,13 +58,19 @@ pub struct Restore {
     table: Table,
     name: Box<str>,
     objects: Vec<(Key, Versions)>,
+    owned: OwnerIndex,
 }
 
 impl Restore {
     /// Begins with nothing.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { table: Table::new(limits), name: Box::default(), objects: Vec::new() }
+        Self {
+            table: Table::new(limits),
+            name: Box::default(),
+            objects: Vec::new(),
+            owned: OwnerIndex::default(),
+        }
     }
 
     /// Adds an object. They come by resource, in the order of [`Table::resources`], and in that by key.
@@ -86,6 +92,7 @@ impl Restore {
             modified: entry.modified,
             owner: self.table.shared(entry.owner),
         };
+        self.owned.add(&object.owner, &entry.key);
         self.objects.push((entry.key, Versions::One(object)));
         Ok(())
     }
@@ -95,7 +102,8 @@ impl Restore {
             return;
         }
         let objects: BTreeMap<_, _> = std::mem::take(&mut self.objects).into_iter().collect();
-        let resource = Resource { objects, log: EventLog::new(Rev::ZERO) };
+        let owned = std::mem::take(&mut self.owned);
+        let resource = Resource { objects, owned, log: EventLog::new(Rev::ZERO) };
         self.table.resources.insert(std::mem::take(&mut self.name), resource);
     }
 
@@ -118,6 +126,15 @@ impl Table {
     /// After an error the table is of no use.
     pub fn replay(&mut self, rev: Rev, changes: Vec<Change>) -> Result<(), RestoreError> {
         if rev != self.head.next() {
+            return Err(RestoreError::Gap { head: self.head, found: rev });
+        }
+        self.follow(rev, changes)
+    }
+
+    /// As [`Table::replay`], at any revision above the head: where others write to the same store,
+    /// some revisions are not about objects. Without changes, this only moves the head.
+    pub fn follow(&mut self, rev: Rev, changes: Vec<Change>) -> Result<(), RestoreError> {
+        if rev <= self.head {
             return Err(RestoreError::Gap { head: self.head, found: rev });
         }
         for Change { kind, key, value, owner } in changes {

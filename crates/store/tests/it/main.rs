@@ -7,6 +7,8 @@
 )]
 
 mod behaviour;
+mod etcd;
+mod etcd_server;
 mod killed;
 mod recovery;
 mod setup;

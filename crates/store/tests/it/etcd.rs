@@ -1,0 +1,213 @@
+//! The etcd engine on a real etcd: the same store, shared by several servers.
+
+use std::time::Duration;
+
+use toono_store::{
+    CommitError, EventKind, Expect, Key, Op, Owner, Prefix, Rev, Store, Txn, WatchItem, Watcher,
+};
+
+use crate::etcd_server::EtcdServer;
+use crate::setup::{delete, draft, pod, pods, put, sealed, text};
+
+/// The next event, past any progress.
+async fn event(watcher: &mut Watcher) -> (Rev, EventKind, String) {
+    loop {
+        match watcher.next().await.unwrap() {
+            WatchItem::Progress(_) => {}
+            WatchItem::Event(event) => {
+                return (event.rev, event.kind, text(&event.entry).to_owned());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_is_seen_here_at_once_and_elsewhere_when_asked_for() {
+    let etcd = EtcdServer::start();
+    let (one, two) = (etcd.store().await, etcd.store().await);
+    let begun = two.revision();
+
+    let created = put(&one, Expect::Absent, pod("web"), "one").await.unwrap();
+    assert_eq!(text(&created.entries[0]), sealed("one", created.rev.0));
+    assert_eq!(one.get(&pod("web"), None).unwrap().as_ref(), Some(&created.entries[0]));
+    assert!(two.current().await.unwrap() >= created.rev);
+    assert_eq!(two.get(&pod("web"), None).unwrap().as_ref(), Some(&created.entries[0]));
+
+    // What the other server knows is what a condition is checked against.
+    let refused = put(&two, Expect::Absent, pod("web"), "two").await.unwrap_err();
+    let CommitError::Conflict { key, current: Some(current) } = refused else {
+        panic!("expected a conflict, got {refused:?}");
+    };
+    assert_eq!((key, &current), (pod("web"), &created.entries[0]));
+    let second = put(&two, Expect::At(created.rev), pod("web"), "two").await.unwrap();
+    assert_eq!((second.rev > created.rev, second.entries[0].created), (true, created.rev));
+    let stale = put(&one, Expect::At(created.rev), pod("web"), "three").await.unwrap_err();
+    assert!(
+        matches!(stale, CommitError::Conflict { current: Some(it), .. } if it.modified == second.rev)
+    );
+
+    let deleted = delete(&one, pod("web")).await.unwrap();
+    assert_eq!(text(&deleted.entries[0]), sealed("gone", deleted.rev.0));
+    let again = delete(&two, pod("web")).await.unwrap_err();
+    assert!(matches!(again, CommitError::Conflict { current: None, .. }), "{again:?}");
+    assert_eq!(
+        put(&two, Expect::Absent, pod("web"), "new").await.unwrap().entries[0].value.len(),
+        36
+    );
+
+    // Both tell the same story, from before the first write on.
+    for store in [&one, &two] {
+        store.current().await.unwrap();
+        let mut watcher = store.watch(&pods(), begun).unwrap();
+        let first = (created.rev, EventKind::Put, sealed("one", created.rev.0));
+        assert_eq!(event(&mut watcher).await, first);
+        let next = (second.rev, EventKind::Put, sealed("two", second.rev.0));
+        assert_eq!(event(&mut watcher).await, next);
+        let last = (deleted.rev, EventKind::Delete, sealed("gone", deleted.rev.0));
+        assert_eq!(event(&mut watcher).await, last);
+        let before = store.get(&pod("web"), Some(created.rev)).unwrap().unwrap();
+        assert_eq!(text(&before), sealed("one", created.rev.0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_happens_whole_or_not_at_all() {
+    let etcd = EtcdServer::start();
+    let store = etcd.store().await;
+    let a = put(&store, Expect::Any, pod("a"), "a").await.unwrap().rev;
+    let owner = Owner::new("red");
+    let put = |name: &str, expect| {
+        (expect, Op::Put { key: pod(name), value: draft("x"), owner: owner.clone() })
+    };
+    let remove = |name: &str| (Expect::Any, Op::Delete { key: pod(name), last: draft("gone") });
+    let txn = |guards: Vec<(Key, Expect)>, ops| store.commit(Txn { guards, ops });
+
+    for guard in
+        [(pod("a"), Expect::Absent), (pod("a"), Expect::At(Rev(1))), (pod("z"), Expect::At(a))]
+    {
+        let refused = txn(vec![guard], vec![put("b", Expect::Any)]).await.unwrap_err();
+        assert!(matches!(refused, CommitError::Conflict { .. }), "{refused:?}");
+    }
+    let twice = txn(vec![], vec![put("b", Expect::Any), remove("b")]).await.unwrap_err();
+    assert!(matches!(twice, CommitError::Conflict { .. } | CommitError::Duplicate { .. }));
+    let guards = vec![(pod("z"), Expect::Absent)];
+    let all =
+        txn(guards, vec![put("b", Expect::Absent), put("a", Expect::At(a)), remove("a")]).await;
+    assert!(matches!(all.unwrap_err(), CommitError::Duplicate { .. }));
+    assert_eq!(store.get(&pod("b"), None).unwrap(), None);
+
+    let done = txn(vec![(pod("z"), Expect::Absent)], vec![put("b", Expect::Absent), remove("a")]);
+    let done = done.await.unwrap();
+    assert!(done.entries.iter().all(|entry| entry.modified == done.rev));
+    assert_eq!((done.entries[1].created, done.entries[1].owner.clone()), (a, Owner::PLATFORM));
+    assert_eq!(store.get(&pod("a"), None).unwrap(), None);
+    // Only conditions: no revision is used up.
+    let checked = txn(vec![(pod("b"), Expect::At(done.rev))], vec![]).await.unwrap();
+    assert_eq!(checked.rev, done.rev);
+
+    // The owner stays, whoever writes and wherever it is read.
+    let kept = txn(
+        vec![],
+        vec![(
+            Expect::Any,
+            Op::Put { key: pod("b"), value: draft("y"), owner: Owner::new("blue") },
+        )],
+    );
+    assert_eq!(kept.await.unwrap().entries[0].owner, owner);
+    let other = etcd.store().await;
+    assert_eq!(other.get(&pod("b"), None).unwrap().unwrap().owner, owner);
+    let of = |owner: &Owner| {
+        other.list_owned(&pods(), owner, other.revision(), None, usize::MAX).unwrap().entries.len()
+    };
+    assert_eq!((of(&owner), of(&Owner::new("blue")), of(&Owner::PLATFORM)), (1, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_resource_is_read_again_in_pages() {
+    let etcd = EtcdServer::start();
+    let store = etcd.store().await;
+    // Resources whose order is another as names of resources than as keys.
+    let key = |plural: &str, n| Key::new("", plural, "shop", &format!("n{n:04}"));
+    for plural in ["pods", "pods-x", "podsets"] {
+        let puts = (0..900).map(|n| put(&store, Expect::Absent, key(plural, n), "x"));
+        for done in futures::future::join_all(puts).await {
+            done.unwrap();
+        }
+    }
+    let other = etcd.store().await;
+    assert!(other.revision() >= store.revision());
+    for plural in ["pods", "pods-x", "podsets"] {
+        let prefix = Prefix::resource("", plural);
+        let all = |store: &Store| store.list(&prefix, store.revision(), None, usize::MAX).unwrap();
+        assert_eq!(all(&other).entries.len(), 900);
+        assert_eq!(all(&other), all(&store));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_etcd_loses_nothing_and_the_store_goes_on() {
+    let mut etcd = EtcdServer::start();
+    let store = etcd.store().await;
+    let mut watcher = store.watch(&pods(), store.revision()).unwrap();
+    let before = put(&store, Expect::Absent, pod("a"), "before").await.unwrap();
+    etcd.kill();
+    // Reads go on; nobody can say whether they are of the newest revision.
+    assert!(store.get(&pod("a"), None).unwrap().is_some());
+    let during = {
+        let store = store.clone();
+        tokio::spawn(async move { put(&store, Expect::Absent, pod("b"), "during").await })
+    };
+    etcd.restart();
+    let during = during.await.unwrap();
+    let after = put(&store, Expect::Absent, pod("c"), "after").await.unwrap();
+    assert_eq!(event(&mut watcher).await.0, before.rev);
+    // The one in between was sent once, or not, and its answer says so.
+    match during {
+        Ok(during) => assert_eq!(event(&mut watcher).await.0, during.rev),
+        Err(CommitError::Unavailable(_)) => {}
+        Err(CommitError::Unknown { .. }) if store.get(&pod("b"), None).unwrap().is_some() => {
+            event(&mut watcher).await;
+        }
+        Err(CommitError::Unknown { .. }) => {}
+        Err(other) => panic!("{other}"),
+    }
+    assert_eq!(event(&mut watcher).await.0, after.rev);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_is_away_is_said_to_be() {
+    let mut etcd = EtcdServer::start();
+    let mut config = etcd.config();
+    config.request_timeout = Duration::from_secs(1);
+    let (store, _) = Store::connect(config).await.unwrap();
+    etcd.kill();
+    let refused = put(&store, Expect::Absent, pod("a"), "x").await.unwrap_err();
+    assert!(
+        matches!(refused, CommitError::Unavailable(_) | CommitError::Unknown { .. }),
+        "{refused:?}"
+    );
+    let refused = put(&store, Expect::Absent, pod("a"), "x").await.unwrap_err();
+    assert!(matches!(refused, CommitError::Unavailable(_)), "{refused:?}");
+    assert!(refused.to_string().contains("cannot connect"), "{refused}");
+    assert!(store.current().await.unwrap_err().to_string().contains("cannot connect"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_server_compacts_for_all() {
+    let etcd = EtcdServer::start();
+    let mut config = etcd.config();
+    config.history = Duration::from_millis(300);
+    let (one, _) = Store::connect(config.clone()).await.unwrap();
+    let (two, _) = Store::connect(config).await.unwrap();
+    let first = put(&one, Expect::Any, pod("a"), "0").await.unwrap().rev;
+    // Somebody who remembers longer, as a witness that etcd itself forgot.
+    let late = loop {
+        put(&two, Expect::Any, pod("a"), "x").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if etcd.has_forgotten(first).await {
+            break one.current().await.unwrap();
+        }
+    };
+    assert!(two.current().await.unwrap() >= late);
+    assert_eq!(put(&one, Expect::Any, pod("a"), "y").await.unwrap().entries[0].created, first);
+}
