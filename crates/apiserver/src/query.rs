@@ -76,6 +76,14 @@ impl Query {
         }
     }
 
+    /// Whether what memory has will do, also if another server was told of something newer: reads that
+    /// say so by naming a revision that memory has.
+    pub(crate) fn may_be_old(&self, verb: &str, newest: Rev) -> bool {
+        let reads = matches!(verb, "get" | "list" | "watch");
+        let named = self.revision().ok().flatten().is_some_and(|rev| rev <= newest);
+        reads && named && self.text("continue").is_none()
+    }
+
     pub(crate) fn filter(&self, resource: &Resource) -> Result<Filter, ApiError> {
         let labels = LabelSelector::parse(self.text("labelSelector").unwrap_or_default());
         let fields = FieldSelector::parse(

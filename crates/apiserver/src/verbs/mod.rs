@@ -19,6 +19,7 @@ use toono_store::CommitError;
 use crate::{query::Query, represent::Form, request::ResourcePath, server::ApiServer};
 
 pub(crate) use create::create_object;
+pub(crate) use delete::{DeleteOptions, delete_object};
 
 /// One call of a verb.
 pub(crate) struct Call<'a> {
@@ -50,5 +51,10 @@ impl Call<'_> {
 
 /// A failed commit that is no conflict.
 fn commit_failed(error: &CommitError) -> ApiError {
-    ApiError::Internal(format!("the store refused the write: {error}"))
+    let text = error.to_string();
+    match error {
+        CommitError::Unavailable(_) => ApiError::Unavailable(text),
+        CommitError::Unknown { .. } => ApiError::Timeout(text),
+        _ => ApiError::Internal(format!("the store refused the write: {text}")),
+    }
 }
