@@ -1,6 +1,6 @@
 //! The command line: what can be asked, with its defaults. It decides nothing.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use toono_fleet::ClusterCidr;
@@ -59,6 +59,46 @@ pub(crate) struct ServerArgs {
     /// Pod addresses; each node gets a /24 of it.
     #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
     pub(crate) cluster_cidr: ClusterCidr,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Where the cluster's objects are kept.
+#[derive(Debug, Args)]
+pub(crate) struct StoreArgs {
+    /// Where objects are kept: `journal`, below the data directory, or `etcd=URL[,URL...]`, which
+    /// several servers may share.
+    #[arg(long, value_name = "STORE", default_value = "journal")]
+    pub(crate) store: StoreKind,
+    /// The CA that etcd's certificates are from, PEM; needed with https.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) etcd_cafile: Option<PathBuf>,
+    /// The certificate to show to etcd, PEM.
+    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
+    pub(crate) etcd_certfile: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    pub(crate) etcd_keyfile: Option<PathBuf>,
+}
+
+/// One of the two engines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StoreKind {
+    Journal,
+    Etcd(Vec<Endpoint>),
+}
+
+impl FromStr for StoreKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "journal" {
+            return Ok(Self::Journal);
+        }
+        let urls = text.strip_prefix("etcd=").ok_or("give `journal` or `etcd=URL[,URL...]`")?;
+        let endpoints: Result<Vec<Endpoint>, _> = urls.split(',').map(str::parse).collect();
+        endpoints.map(Self::Etcd).map_err(|error| error.to_string())
+    }
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ mod secret;
 mod server;
 mod shutdown;
 mod status;
+mod store;
 mod table;
 mod token;
 mod up;

@@ -20,11 +20,10 @@ use toono_controllers::ControllersConfig;
 use toono_fleet::{ClusterSecret, Fleet, FleetConfig};
 use toono_http::server::Limits;
 use toono_pki::{BootstrapToken, ClusterCa};
-use toono_store::{Store, StoreConfig};
 
 use crate::{
     cli::ServerArgs, failure::Failure, kubeconfig, node_link::FleetLink, secret,
-    shutdown::Shutdown, token,
+    shutdown::Shutdown, store, token,
 };
 
 /// Rotation gives the next secret the next number.
@@ -40,7 +39,7 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     let port = tcp.local_addr().map_err(|error| port_failure(args.listen, &error))?.port();
     let dir = &args.data.dir;
     create_dir(dir)?;
-    let store = open_store(&dir.join("store"))?;
+    let store = store::open(&args.store, &dir.join("store")).await?;
     let ca = ClusterCa::load_or_create(&dir.join("pki")).map_err(pki_failure)?;
     let tls = ca
         .issue_server(&certificate_names(args))
@@ -128,28 +127,6 @@ fn create_dir(dir: &Path) -> Result<(), Failure> {
             "choose a directory that you may write with --data",
         )
     })
-}
-
-fn open_store(dir: &Path) -> Result<Store, Failure> {
-    let config = StoreConfig::new(dir);
-    let opened = tokio::task::block_in_place(|| Store::open(config));
-    let (store, recovery) = opened.map_err(|error| {
-        let code = match &error {
-            toono_store::OpenError::Taken { .. } => "data-taken",
-            toono_store::OpenError::Damaged { .. } => "store-damaged",
-            _ => "store-failed",
-        };
-        Failure::caused(code, &error, error.hint())
-    })?;
-    if let Some(cut) = &recovery.tail_cut {
-        tracing::warn!(
-            file = %cut.file.display(),
-            offset = cut.offset,
-            bytes = cut.bytes,
-            "the journal's end was no whole record and was cut off"
-        );
-    }
-    Ok(store)
 }
 
 fn pki_failure(error: toono_pki::PkiError) -> Failure {

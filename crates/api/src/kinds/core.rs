@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     DATA, SPEC_AND_STATUS, immutable, kept_status, map_in, maps_in, no_defaults, no_rules,
-    no_update_rules, set_default, status_of, subresource,
+    no_update_rules, set_default, status_of,
 };
 use crate::{
     error::FieldError,
@@ -30,10 +30,7 @@ pub static NAMESPACE: BuiltIn = BuiltIn {
     categories: &[],
     namespaced: false,
     verbs: ALL_VERBS,
-    subresources: &[
-        status_of("", "v1", "Namespace"),
-        subresource("finalize", ("", "v1", "Namespace"), &["update"]),
-    ],
+    subresources: &[status_of("", "v1", "Namespace")],
     strategy: NAMESPACE_STRATEGY,
     columns: print::NAMESPACE,
     row: print::namespace_row,
