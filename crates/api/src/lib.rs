@@ -8,6 +8,7 @@ pub mod kinds;
 pub mod merge;
 pub mod meta;
 pub mod names;
+pub mod place;
 pub mod print;
 pub mod protobuf;
 pub mod quantity;
@@ -18,6 +19,7 @@ pub mod user;
 
 pub use error::{ApiError, FieldError, GroupResource};
 pub use meta::{Metadata, ObjectHeader};
+pub use place::Place;
 pub use quantity::Quantity;
 pub use resource::{BuiltIn, Resource};
 pub use selector::{FieldSelector, LabelSelector};

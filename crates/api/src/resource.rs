@@ -13,6 +13,8 @@ use crate::{
     decode::{DecodeError, Decoded, decode},
     error::{FieldError, GroupResource},
     merge::MergeSchema,
+    place::Place,
+    types,
 };
 
 /// Every verb that stored resources have.
@@ -191,6 +193,10 @@ pub trait Behaviour: Debug + Send + Sync {
     fn to_served(&self, object: Value) -> Value {
         object
     }
+    /// How objects are merged by server-side apply, and how their fields are owned.
+    fn place(&self) -> Place<'_> {
+        Place::UNKNOWN
+    }
     /// The row of the table of built-in kinds; `None` for custom kinds, which take no strategic merge
     /// patch.
     fn built_in(&self) -> Option<&'static BuiltIn> {
@@ -235,6 +241,10 @@ impl Behaviour for &'static BuiltIn {
         }
     }
 
+    fn place(&self) -> Place<'_> {
+        BuiltIn::place(self)
+    }
+
     fn built_in(&self) -> Option<&'static BuiltIn> {
         Some(self)
     }
@@ -273,6 +283,12 @@ impl BuiltIn {
     /// When a value has a wrong type.
     pub fn decode(&self, object: Value) -> Result<Decoded, DecodeError> {
         decode(self.message, object)
+    }
+
+    /// How objects are merged by server-side apply, and how their fields are owned.
+    #[must_use]
+    pub fn place(&self) -> Place<'static> {
+        types::message(self.message).map_or(Place::UNKNOWN, Place::of_message)
     }
 
     /// `group/version`, or the version alone for the core group.

@@ -7,15 +7,14 @@
 )]
 
 use serde_json::{Value, json};
-use toono_api::{BuiltIn, kinds};
+use toono_api::{BuiltIn, Place, kinds};
 use toono_apply::managed::{
-    self, Applied, ApplyError, FieldSet, Managers, Operation, Place, Write, keep_times, place_of,
-    reset_fields,
+    self, Applied, ApplyError, FieldSet, Managers, Operation, Write, keep_times, reset_fields,
 };
 
 /// An object of one kind and everything that was written to it.
 struct Object {
-    place: Place,
+    place: Place<'static>,
     api_version: String,
     reset: FieldSet,
     subresource: &'static str,
@@ -26,7 +25,7 @@ struct Object {
 impl Object {
     fn of(resource: &'static BuiltIn) -> Self {
         Self {
-            place: place_of(resource).clone(),
+            place: resource.place(),
             api_version: resource.api_version(),
             reset: reset_fields(resource.strategy.has_status, ""),
             subresource: "",
@@ -72,7 +71,7 @@ impl Object {
         let now = self.now();
         let applied = self.object(rest);
         let write = Write {
-            place: &self.place,
+            place: self.place,
             api_version: &self.api_version,
             other_versions: &[],
             manager,
@@ -109,7 +108,7 @@ impl Object {
         }
         change(&mut object);
         let write = Write {
-            place: &self.place,
+            place: self.place,
             api_version: &self.api_version,
             other_versions: &[],
             manager,
@@ -531,7 +530,7 @@ fn duplicates_that_are_live_are_kept_until_one_is_applied() {
 #[test]
 fn an_unknown_kind_is_merged_by_what_its_objects_look_like() {
     let mut object = Object::config_map();
-    object.place = Place::of_unknown();
+    object.place = Place::UNKNOWN;
     object.apply("me", json!({"spec": {"a": {"x": 1}, "list": [1]}}));
     object.apply("you", json!({"spec": {"a": {"y": 1}}}));
     assert_eq!(object.live["spec"], json!({"a": {"x": 1, "y": 1}, "list": [1]}));

@@ -3,12 +3,12 @@
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use toono_api::kinds;
-use toono_apply::managed::{self, ApplyError, FieldSet, Managers, Place, Write, place_of};
+use toono_api::{Place, kinds, place::SchemaPlace};
+use toono_apply::managed::{self, ApplyError, FieldSet, Managers, Write};
 
 static NOTHING: FieldSet = FieldSet::new();
 
-fn write<'a>(place: &'a Place, manager: &'a str, now: &'a str) -> Write<'a> {
+fn write<'a>(place: Place<'a>, manager: &'a str, now: &'a str) -> Write<'a> {
     Write {
         place,
         api_version: "v1",
@@ -21,7 +21,7 @@ fn write<'a>(place: &'a Place, manager: &'a str, now: &'a str) -> Write<'a> {
 }
 
 fn apply(live: &Value, manager: &str, applied: &Value, force: bool) -> Result<Value, ApplyError> {
-    let place = place_of(&kinds::pod::POD);
+    let place = kinds::pod::POD.place();
     managed::apply(&write(place, manager, "2024-01-01T00:00:00Z"), live, applied, force)
         .map(|applied| applied.object)
 }
@@ -158,7 +158,7 @@ fn every_field_has_an_owner(
     applied: &Value,
     edited: &Value,
 ) -> Result<(), TestCaseError> {
-    let place = place_of(&kinds::pod::POD);
+    let place = kinds::pod::POD.place();
     let mut live = created;
     managed::update(&write(place, "creator", "2024-01-01T00:00:00Z"), &Value::Null, &mut live);
     let live = apply(&live, "me", applied, true).unwrap();
@@ -224,7 +224,7 @@ proptest! {
         let live = apply(&Value::Null, "you", &before, true).unwrap();
         let live = apply(&live, "me", &mine, true).unwrap();
         let once = apply(&live, "me", &applied, true).unwrap();
-        let place = place_of(&kinds::pod::POD);
+        let place = kinds::pod::POD.place();
         let later = write(place, "me", "2024-06-01T00:00:00Z");
         let twice = managed::apply(&later, &once, &applied, false).unwrap();
         prop_assert!(!twice.changed);
@@ -295,7 +295,8 @@ proptest! {
         live in any_json(), applied in any_json(), force in any::<bool>(),
         schema in any_json(),
     ) {
-        for place in [place_of(&kinds::pod::POD), &Place::of_unknown(), &Place::of_open_api(&schema)] {
+        let schema = SchemaPlace::of_open_api(&schema);
+        for place in [kinds::pod::POD.place(), Place::UNKNOWN, schema.place()] {
             let mut applied = applied.clone();
             if let Some(fields) = applied.as_object_mut() {
                 fields.insert("apiVersion".into(), "v1".into());

@@ -4,11 +4,10 @@
 //! Only the manager named `kubectl` takes part, as in Kubernetes: any other keeps its hands off.
 
 use serde_json::{Map, Value};
-use toono_api::kinds::metadata::ANNOTATIONS_MAX_BYTES;
+use toono_api::{Place, kinds::metadata::ANNOTATIONS_MAX_BYTES};
 
 use super::{
     field_set::FieldSet,
-    schema::Place,
     walk::{Comparison, places},
 };
 
@@ -19,7 +18,7 @@ const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The places that were applied on the client's side and have kept their values since: `kubectl`
 /// may take those over from whoever is on record for them.
-pub(super) fn places_kept(live: &Value, api_version: &str, place: &Place) -> Option<FieldSet> {
+pub(super) fn places_kept(live: &Value, api_version: &str, place: Place<'_>) -> Option<FieldSet> {
     let annotation = live.get("metadata")?.get("annotations")?.get(ANNOTATION)?.as_str()?;
     let last: Value = serde_json::from_str(annotation).ok()?;
     if last.get("apiVersion").and_then(Value::as_str) != Some(api_version) {

@@ -1,16 +1,16 @@
 //! Makes values: what is applied merged into what is live, and a value without some places.
 
 use serde_json::{Map, Value};
+use toono_api::Place;
 
 use super::{
     field_set::FieldSet,
     path::Element,
-    schema::Place,
-    walk::{Items, Shape},
+    walk::{Items, Shape, child},
 };
 
 /// What is live with what is applied over it. Nothing is removed.
-pub(super) fn merged(live: &Value, applied: &Value, place: &Place) -> Value {
+pub(super) fn merged(live: &Value, applied: &Value, place: Place<'_>) -> Value {
     match (Shape::of(live, place), Shape::of(applied, place)) {
         (Shape::Map(live), Shape::Map(applied)) => merged_map(live, applied, place),
         (Shape::List(live), Shape::List(applied)) => merged_list(&live, &applied, place.item()),
@@ -20,11 +20,11 @@ pub(super) fn merged(live: &Value, applied: &Value, place: &Place) -> Value {
     }
 }
 
-fn merged_map(live: &Map<String, Value>, applied: &Map<String, Value>, place: &Place) -> Value {
+fn merged_map(live: &Map<String, Value>, applied: &Map<String, Value>, place: Place<'_>) -> Value {
     let mut result = Map::new();
     for (name, value) in live {
         let value = match applied.get(name) {
-            Some(applied) => merged(value, applied, place.child(name).0),
+            Some(applied) => merged(value, applied, child(place, name).0),
             None => value.clone(),
         };
         result.insert(name.clone(), value);
@@ -37,7 +37,7 @@ fn merged_map(live: &Map<String, Value>, applied: &Map<String, Value>, place: &P
 
 /// The applied items in their order; those that only the live list has stay between the same
 /// neighbours as far as that order lets them.
-fn merged_list(live: &Items<'_>, applied: &Items<'_>, item: &Place) -> Value {
+fn merged_list(live: &Items<'_>, applied: &Items<'_>, item: Place<'_>) -> Value {
     let mut result = Vec::new();
     let mut rest = live.order.as_slice();
     let mut shared = applied.order.iter().filter(|element| !live.all(element).is_empty());
@@ -73,11 +73,11 @@ fn merged_list(live: &Items<'_>, applied: &Items<'_>, item: &Place) -> Value {
 }
 
 /// The value without the places of the set; a map or list that loses its last part goes too.
-pub(super) fn without(value: &Value, remove: &FieldSet, place: &Place) -> Option<Value> {
+pub(super) fn without(value: &Value, remove: &FieldSet, place: Place<'_>) -> Option<Value> {
     if remove.is_empty() {
         return Some(value.clone());
     }
-    let part = |element: &Element, value: &Value, place: &Place| {
+    let part = |element: &Element, value: &Value, place: Place<'_>| {
         if remove.contains(std::slice::from_ref(element)) {
             return None;
         }
@@ -90,7 +90,7 @@ pub(super) fn without(value: &Value, remove: &FieldSet, place: &Place) -> Option
         Shape::Leaf => Some(value.clone()),
         Shape::Map(fields) => {
             let kept = |(name, value): (&String, &Value)| {
-                Some((name.clone(), part(&Element::field(name), value, place.child(name).0)?))
+                Some((name.clone(), part(&Element::field(name), value, child(place, name).0)?))
             };
             let kept: Map<String, Value> = fields.iter().filter_map(kept).collect();
             (fields.is_empty() || !kept.is_empty()).then_some(Value::Object(kept))
@@ -111,6 +111,7 @@ pub(super) fn without(value: &Value, remove: &FieldSet, place: &Place) -> Option
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use toono_api::kinds;
 
     use super::*;
 
@@ -124,7 +125,8 @@ mod tests {
 
     #[test]
     fn items_take_the_applied_order_and_others_stay_near() {
-        let place = Place::list(&[("name", None)], Place::Open);
+        let containers = kinds::pod::POD.place().field("spec").unwrap().0.field("containers");
+        let place = containers.unwrap().0;
         let table = [
             ("abc", "abc", "abc"),
             ("abc", "cba", "cba"),
@@ -137,18 +139,18 @@ mod tests {
             ("1a2b3", "ab", "1a2b3"),
         ];
         for (live, applied, expected) in table {
-            let result = merged(&items(live), &items(applied), &place);
+            let result = merged(&items(live), &items(applied), place);
             assert_eq!(names(&result).concat(), expected, "{applied} over {live}");
         }
     }
 
     #[test]
     fn what_loses_all_its_parts_goes() {
-        let place = Place::of_unknown();
+        let place = Place::UNKNOWN;
         let value = json!({"spec": {"a": {"x": 1}, "b": {}}, "metadata": {"labels": {"k": "v"}}});
         let remove = FieldSet::decode(&json!({
             "f:spec": {"f:a": {"f:x": {}}}, "f:metadata": {"f:labels": {"f:k": {}}}}));
-        let left = without(&value, &remove.unwrap(), &place).unwrap();
+        let left = without(&value, &remove.unwrap(), place).unwrap();
         assert_eq!(left, json!({"spec": {"b": {}}}));
     }
 }

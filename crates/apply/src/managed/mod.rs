@@ -5,8 +5,7 @@
 //!
 //! # How a server uses it
 //!
-//! `place` is [`place_of`] the resource, or [`Place::of_open_api`] of a custom resource's schema;
-//! `reset` is [`reset_fields`]; both are the same for every request to one path. The manager of a
+//! `place` is that of the resource's behaviour (`toono_api::resource::Behaviour::place`); `reset` is [`reset_fields`]; both are the same for every request to one path. The manager of a
 //! plain write is [`manager_name`]`(fieldManager, User-Agent)`; of an apply it is `fieldManager`,
 //! which is then required. [`manager_name_error`] checks it.
 //!
@@ -25,29 +24,28 @@
 //!   the server itself that are not of a client (defaults, deletion timestamps) are not tracked.
 //! - `create` needs no name in the applied object beyond the path's; the caller checks both.
 
-mod built_in;
 mod conflict;
 mod field_set;
+mod identity;
 mod last_applied;
 mod managers;
 mod merge;
 mod path;
-mod schema;
 mod walk;
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
+use toono_api::Place;
 
-pub use built_in::place_of;
 pub use conflict::{Conflict, Conflicts};
 pub use field_set::{FIELD_SET_MAX_DEPTH, FIELD_SET_MAX_PLACES, FieldSet, FieldSetError};
+pub use identity::ItemError;
 pub use managers::{
     ANCIENT_CHANGES, BEFORE_FIRST_APPLY, MANAGER_NAME_MAX_BYTES, ManagedFieldsError, ManagerId,
     Managers, Operation, Owned, UPDATE_MANAGERS_MAX, manager_name, manager_name_error,
 };
 pub use path::{Element, ElementError, path_text};
-pub use schema::{ItemError, ListKey, ListPlace, MapPlace, Place, SCHEMA_MAX_DEPTH};
 pub use walk::ShapeError;
 
 use walk::Comparison;
@@ -56,7 +54,7 @@ use walk::Comparison;
 #[derive(Debug, Clone, Copy)]
 pub struct Write<'a> {
     /// How objects of the kind are merged.
-    pub place: &'a Place,
+    pub place: Place<'a>,
     /// `group/version` in which the object is written.
     pub api_version: &'a str,
     /// Other versions in which the kind is served with the same fields. Entries of a version that is
@@ -398,7 +396,7 @@ fn take_over(managers: &mut Managers, changes: &Comparison, force: bool) -> Resu
 ///
 /// An orphaned item of a list or map goes with all below it that nobody owns. What others own below
 /// a field that the type names keeps that field.
-fn prune(merged: &Value, place: &Place, last: &FieldSet, owned: &FieldSet) -> Option<Value> {
+fn prune(merged: &Value, place: Place<'_>, last: &FieldSet, owned: &FieldSet) -> Option<Value> {
     let last = walk::with_named(last, place);
     let owned = walk::with_named(owned, place);
     if last.difference(&owned).is_empty() {

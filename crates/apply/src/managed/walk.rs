@@ -5,12 +5,27 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde_json::{Map, Value};
+use toono_api::Place;
 
 use super::{
     field_set::{FieldSet, Node, kind_of},
+    identity::{ItemError, identity},
     path::Element,
-    schema::{ItemError, Place},
 };
+
+/// What a map's field is, and whether the type names it. Of a field that the type does not have
+/// nothing is known: an object that was stored under an older schema may have such.
+pub(super) fn child<'p>(place: Place<'p>, name: &str) -> (Place<'p>, bool) {
+    place.field(name).unwrap_or((Place::Deduced, false))
+}
+
+/// What is under a step of a path, and whether the step is a field that the type names.
+fn step<'p>(place: Place<'p>, element: &Element) -> (Place<'p>, bool) {
+    match element {
+        Element::Field(name) => child(place, name),
+        _ => (place.item(), false),
+    }
+}
 
 /// The map that an absent map which is always there stands for.
 static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
@@ -36,10 +51,10 @@ pub(super) struct Items<'v> {
 }
 
 impl<'v> Items<'v> {
-    fn of(items: &'v [Value], place: &Place) -> Result<Self, ItemError> {
+    fn of(items: &'v [Value], place: Place<'_>) -> Result<Self, ItemError> {
         let mut found = Self::default();
         for item in items {
-            let element = place.identity(item)?;
+            let element = identity(place, item)?;
             let same = found.by_element.entry(element.clone()).or_default();
             if same.is_empty() {
                 found.order.push(element);
@@ -65,7 +80,7 @@ impl<'v> Shape<'v> {
     }
 
     /// A list whose items cannot be told apart is one thing.
-    pub(super) fn of(value: &'v Value, place: &Place) -> Self {
+    pub(super) fn of(value: &'v Value, place: Place<'_>) -> Self {
         match (place, value) {
             (place, Value::Object(fields)) if place.divides_maps() => Self::Map(fields),
             (Place::Set | Place::List(_), Value::Array(items)) => {
@@ -77,24 +92,32 @@ impl<'v> Shape<'v> {
 }
 
 /// Checks that a value has the shape of its place: what is applied must.
-pub(super) fn check(value: &Value, place: &Place, at: &mut Vec<Element>) -> Result<(), ShapeError> {
+pub(super) fn check(
+    value: &Value,
+    place: Place<'_>,
+    at: &mut Vec<Element>,
+) -> Result<(), ShapeError> {
     let wrong =
         |why: String, at: &[Element]| Err(ShapeError { path: super::path::path_text(at), why });
     match (place, value) {
         (_, Value::Null) => Ok(()),
-        (Place::Map(_), Value::Object(fields))
-        | (Place::Open | Place::Deduced, Value::Object(fields)) => {
+        (Place::Object(_) | Place::Map(_) | Place::Deduced, Value::Object(fields)) => {
             for (name, value) in fields {
                 at.push(Element::field(name));
-                check(value, place.child(name).0, at)?;
+                let Some((place, _)) = place.field(name) else {
+                    return wrong("field not declared in schema".to_owned(), at);
+                };
+                check(value, place, at)?;
                 at.pop();
             }
             Ok(())
         }
-        (Place::Map(_), other) => wrong(format!("expected map, got {}", kind_of(other)), at),
+        (Place::Object(_) | Place::Map(_), other) => {
+            wrong(format!("expected map, got {}", kind_of(other)), at)
+        }
         (Place::Set | Place::List(_), Value::Array(items)) => {
             for (index, item) in items.iter().enumerate() {
-                let element = place.identity(item).map_err(|why| ShapeError {
+                let element = identity(place, item).map_err(|why| ShapeError {
                     path: super::path::path_text(at),
                     why: format!("element {index}: {why}"),
                 })?;
@@ -113,7 +136,7 @@ pub(super) fn check(value: &Value, place: &Place, at: &mut Vec<Element>) -> Resu
         (Place::Set | Place::List(_), other) => {
             wrong(format!("expected list, got {}", kind_of(other)), at)
         }
-        (Place::Atomic | Place::Open | Place::Deduced, _) => Ok(()),
+        (Place::Atomic | Place::Deduced, _) => Ok(()),
     }
 }
 
@@ -128,13 +151,13 @@ pub struct ShapeError {
 }
 
 /// Every place that a value has, for who applies it.
-pub(super) fn places(value: &Value, place: &Place) -> FieldSet {
+pub(super) fn places(value: &Value, place: Place<'_>) -> FieldSet {
     let mut set = FieldSet::new();
     match Shape::of(value, place) {
         Shape::Leaf => {}
         Shape::Map(fields) => {
             for (name, value) in fields {
-                let (place, named) = place.child(name);
+                let (place, named) = child(place, name);
                 let member = match Shape::of(value, place) {
                     Shape::Leaf => true,
                     Shape::Map(fields) => !named || fields.is_empty(),
@@ -159,10 +182,10 @@ pub(super) fn places(value: &Value, place: &Place) -> FieldSet {
 
 /// The set with every named field on the way to a member. Such a field has no owner of its own, but
 /// where its parts are removed it is removed with them.
-pub(super) fn with_named(set: &FieldSet, place: &Place) -> FieldSet {
+pub(super) fn with_named(set: &FieldSet, place: Place<'_>) -> FieldSet {
     let mut result = FieldSet::new();
     for node in set.nodes() {
-        let (place, named) = place.step(&node.element);
+        let (place, named) = step(place, &node.element);
         let below = with_named(&node.below, place);
         let member = node.member || (named && !below.is_empty());
         result.put(Node { element: node.element.clone(), member, below });
@@ -171,10 +194,10 @@ pub(super) fn with_named(set: &FieldSet, place: &Place) -> FieldSet {
 }
 
 /// The set as its places are now: what was owned in parts and is one thing today is owned whole.
-pub(super) fn reconciled(set: &FieldSet, place: &Place) -> FieldSet {
+pub(super) fn reconciled(set: &FieldSet, place: Place<'_>) -> FieldSet {
     let mut result = FieldSet::new();
     for node in set.nodes() {
-        let (place, _) = place.step(&node.element);
+        let (place, _) = step(place, &node.element);
         let node = if matches!(place, Place::Atomic) {
             Node { element: node.element.clone(), member: true, below: FieldSet::new() }
         } else {
@@ -202,7 +225,7 @@ pub(super) struct Comparison {
 
 impl Comparison {
     /// Between two whole objects; `before` may be `Null` for none.
-    pub(super) fn of(before: &Value, after: &Value, place: &Place) -> Self {
+    pub(super) fn of(before: &Value, after: &Value, place: Place<'_>) -> Self {
         let mut found = Self::default();
         // No object is one without fields, so that its parts that are always there are there.
         let before = if before.is_null() { &*EMPTY } else { before };
@@ -224,7 +247,7 @@ impl Comparison {
         }
     }
 
-    fn below(&mut self, before: Option<&Shape<'_>>, after: Option<&Shape<'_>>, place: &Place) {
+    fn below(&mut self, before: Option<&Shape<'_>>, after: Option<&Shape<'_>>, place: Place<'_>) {
         match (before, after) {
             (Some(Shape::List(_)), _) | (_, Some(Shape::List(_))) => {
                 self.items(before.and_then(Shape::items), after.and_then(Shape::items), place);
@@ -237,13 +260,13 @@ impl Comparison {
         &mut self,
         before: Option<&Map<String, Value>>,
         after: Option<&Map<String, Value>>,
-        place: &Place,
+        place: Place<'_>,
     ) {
         let only_after = |name: &&String| before.is_none_or(|map| !map.contains_key(*name));
         let names = before.into_iter().flat_map(Map::keys);
         let names = names.chain(after.into_iter().flat_map(Map::keys).filter(only_after));
         for name in names {
-            let (place, _) = place.child(name);
+            let (place, _) = child(place, name);
             let stand_in = place.is_always_there().then_some(&*EMPTY);
             let before = before.and_then(|map| map.get(name).or(stand_in));
             let after = after.and_then(|map| map.get(name).or(stand_in));
@@ -251,7 +274,7 @@ impl Comparison {
         }
     }
 
-    fn items(&mut self, before: Option<&Items<'_>>, after: Option<&Items<'_>>, place: &Place) {
+    fn items(&mut self, before: Option<&Items<'_>>, after: Option<&Items<'_>>, place: Place<'_>) {
         let old = before.into_iter().flat_map(|items| items.by_element.keys());
         let new = after.into_iter().flat_map(|items| items.by_element.keys());
         let only_after =
@@ -278,7 +301,7 @@ impl Comparison {
         element: Element,
         before: Option<&Value>,
         after: Option<&Value>,
-        place: &Place,
+        place: Place<'_>,
     ) {
         let old = before.map(|value| Shape::of(value, place));
         let new = after.map(|value| Shape::of(value, place));
