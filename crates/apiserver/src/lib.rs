@@ -5,15 +5,20 @@
 
 mod access;
 mod admission;
+mod audit;
 mod authenticate;
 mod body;
 mod bootstrap;
 mod client;
+mod compress;
 mod discovery;
 mod encode;
+mod fairness;
 pub mod limits;
+mod metrics;
 mod namespaces;
 mod openapi;
+mod process;
 mod query;
 mod registry;
 pub mod remote;
@@ -22,7 +27,9 @@ mod request;
 mod respond;
 mod router;
 mod server;
+mod trail;
 mod verbs;
 
+pub use audit::AuditConfig;
 pub use remote::{LinkError, NodeLink};
 pub use server::{ApiConfig, ApiServer, StartError};

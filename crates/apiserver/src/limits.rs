@@ -22,5 +22,3 @@ pub const LIST_CHUNK: usize = 500;
 pub const CONFLICT_RETRIES: usize = 8;
 /// How often a generated name that is taken is replaced by another.
 pub const GENERATE_NAME_RETRIES: usize = 8;
-/// How often the contents of a namespace that is going away are looked at again.
-pub const NAMESPACE_SWEEP: Duration = Duration::from_millis(500);

@@ -33,11 +33,6 @@ impl Registry {
         registry
     }
 
-    /// All kinds.
-    pub(crate) fn resources(&self) -> &[Arc<Resource>] {
-        &self.resources
-    }
-
     /// The resource of a path's group, version and plural name.
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         let key = if group.is_empty() {

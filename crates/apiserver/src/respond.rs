@@ -1,6 +1,13 @@
 //! Responses: JSON, errors as `Status`, warnings.
 
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use http::{HeaderValue, Response, StatusCode, header};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
 use serde_json::Value;
 use toono_api::ApiError;
 use toono_http::Body;
@@ -62,5 +69,38 @@ pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
         if let Ok(header_value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(header::WARNING, header_value);
         }
+    }
+}
+
+/// The response, keeping something as long as its body lasts.
+pub(crate) fn keeping(
+    response: Response<Body>,
+    kept: impl Send + Unpin + 'static,
+) -> Response<Body> {
+    response.map(|body| Keeping { body, _kept: kept }.boxed_unsync())
+}
+
+struct Keeping<K> {
+    body: Body,
+    _kept: K,
+}
+
+impl<K: Unpin> http_body::Body for Keeping<K> {
+    type Data = bytes::Bytes;
+    type Error = toono_http::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

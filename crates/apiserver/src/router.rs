@@ -7,26 +7,35 @@ use toono_http::Body;
 use crate::{
     access::{Attributes, Decision, TargetAttributes, access, forbidden},
     authenticate::{authenticate, impersonate},
-    body, discovery, openapi,
+    body, compress, discovery, openapi,
     query::Query,
     remote,
     request::{ResourcePath, Route},
     respond,
     server::ApiServer,
+    trail::{Decided, Trail},
     verbs,
 };
 
 /// Answers any request of the port.
 pub(crate) async fn answer(server: &ApiServer, request: Request<Body>) -> Response<Body> {
-    match respond(server, request).await {
+    let mut trail = Trail::of(&request, ApiServer::now());
+    let encodings = compress::accepted(request.headers());
+    let mut response = match respond(server, request, &mut trail).await {
         Ok(response) => response,
         Err(error) => respond::error(&error),
+    };
+    server.inner.metrics.answered(&trail, response.status());
+    if let Some(audit) = &server.inner.audit {
+        audit.record(&trail, &mut response).await;
     }
+    compress::response(encodings, response)
 }
 
 async fn respond(
     server: &ApiServer,
     mut request: Request<Body>,
+    trail: &mut Trail,
 ) -> Result<Response<Body>, ApiError> {
     let user = authenticate(
         &server.inner.store,
@@ -34,7 +43,12 @@ async fn respond(
         request.headers(),
         ApiServer::now(),
     )?;
-    let user = impersonate(user, request.headers())?;
+    trail.user = Some(user.clone());
+    let acts_as = impersonate(user.clone(), request.headers())?;
+    if acts_as != user {
+        trail.acts_as = Some(acts_as.clone());
+    }
+    let user = acts_as;
     let path = request.uri().path().to_owned();
     let query = Query::parse(request.uri().query());
     let registry = server.registry();
@@ -46,19 +60,29 @@ async fn respond(
             return Err(error);
         }
     };
-    permit(&user, request.method(), &path, &route, &query)?;
-    match route {
+    if let Route::Resource(at) = &route {
+        trail.leads_to(at, &query);
+    }
+    let permitted = permit(&user, request.method(), &path, &route, &query);
+    let reason = permitted.as_ref().err().map_or_else(String::new, ToString::to_string);
+    trail.decision = Some(Decided { allowed: permitted.is_ok(), reason });
+    permitted?;
+    let under_way = server.inner.metrics.begin(trail);
+    let seat = server.inner.fairness.seat(&server.inner.metrics, &user, trail, 0).await?;
+    let response = match route {
         Route::Path(path) if path.starts_with("/fleet/") => {
             let handler = server.inner.fleet.get().cloned().ok_or(ApiError::UnknownPath)?;
             request.extensions_mut().insert(user);
-            Ok(handler(request).await)
+            handler(request).await
         }
-        Route::Path(path) => special(server, path, &request, &query),
+        Route::Path(path) => special(server, path, &request, &query)?,
         Route::Resource(_) if remote::handles(&path) => {
-            Ok(remote::handle(&server.inner.remote, request, &user).await)
+            remote::handle(&server.inner.remote, request, &user).await
         }
-        Route::Resource(target) => resource(server, &user, target, request, &query).await,
-    }
+        Route::Resource(target) => resource(server, &user, target, request, &query).await?,
+    };
+    drop(seat);
+    Ok(if trail.is_long_running() { respond::keeping(response, under_way) } else { response })
 }
 
 fn permit(
@@ -98,6 +122,9 @@ fn special(
 ) -> Result<Response<Body>, ApiError> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(ApiError::MethodNotAllowed);
+    }
+    if path == "/metrics" {
+        return Ok(server.inner.metrics.response());
     }
     discovery::answer(server, path, request.headers(), query)
         .or_else(|| openapi::answer(server, path, request.headers()))

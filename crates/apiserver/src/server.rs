@@ -10,7 +10,10 @@ use toono_mvcc::{Entry, Key, Rev};
 use toono_store::Store;
 
 use crate::{
+    audit::{Audit, AuditConfig},
+    fairness::Fairness,
     limits,
+    metrics::Metrics,
     registry::{Registries, Registry},
     remote, router,
 };
@@ -22,17 +25,31 @@ pub struct ApiConfig {
     pub git_version: String,
     /// Most watches at once.
     pub watches_max: usize,
+    /// Where requests are recorded, if they are.
+    pub audit: Option<AuditConfig>,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { git_version: "v1.35.0+toono".to_owned(), watches_max: limits::WATCHES_MAX }
+        Self {
+            git_version: "v1.35.0+toono".to_owned(),
+            watches_max: limits::WATCHES_MAX,
+            audit: None,
+        }
     }
 }
 
 /// Why the server could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The audit log could not be opened.
+    #[error("cannot open the audit log {path:?}")]
+    Audit {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A namespace that every cluster has could not be written.
     #[error("cannot create namespace {name:?}")]
     Namespace {
@@ -57,6 +74,9 @@ pub(crate) struct Inner {
     pub(crate) remote: remote::Context,
     pub(crate) fleet: OnceLock<Handler>,
     pub(crate) watches: Arc<Semaphore>,
+    pub(crate) metrics: Metrics,
+    pub(crate) fairness: Fairness,
+    pub(crate) audit: Option<Audit>,
 }
 
 impl std::fmt::Debug for ApiServer {
@@ -66,11 +86,10 @@ impl std::fmt::Debug for ApiServer {
 }
 
 impl ApiServer {
-    /// A server over a store. Creates the namespaces that every cluster has, and goes on removing
-    /// those whose deletion had begun. Needs a tokio runtime.
+    /// A server over a store. Creates the namespaces that every cluster has. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When a namespace cannot be written.
+    /// When a namespace cannot be written or the audit log not be opened.
     pub async fn start(
         store: Store,
         config: ApiConfig,
@@ -81,6 +100,14 @@ impl ApiServer {
             let found = pods.get(&Key::new("", "pods", namespace, name), None).ok().flatten();
             found.map(|entry| entry.value)
         });
+        let audit = match config.audit.clone() {
+            None => None,
+            Some(audit) => {
+                let path = audit.path.clone();
+                let opened = Audit::open(audit);
+                Some(opened.map_err(|source| StartError::Audit { path, source })?)
+            }
+        };
         let watches = Arc::new(Semaphore::new(config.watches_max));
         let server = Self {
             inner: Arc::new(Inner {
@@ -90,10 +117,12 @@ impl ApiServer {
                 remote: remote::Context { pods: lookup, link },
                 fleet: OnceLock::new(),
                 watches,
+                metrics: Metrics::new(),
+                fairness: Fairness::new(),
+                audit,
             }),
         };
         server.create_system_namespaces().await?;
-        server.resume_namespace_deletions();
         Ok(server)
     }
 

@@ -22,6 +22,9 @@ pub(crate) enum SyncError {
         #[source]
         source: kube::core::ParseExpressionError,
     },
+    /// Several things failed at once.
+    #[error("{} steps failed, the first: {}", .0.len(), .0.first().map_or("", String::as_str))]
+    Several(Vec<String>),
     /// The cache is behind our own writes.
     #[error("the cache does not show {key} as it was last written")]
     Stale { key: Key },
@@ -42,7 +45,7 @@ impl SyncError {
         match self {
             Self::Api { source, .. } => is_conflict(source) || is_not_found(source),
             Self::Stale { .. } => true,
-            Self::Selector { .. } => false,
+            Self::Selector { .. } | Self::Several(_) => false,
         }
     }
 }

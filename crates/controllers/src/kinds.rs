@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString};
+use k8s_openapi::apimachinery::pkg::{
+    apis::meta::v1::{ObjectMeta, Time},
+    util::intstr::IntOrString,
+};
 use kube::{Client, Resource, api::PostParams, core::Request};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -118,9 +121,41 @@ pub(crate) struct Condition {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) observed_generation: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) last_update_time: Option<jiff::Timestamp>,
+    pub(crate) last_update_time: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) last_transition_time: Option<jiff::Timestamp>,
+    pub(crate) last_transition_time: Option<Time>,
+}
+
+impl Condition {
+    pub(crate) fn new(type_: &str, status: bool, reason: &str, message: String) -> Self {
+        Self {
+            type_: type_.to_owned(),
+            status: if status { "True" } else { "False" }.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message),
+            observed_generation: None,
+            last_update_time: None,
+            last_transition_time: Some(Time(jiff::Timestamp::now())),
+        }
+    }
+
+    /// Puts it in the place of the one of its type; whether that changed anything. The time of
+    /// the transition is kept while the status stays.
+    pub(crate) fn set(mut self, conditions: &mut Vec<Self>) -> bool {
+        let Some(old) = conditions.iter_mut().find(|old| old.type_ == self.type_) else {
+            conditions.push(self);
+            return true;
+        };
+        if old.status == self.status {
+            self.last_transition_time = old.last_transition_time.take();
+        }
+        let changed = old.status != self.status
+            || old.reason != self.reason
+            || old.message != self.message
+            || old.observed_generation != self.observed_generation;
+        *old = self;
+        changed
+    }
 }
 
 /// A service.

@@ -20,6 +20,7 @@ mod informer;
 mod key;
 mod kinds;
 mod names;
+mod namespace;
 mod nodelifecycle;
 mod patch;
 mod podcontrol;
@@ -55,6 +56,7 @@ pub async fn run(
     let deployments = deployment::Controller::new(&mut context);
     let daemon_sets = daemonset::Controller::new(&mut context);
     let node_lifecycle = nodelifecycle::Controller::new(&mut context);
+    let namespaces = namespace::Controller::new(&mut context);
     let service_accounts = serviceaccount::Controller::new(&mut context);
     let root_ca = rootca::Controller::new(&mut context);
     let context = Arc::new(context);
@@ -64,6 +66,7 @@ pub async fn run(
     tasks.spawn(deployments.run(Arc::clone(&context)));
     tasks.spawn(daemon_sets.run(Arc::clone(&context)));
     tasks.spawn(node_lifecycle.run(Arc::clone(&context)));
+    tasks.spawn(namespaces.run(Arc::clone(&context)));
     tasks.spawn(service_accounts.run(Arc::clone(&context)));
     tasks.spawn(root_ca.run(Arc::clone(&context)));
     tasks.spawn(garbage::run(Arc::clone(&context)));

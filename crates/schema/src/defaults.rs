@@ -4,19 +4,30 @@ use serde_json::Value;
 
 use crate::node::Node;
 
-/// Applies defaults below `node`: first drops each null of a property that is not nullable, then
-/// sets each absent property that has a default.
+/// Applies defaults below `node`: a null that the schema does not allow becomes its default or goes
+/// away, then each absent property that has a default is set. In a list such a null stays if there
+/// is no default, as the places of the other entries must not change.
 pub(crate) fn apply(value: &mut Value, node: &Node) {
     match value {
         Value::Array(items) => {
-            if let Some(schema) = &node.items {
-                items.iter_mut().for_each(|item| apply(item, schema));
+            let Some(schema) = &node.items else { return };
+            for item in items {
+                if let (true, Some(default)) = (is_refused(item, schema), &schema.default) {
+                    *item = (**default).clone();
+                }
+                apply(item, schema);
             }
         }
         Value::Object(map) => {
             map.retain(|name, value| {
-                let refused = |schema: &Node| !schema.nullable && !allows_any(schema);
-                !(value.is_null() && node.child(name).is_some_and(refused))
+                let schema = node.child(name);
+                let Some(schema) = schema.filter(|schema| is_refused(value, schema)) else {
+                    return true;
+                };
+                if let Some(default) = &schema.default {
+                    *value = (**default).clone();
+                }
+                schema.default.is_some()
             });
             for (name, schema) in &node.properties {
                 if let Some(default) = &schema.default
@@ -35,7 +46,6 @@ pub(crate) fn apply(value: &mut Value, node: &Node) {
     }
 }
 
-/// A node without a type takes any value, null too.
-fn allows_any(node: &Node) -> bool {
-    node.kind.is_none() && !node.int_or_string && node.default.is_none()
+fn is_refused(value: &Value, schema: &Node) -> bool {
+    value.is_null() && !schema.nullable
 }

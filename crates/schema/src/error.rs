@@ -146,10 +146,26 @@ fn quoted(value: &Value) -> String {
     }
 }
 
+/// Powers of ten from which Go shows a float with an exponent.
+const PLAIN_EXPONENTS: std::ops::Range<i32> = -4..6;
+
+/// A float as Kubernetes' messages show it, which is Go's `%v`: the shortest digits that mean it.
+pub(crate) fn float(value: f64) -> String {
+    let scientific = format!("{value:e}");
+    let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    if PLAIN_EXPONENTS.contains(&exponent) || value == 0.0 {
+        return value.to_string();
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
+}
+
 /// A value as a message shows it, cut where it would be longer than a message should be.
 fn shown(value: &Value) -> String {
     let mut text = match value {
         Value::String(text) => format!("{text:?}"),
+        Value::Number(number) if number.is_f64() => number.as_f64().map_or_else(String::new, float),
         other => other.to_string(),
     };
     if text.len() > MAX_SHOWN_VALUE_BYTES {
@@ -171,8 +187,27 @@ impl Errors {
         }
     }
 
+    /// Whether rules would be run on values that the schema does not allow, as Kubernetes judges it.
+    pub(crate) fn are_blocking(&self) -> bool {
+        self.0.iter().any(|error| {
+            matches!(
+                error.kind,
+                FieldErrorKind::NotSupported
+                    | FieldErrorKind::Required
+                    | FieldErrorKind::TooLong
+                    | FieldErrorKind::TooMany
+                    | FieldErrorKind::TypeInvalid
+            )
+        })
+    }
+
     pub(crate) fn extend(&mut self, errors: Self) {
         errors.0.into_iter().for_each(|error| self.push(error));
+    }
+
+    /// Drops what was added after the first `len`.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -2,8 +2,8 @@
 //! columns and subresources.
 //!
 //! Pure functions over JSON, without I/O and without a clock. It knows nothing of how custom
-//! resources are stored or served. A write goes through [`Schema::prune`], [`Schema::default`],
-//! [`Schema::validate`] and, if that found nothing, [`Schema::check_rules`].
+//! resources are stored or served. A write goes through [`Schema::default`], [`Schema::prune`] and
+//! [`Schema::validate`].
 //!
 //! # Limits of the rules in CEL
 //! - There is no static type checker: unknown variables, functions and fields of `self` are refused
@@ -13,10 +13,11 @@
 //!   step is one loop turn, or 16 bytes or one value copied; a regular expression costs a
 //!   thousand. Between two payments at most one call of a library function over already paid
 //!   arguments runs; some of those (`sets.*`, `distinct`) take time quadratic in their arguments.
-//! - Lists of type set and map compare in order. `sortBy`, `type`, `cel.bind`, two-variable
-//!   comprehensions and the authorizer library do not exist.
+//! - Lists of type set and map compare in order. `sortBy`, `cel.bind`, two-variable comprehensions
+//!   and the authorizer library do not exist.
 
 mod columns;
+mod correlate;
 mod defaults;
 mod error;
 mod formats;
@@ -52,6 +53,9 @@ pub const MAX_SCHEMA_DEPTH: usize = 128;
 /// Deepest nesting of an object's JSON, as the JSON parser has it.
 pub const MAX_VALUE_DEPTH: usize = 128;
 
+const RULES_NOT_CHECKED: &str = "some validation rules were not checked because the object was \
+                                 invalid; correct the existing errors to complete validation";
+
 /// A compiled structural schema of one version of a custom resource. Cheap to share, not to clone.
 #[derive(Debug, Clone)]
 pub struct Schema {
@@ -73,8 +77,8 @@ impl Schema {
             return Err(errors.into_vec());
         }
         let root = parse::node(raw, &path, &mut errors);
-        check_defaults(&root, true, &path, &mut errors);
-        rules::check_node(&root, true, &path, &mut errors);
+        check_defaults(&root, true, None, &path, &mut errors);
+        rules::check_node(&root, true, None, &path, &mut errors);
         if errors.is_empty() { Ok(Self { root }) } else { Err(errors.into_vec()) }
     }
 
@@ -90,38 +94,35 @@ impl Schema {
         defaults::apply(object, &self.root);
     }
 
-    /// Everything about the object that the schema does not allow, up to [`MAX_ERRORS`], without
-    /// the rules in CEL. `metadata` is the caller's to check.
+    /// Everything about the object that the schema does not allow, up to [`MAX_ERRORS`], and, if
+    /// it is sound enough for them, the rules in CEL (`x-kubernetes-validations`) that it breaks
+    /// or that cannot be evaluated within the budget. `metadata` is the caller's to check.
+    ///
+    /// `old` is the object before the write: transition rules compare with it, and what is as it
+    /// was there may stay wrong.
     #[must_use]
-    pub fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::default();
-        let path = Path::root("");
-        if !structural::is_depth_allowed(object, MAX_VALUE_DEPTH) {
-            let detail = format!("must not nest deeper than {MAX_VALUE_DEPTH} levels");
-            errors.push(FieldError::forbidden(&path, &detail));
-            return errors.into_vec();
-        }
-        validate::validate(object, &self.root, &path, &mut errors);
-        errors.into_vec()
-    }
-
-    /// The rules in CEL (`x-kubernetes-validations`) that a valid object breaks, or that cannot be
-    /// evaluated within the budget. `old` is the object before the write, for transition rules.
-    #[must_use]
-    pub fn check_rules(
+    pub fn validate(
         &self,
         object: &Value,
         old: Option<&Value>,
         budget: &Budget,
     ) -> Vec<FieldError> {
         let mut errors = Errors::default();
+        let path = Path::root("");
         let allowed = |value| structural::is_depth_allowed(value, MAX_VALUE_DEPTH);
         if !allowed(object) || !old.is_none_or(allowed) {
             let detail = format!("must not nest deeper than {MAX_VALUE_DEPTH} levels");
-            errors.push(FieldError::forbidden(&Path::root(""), &detail));
+            errors.push(FieldError::forbidden(&path, &detail));
             return errors.into_vec();
         }
-        rules::evaluate(&self.root, object, old, budget, &mut errors);
+        validate::validate(object, old, &self.root, &path, &mut errors);
+        if errors.are_blocking() {
+            if rules::has_rules(&self.root) {
+                errors.push(FieldError::invalid(&path, &Value::Null, RULES_NOT_CHECKED));
+            }
+        } else {
+            rules::evaluate(&self.root, object, old, budget, &path, &mut errors);
+        }
         errors.into_vec()
     }
 
@@ -145,32 +146,43 @@ impl Schema {
     }
 }
 
-/// Defaults have to be pruned already and valid, so that defaulting never breaks an object.
-fn check_defaults(node: &Node, is_root: bool, path: &Path<'_>, errors: &mut Errors) {
+/// Defaults have to be pruned already and valid, so that defaulting never breaks an object. `meta`
+/// is the name of the root's own field (`metadata`, …) that the node is part of.
+fn check_defaults(
+    node: &Node,
+    is_root: bool,
+    meta: Option<&str>,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
     if let Some(default) = &node.default {
         let at = path.field("default");
-        if is_root {
-            errors.push(FieldError::forbidden(&at, "must not be set at the root"));
+        if let Some(name) = meta {
+            errors
+                .push(FieldError::forbidden(&at, &format!("must not be set in top-level {name}")));
         }
         let mut pruned = (**default).clone();
-        prune::prune(&mut pruned, node, node.embedded);
+        prune::prune(&mut pruned, node, node.embedded || is_root);
         if pruned != **default {
             errors.push(FieldError::invalid(&at, default, "must not have unknown fields"));
         }
-        if default.is_null() && !node.nullable {
-            errors.push(FieldError::invalid(&at, default, "must not be null"));
-        }
         // What is nested in a default gets its own defaults before it is validated.
         defaults::apply(&mut pruned, node);
-        validate::validate(&pruned, node, &at, errors);
+        let before = errors.len();
+        validate::validate(&pruned, None, node, &at, errors);
+        if errors.len() == before {
+            rules::evaluate(node, &pruned, None, &Budget::default(), &at, errors);
+        }
     }
     for (name, child) in &node.properties {
-        check_defaults(child, false, &path.field("properties").key(name), errors);
+        let is_meta = matches!(name.as_ref(), "metadata" | "apiVersion" | "kind");
+        let meta = meta.or_else(|| (is_root && is_meta).then_some(name.as_ref()));
+        check_defaults(child, false, meta, &path.field("properties").key(name), errors);
     }
     if let node::Additional::Of(child) = &node.additional {
-        check_defaults(child, false, &path.field("additionalProperties"), errors);
+        check_defaults(child, false, meta, &path.field("additionalProperties"), errors);
     }
     if let Some(child) = &node.items {
-        check_defaults(child, false, &path.field("items"), errors);
+        check_defaults(child, false, meta, &path.field("items"), errors);
     }
 }

@@ -94,10 +94,6 @@ impl Node {
             _ => None,
         })
     }
-
-    pub(crate) fn is_required(&self, name: &str) -> bool {
-        self.required.iter().any(|known| known.as_ref() == name)
-    }
 }
 
 /// What a value must fulfil besides its type.

@@ -46,7 +46,8 @@ impl Parser<'_> {
             additional: self.additional(map, path),
             items: map.get("items").map(|items| Box::new(self.node(items, &path.field("items")))),
             required: self.texts(map, "required", path),
-            default: map.get("default").cloned().map(Box::new),
+            // A null is no default, as in Kubernetes.
+            default: map.get("default").filter(|raw| !raw.is_null()).cloned().map(Box::new),
             checks: self.checks(map, path),
             docs: self.docs(map, path),
             rules: self.rules(map, path),

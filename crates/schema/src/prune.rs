@@ -19,48 +19,66 @@ impl fmt::Display for UnknownField {
 }
 
 /// Fields that every object has, whether or not its schema names them.
-const IMPLICIT: [&str; 3] = ["apiVersion", "kind", "metadata"];
+pub(crate) const IMPLICIT: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 /// Prunes an object below `node`, which is a whole object (`apiVersion`, `kind`, `metadata` stay)
 /// if `whole`. At most [`MAX_ERRORS`] of the removed fields are named.
 pub(crate) fn prune(value: &mut Value, node: &Node, whole: bool) -> Vec<UnknownField> {
-    let mut unknown = Vec::new();
-    below(value, node, whole, &Path::root(""), &mut unknown);
-    unknown
+    let mut pruner = Pruner { unknown: Vec::new() };
+    pruner.below(value, Some(node), whole, false, &Path::root(""));
+    pruner.unknown
 }
 
-fn below(
-    value: &mut Value,
-    node: &Node,
-    whole: bool,
-    path: &Path<'_>,
-    unknown: &mut Vec<UnknownField>,
-) {
-    match value {
-        Value::Array(items) => {
-            let Some(schema) = &node.items else { return };
-            for (index, item) in items.iter_mut().enumerate() {
-                below(item, schema, schema.embedded, &path.index(index), unknown);
+struct Pruner {
+    unknown: Vec<UnknownField>,
+}
+
+impl Pruner {
+    /// Without a schema no field of an object is known. `keep` is set inside a list of a node that
+    /// preserves unknown fields: its entries keep theirs, fields that are known are pruned.
+    fn below(
+        &mut self,
+        value: &mut Value,
+        node: Option<&Node>,
+        whole: bool,
+        keep: bool,
+        path: &Path<'_>,
+    ) {
+        let keep = keep || node.is_some_and(|node| node.preserve_unknown);
+        match value {
+            Value::Array(items) => {
+                let schema = node.and_then(|node| node.items.as_deref());
+                if keep && schema.is_none() {
+                    return;
+                }
+                let whole = schema.is_some_and(|schema| schema.embedded);
+                for (index, item) in items.iter_mut().enumerate() {
+                    self.below(item, schema, whole, keep, &path.index(index));
+                }
             }
+            Value::Object(map) => map.retain(|name, value| {
+                // An object's metadata has a type of its own, whatever a schema says of it.
+                if whole && IMPLICIT.contains(&name.as_str()) {
+                    return true;
+                }
+                let at = path.field(name);
+                let known =
+                    node.is_some_and(|node| !matches!(node.additional, Additional::Unspecified));
+                match node.and_then(|node| node.child(name)) {
+                    Some(schema) => self.below(value, Some(schema), schema.embedded, false, &at),
+                    // Any value may stand here, but what is inside an object is not known.
+                    None if known => self.below(value, None, false, false, &at),
+                    None if keep => {}
+                    None => {
+                        if self.unknown.len() < MAX_ERRORS {
+                            self.unknown.push(UnknownField(at.to_string()));
+                        }
+                        return false;
+                    }
+                }
+                true
+            }),
+            _ => {}
         }
-        Value::Object(map) => map.retain(|name, value| {
-            // An object's metadata has a type of its own, whatever a schema says of it.
-            if whole && IMPLICIT.contains(&name.as_str()) {
-                return true;
-            }
-            let at = path.field(name);
-            if let Some(schema) = node.child(name) {
-                below(value, schema, schema.embedded, &at, unknown);
-                return true;
-            }
-            if node.preserve_unknown || matches!(node.additional, Additional::Any) {
-                return true;
-            }
-            if unknown.len() < MAX_ERRORS {
-                unknown.push(UnknownField(at.to_string()));
-            }
-            false
-        }),
-        _ => {}
     }
 }

@@ -16,7 +16,7 @@ use kube_cel::cel::parser::Expression;
 use crate::error::FieldErrorKind;
 
 pub(crate) use compile::{check_node, warnings};
-pub(crate) use evaluate::evaluate;
+pub(crate) use evaluate::{evaluate, has_rules};
 pub use meter::{Budget, StopSignal};
 
 /// Longest rule. The interpreter recurses once per operand of a chain, so its length bounds depth.

@@ -2,6 +2,8 @@
 //!
 //! The rules are those of the page "Extend the Kubernetes API with CustomResourceDefinitions".
 
+mod lists;
+
 use serde_json::{Map, Value, json};
 
 use crate::MAX_SCHEMA_DEPTH;
@@ -27,12 +29,13 @@ const UNSUPPORTED: [&str; 6] =
     ["$ref", "additionalItems", "definitions", "dependencies", "id", "patternProperties"];
 
 /// What only the outer schema may say, with the message for a nested one.
-const OUTER_ONLY: [(&str, &str); 13] = [
+const OUTER_ONLY: [(&str, &str); 14] = [
     ("type", "must be empty to be structural"),
     ("additionalProperties", "must be undefined to be structural"),
     ("default", "must be undefined to be structural"),
     ("title", "must be empty to be structural"),
     ("description", "must be empty to be structural"),
+    ("externalDocs", "must be undefined to be structural"),
     ("nullable", "must be false to be structural"),
     (PRESERVE, "must be false to be structural"),
     (EMBEDDED, "must be false to be structural"),
@@ -80,16 +83,19 @@ fn node(raw: &Value, level: Level, path: &Path<'_>, errors: &mut Errors) {
     unsupported(map, path, errors);
     type_of(map, level, path, errors);
     object_shape(map, level, path, errors);
-    list_shape(map, path, errors);
+    lists::list_shape(map, path, errors);
     extensions(map, path, errors);
     implicit_fields(map, level, path, errors);
 
-    let any_of = is_int_or_string_pattern(map, map.get("anyOf"));
+    let any_of = is_int_or_string_pattern(map.get("anyOf"));
     let first = map.get("allOf").and_then(|all| all.get(0)).and_then(|first| first.get("anyOf"));
-    let first_all_of = is_int_or_string_pattern(map, first);
+    let first_all_of = is_int_or_string_pattern(first);
     junctors(map, any_of, first_all_of, path, &mut |nested, skip, nested_path| {
         nested_node(nested, skip, nested_path, errors);
-        complete(map, nested, path, nested_path.to_string(), errors);
+        // Kubernetes asks this of the root's junctors only, and CRDs in the field rely on it.
+        if level == Level::Root {
+            complete(map, nested, path, nested_path.to_string(), errors);
+        }
     });
 
     for (name, raw) in properties(map) {
@@ -127,17 +133,13 @@ fn type_of(map: &Map<String, Value>, level: Level, path: &Path<'_>, errors: &mut
     if kind == "null" {
         let detail = "type cannot be set to null, use nullable as an alternative";
         errors.push(FieldError::forbidden(&at, detail));
-    } else if !kind.is_empty() && Type::of_name(kind).is_none() {
+    }
+    if !kind.is_empty() && Type::of_name(kind).is_none() {
         let names: Vec<Value> = Type::ALL.iter().map(|kind| json!(kind.name())).collect();
         errors.push(FieldError::not_supported(&at, &json!(kind), names.iter()));
     }
     if is_set(map, EMBEDDED) && kind != "object" {
-        let detail = "must be object if x-kubernetes-embedded-resource is true";
-        errors.push(if kind.is_empty() {
-            FieldError::required(&at, detail)
-        } else {
-            FieldError::invalid(&at, &json!(kind), detail)
-        });
+        wrong_type(map, "must be object if x-kubernetes-embedded-resource is true", path, errors);
     } else if kind.is_empty() && !is_set(map, INT_OR_STRING) && !is_set(map, PRESERVE) {
         let detail = match level {
             Level::Root => "must not be empty at the root",
@@ -146,18 +148,32 @@ fn type_of(map: &Map<String, Value>, level: Level, path: &Path<'_>, errors: &mut
         };
         errors.push(FieldError::required(&at, detail));
     }
-    if level == Level::Root && !kind.is_empty() && kind != "object" {
-        errors.push(FieldError::invalid(&at, &json!(kind), "must be object at the root"));
+    if level == Level::Root {
+        if !kind.is_empty() && kind != "object" {
+            errors.push(FieldError::invalid(&at, &json!(kind), "must be object at the root"));
+        }
+        if is_set(map, "nullable") {
+            let at = path.field("nullable");
+            errors.push(FieldError::forbidden(&at, "nullable cannot be true at the root"));
+        }
     }
+}
+
+/// Reports that `type` is not the one that an extension needs.
+fn wrong_type(map: &Map<String, Value>, detail: &str, path: &Path<'_>, errors: &mut Errors) {
+    let kind = text(map, "type");
+    let at = path.field("type");
+    errors.push(if kind.is_empty() {
+        FieldError::required(&at, detail)
+    } else {
+        FieldError::invalid(&at, &json!(kind), detail)
+    });
 }
 
 fn object_shape(map: &Map<String, Value>, level: Level, path: &Path<'_>, errors: &mut Errors) {
     let Some(additional) = map.get("additionalProperties") else { return };
     let at = path.field("additionalProperties");
-    if additional == &Value::Bool(false) {
-        errors.push(FieldError::forbidden(&at, "additionalProperties cannot be set to false"));
-    }
-    if properties(map).next().is_some() {
+    if additional != &Value::Bool(true) && properties(map).next().is_some() {
         let detail = "additionalProperties and properties are mutual exclusive";
         errors.push(FieldError::forbidden(&at, detail));
     }
@@ -167,100 +183,6 @@ fn object_shape(map: &Map<String, Value>, level: Level, path: &Path<'_>, errors:
     if is_set(map, EMBEDDED) {
         let detail = "must not be used if x-kubernetes-embedded-resource is set";
         errors.push(FieldError::forbidden(&at, detail));
-    }
-}
-
-fn list_shape(map: &Map<String, Value>, path: &Path<'_>, errors: &mut Errors) {
-    let kind = text(map, "type");
-    if kind == "array" && !map.contains_key("items") {
-        errors.push(FieldError::required(&path.field("items"), "must be specified"));
-    }
-    let list_type = text(map, "x-kubernetes-list-type");
-    let at = path.field("x-kubernetes-list-type");
-    if !list_type.is_empty() {
-        let known = [json!("atomic"), json!("map"), json!("set")];
-        if !known.iter().any(|name| name == list_type) {
-            errors.push(FieldError::not_supported(&at, &json!(list_type), known.iter()));
-        }
-        if kind != "array" {
-            let detail = "must be array if x-kubernetes-list-type is specified";
-            errors.push(FieldError::invalid(&path.field("type"), &json!(kind), detail));
-        }
-    }
-    let keys = map.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
-    let has_keys = keys.is_some_and(|keys| !keys.is_empty());
-    if has_keys && list_type != "map" {
-        let detail = "must be map if x-kubernetes-list-map-keys is non-empty";
-        errors.push(FieldError::required(&at, detail));
-    }
-    let Some(items) = map.get("items").and_then(Value::as_object) else { return };
-    match list_type {
-        "map" if has_keys => map_list(items, keys.map_or(&[], Vec::as_slice), path, errors),
-        "map" => {
-            let detail = "must not be empty if x-kubernetes-list-type is map";
-            errors.push(FieldError::required(&path.field("x-kubernetes-list-map-keys"), detail));
-        }
-        "set" => set_list(items, path, errors),
-        _ => {}
-    }
-}
-
-fn map_list(items: &Map<String, Value>, keys: &[Value], path: &Path<'_>, errors: &mut Errors) {
-    let at = path.field("items");
-    if text(items, "type") != "object" {
-        let detail = "must be object if parent array's x-kubernetes-list-type is map";
-        let found = json!(text(items, "type"));
-        errors.push(FieldError::invalid(&at.field("type"), &found, detail));
-    }
-    let required = items.get("required").and_then(Value::as_array);
-    let at_keys = path.field("x-kubernetes-list-map-keys");
-    for (index, key) in keys.iter().enumerate() {
-        let name = key.as_str().unwrap_or_default();
-        if keys.iter().take(index).any(|earlier| earlier == key) {
-            let detail = "must not contain duplicate entries";
-            errors.push(FieldError::invalid(&at_keys, &json!(keys), detail));
-        }
-        let property = items.get("properties").and_then(|all| all.get(name));
-        let Some(property) = property.and_then(Value::as_object) else {
-            let detail = "entries must all be names of item properties";
-            errors.push(FieldError::invalid(&at_keys, &json!(keys), detail));
-            continue;
-        };
-        let at_properties = at.field("properties");
-        let at_property = at_properties.key(name);
-        if matches!(text(property, "type"), "array" | "object") {
-            let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
-            let found = json!(text(property, "type"));
-            errors.push(FieldError::invalid(&at_property.field("type"), &found, detail));
-        }
-        if is_set(property, "nullable") {
-            let detail = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
-            errors.push(FieldError::forbidden(&at_property.field("nullable"), detail));
-        }
-        let is_required = required.is_some_and(|required| required.contains(key));
-        if !is_required && !property.contains_key("default") {
-            let detail = "this property is in x-kubernetes-list-map-keys, so it must have a \
-                          default or be a required property";
-            errors.push(FieldError::required(&at_property.field("default"), detail));
-        }
-    }
-}
-
-fn set_list(items: &Map<String, Value>, path: &Path<'_>, errors: &mut Errors) {
-    let at = path.field("items");
-    let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
-    if text(items, "type") == "object" && text(items, "x-kubernetes-map-type") != "atomic" {
-        let found = json!(text(items, "x-kubernetes-map-type"));
-        errors.push(FieldError::invalid(&at.field("x-kubernetes-map-type"), &found, detail));
-    }
-    let list_type = text(items, "x-kubernetes-list-type");
-    if text(items, "type") == "array" && !matches!(list_type, "" | "atomic") {
-        let found = json!(list_type);
-        errors.push(FieldError::invalid(&at.field("x-kubernetes-list-type"), &found, detail));
-    }
-    if is_set(items, "nullable") {
-        let detail = "cannot be nullable when x-kubernetes-list-type is set";
-        errors.push(FieldError::forbidden(&at.field("nullable"), detail));
     }
 }
 
@@ -276,11 +198,6 @@ fn extensions(map: &Map<String, Value>, path: &Path<'_>, errors: &mut Errors) {
                 errors.push(FieldError::invalid(&path.field(name), &json!(true), detail));
             }
         }
-        if !text(map, "type").is_empty() {
-            let detail = "must be empty if x-kubernetes-int-or-string is true";
-            let found = json!(text(map, "type"));
-            errors.push(FieldError::invalid(&path.field("type"), &found, detail));
-        }
     }
     let map_type = text(map, "x-kubernetes-map-type");
     if !map_type.is_empty() {
@@ -291,8 +208,7 @@ fn extensions(map: &Map<String, Value>, path: &Path<'_>, errors: &mut Errors) {
         }
         if text(map, "type") != "object" {
             let detail = "must be object if x-kubernetes-map-type is specified";
-            let found = json!(text(map, "type"));
-            errors.push(FieldError::invalid(&path.field("type"), &found, detail));
+            wrong_type(map, detail, path, errors);
         }
     }
 }
@@ -332,18 +248,20 @@ fn is_plain_metadata(raw: &Value) -> bool {
 }
 
 /// Whether these branches are the one use of `type` below a junctor that is allowed.
-fn is_int_or_string_pattern(map: &Map<String, Value>, any_of: Option<&Value>) -> bool {
-    is_set(map, INT_OR_STRING)
-        && any_of.is_some_and(|any| *any == json!([{"type": "integer"}, {"type": "string"}]))
+fn is_int_or_string_pattern(any_of: Option<&Value>) -> bool {
+    any_of.is_some_and(|any| *any == json!([{"type": "integer"}, {"type": "string"}]))
 }
 
-/// Calls `visit(branch, skip its own anyOf, path)` for each branch of the junctors of `map`.
+/// Called with a branch, whether to skip its own `anyOf`, and its path.
+type Visit<'v> = dyn FnMut(&Map<String, Value>, bool, &Path<'_>) + 'v;
+
+/// Calls `visit` for each branch of the junctors of `map`.
 fn junctors(
     map: &Map<String, Value>,
     skip_any_of: bool,
     skip_first_all_of: bool,
     path: &Path<'_>,
-    visit: &mut dyn FnMut(&Map<String, Value>, bool, &Path<'_>),
+    visit: &mut Visit<'_>,
 ) {
     for name in JUNCTORS {
         if name == "anyOf" && skip_any_of {
@@ -413,8 +331,6 @@ fn complete(
                 let at = outer_path.field("properties");
                 complete(found, raw, &at.key(name), format!("{branch_path}{suffix}"), errors);
             }
-            // The values of a map are specified by its one schema.
-            None if outer.get("additionalProperties").is_some_and(Value::is_object) => {}
             None => {
                 let at = outer_path.field("properties");
                 errors.push(FieldError::required(&at.key(name), &because(&suffix)));

@@ -1,19 +1,43 @@
 //! Checks values against a schema, with the wording and paths of Kubernetes.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Number, Value, json};
 
-use crate::error::{Errors, FieldError};
+use crate::correlate::{self, Entries, map_key};
+use crate::error::{Errors, FieldError, float};
 use crate::node::{Additional, Checks, ListType, Node, Type};
 use crate::parse::json_type;
 use crate::path::Path;
 
-/// Reports everything about `value` that `node` does not allow.
-pub(crate) fn validate(value: &Value, node: &Node, path: &Path<'_>, errors: &mut Errors) {
+/// Reports everything about `value` that `node` does not allow. What is as it was in `old` may stay
+/// wrong: a schema that became stricter must not keep the rest of an object from changing.
+pub(crate) fn validate(
+    value: &Value,
+    old: Option<&Value>,
+    node: &Node,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
     if errors.is_full() || (value.is_null() && (node.nullable || is_untyped(node))) {
         return;
     }
+    let before = errors.len();
+    everything(value, old, node, path, errors);
+    // Compared only where something is wrong, which is rare.
+    if errors.len() > before && old == Some(value) {
+        errors.truncate(before);
+    }
+}
+
+fn everything(
+    value: &Value,
+    old: Option<&Value>,
+    node: &Node,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
     if !type_fits(value, node) {
         let names = node.kind.map_or("integer,string", Type::name);
         let found = json_type(value);
@@ -34,16 +58,20 @@ pub(crate) fn validate(value: &Value, node: &Node, path: &Path<'_>, errors: &mut
             if node.embedded {
                 embedded(map, path, errors);
             }
+            let old = correlate::fields(node, old);
             for (name, value) in map {
                 if let Some(schema) = node.child(name) {
-                    validate(value, schema, &path.field(name), errors);
+                    let old = old.and_then(|old| old.get(name));
+                    validate(value, old, schema, &path.field(name), errors);
                 }
             }
         }
         Value::Array(items) => {
             if let Some(schema) = &node.items {
+                let old = Entries::of(node, old);
                 for (index, item) in items.iter().enumerate() {
-                    validate(item, schema, &path.index(index), errors);
+                    let old = old.before(item, schema);
+                    validate(item, old, schema, &path.index(index), errors);
                 }
             }
             distinct(items, node, path, errors);
@@ -118,38 +146,34 @@ fn number_checks(
     let body = in_body(path);
     if let Some(max) = checks.maximum {
         if checks.exclusive_maximum && number >= max {
-            let detail = format!("{body} should be less than {max}");
+            let detail = format!("{body} should be less than {}", float(max));
             errors.push(FieldError::invalid(path, value, detail));
         } else if number > max {
-            let detail = format!("{body} should be less than or equal to {max}");
+            let detail = format!("{body} should be less than or equal to {}", float(max));
             errors.push(FieldError::invalid(path, value, detail));
         }
     }
     if let Some(min) = checks.minimum {
         if checks.exclusive_minimum && number <= min {
-            let detail = format!("{body} should be greater than {min}");
+            let detail = format!("{body} should be greater than {}", float(min));
             errors.push(FieldError::invalid(path, value, detail));
         } else if number < min {
-            let detail = format!("{body} should be greater than or equal to {min}");
+            let detail = format!("{body} should be greater than or equal to {}", float(min));
             errors.push(FieldError::invalid(path, value, detail));
         }
     }
     if let Some(factor) = checks.multiple_of {
         let quotient = number / factor;
         if !quotient.is_finite() || quotient.fract() != 0.0 {
-            let detail = format!("{body} should be a multiple of {factor}");
+            let detail = format!("{body} should be a multiple of {}", float(factor));
             errors.push(FieldError::invalid(path, value, detail));
         }
     }
     if let Some(format) = &checks.format
         && !format.fits(number)
     {
-        let detail = format!("{body} must be of type {}: {value:?}", format.name());
-        errors.push(FieldError::invalid(
-            path,
-            value,
-            detail.replace("Number(", "").replace(')', ""),
-        ));
+        let detail = format!("{body} must be of type {}: {value}", format.name());
+        errors.push(FieldError::invalid(path, value, detail));
     }
 }
 
@@ -207,11 +231,12 @@ fn junctors(value: &Value, checks: &Checks, path: &Path<'_>, errors: &mut Errors
     let shown = path.to_string();
     let faults = |node: &Node| {
         let mut faults = Errors::default();
-        validate(value, node, path, &mut faults);
+        validate(value, None, node, path, &mut faults);
         faults
     };
+    // Kubernetes names the place in the message only, and no field.
     let mut refuse = |detail: String, best: Option<Errors>| {
-        errors.push(FieldError::invalid(path, &json!(""), detail));
+        errors.push(FieldError::invalid(&Path::root(""), &json!(""), detail));
         best.into_iter().for_each(|best| errors.extend(best));
     };
     if !checks.any_of.is_empty() {
@@ -246,9 +271,9 @@ fn junctors(value: &Value, checks: &Checks, path: &Path<'_>, errors: &mut Errors
     }
 }
 
-/// Lists of type set and map hold each entry once.
+/// Lists of type set and map hold each entry once. Only the first repetition of an entry is named.
 fn distinct(items: &[Value], node: &Node, path: &Path<'_>, errors: &mut Errors) {
-    let mut seen = HashSet::new();
+    let mut seen: HashMap<String, bool> = HashMap::new();
     for (index, item) in items.iter().enumerate() {
         let identity = match &node.list {
             ListType::Set => item.clone(),
@@ -259,47 +284,32 @@ fn distinct(items: &[Value], node: &Node, path: &Path<'_>, errors: &mut Errors) 
             ListType::Atomic | ListType::Unspecified => return,
         };
         // Objects keep their keys sorted, so equal values print equally.
-        if !seen.insert(identity.to_string()) {
-            errors.push(FieldError::duplicate(&path.index(index), &identity));
+        match seen.entry(identity.to_string()) {
+            Entry::Vacant(place) => {
+                place.insert(false);
+            }
+            Entry::Occupied(mut is_named) => {
+                if !is_named.insert(true) {
+                    errors.push(FieldError::duplicate(&path.index(index), &identity));
+                }
+            }
         }
     }
-}
-
-/// What identifies an entry of a list of type map: the values of its keys, or their defaults.
-pub(crate) fn map_key(
-    item: &Value,
-    keys: &[std::sync::Arc<str>],
-    schema: Option<&Node>,
-) -> Option<Value> {
-    let item = item.as_object()?;
-    let mut identity = serde_json::Map::new();
-    for key in keys {
-        let default =
-            || schema.and_then(|node| node.property(key)).and_then(|node| node.default.as_deref());
-        if let Some(value) = item.get(key.as_ref()).or_else(default) {
-            identity.insert(key.to_string(), value.clone());
-        }
-    }
-    Some(Value::Object(identity))
 }
 
 /// An embedded object says what it is.
 fn embedded(map: &serde_json::Map<String, Value>, path: &Path<'_>, errors: &mut Errors) {
     for name in ["apiVersion", "kind"] {
+        let at = path.field(name);
         match map.get(name) {
             Some(Value::String(text)) if !text.is_empty() => {}
-            None | Some(Value::String(_)) => {
-                errors.push(FieldError::required(&path.field(name), "must not be empty"));
-            }
-            Some(other) => {
-                let found = json_type(other);
-                errors.push(FieldError::type_invalid(&path.field(name), found, "must be a string"));
-            }
+            None | Some(Value::String(_)) => errors.push(FieldError::required(&at, "")),
+            Some(other) => errors.push(FieldError::invalid(&at, other, "must be a string")),
         }
     }
     if let Some(metadata) = map.get("metadata").filter(|metadata| !metadata.is_object()) {
         let at = path.field("metadata");
-        errors.push(FieldError::type_invalid(&at, json_type(metadata), "must be an object"));
+        errors.push(FieldError::invalid(&at, metadata, "must be an object"));
     }
 }
 

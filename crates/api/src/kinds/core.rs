@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     DATA, SPEC_AND_STATUS, immutable, kept_status, map_in, maps_in, no_defaults, no_rules,
-    no_update_rules, set_default, status_of,
+    no_update_rules, set_default, status_of, subresource,
 };
 use crate::{
     error::FieldError,
@@ -30,7 +30,10 @@ pub static NAMESPACE: BuiltIn = BuiltIn {
     categories: &[],
     namespaced: false,
     verbs: ALL_VERBS,
-    subresources: &[status_of("", "v1", "Namespace")],
+    subresources: &[
+        status_of("", "v1", "Namespace"),
+        subresource("finalize", ("", "v1", "Namespace"), &["update"]),
+    ],
     strategy: NAMESPACE_STRATEGY,
     columns: print::NAMESPACE,
     row: print::namespace_row,

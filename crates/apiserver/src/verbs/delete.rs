@@ -229,9 +229,6 @@ pub(crate) async fn delete_object(
                 if gone {
                     return Ok(Deleted::Gone(written));
                 }
-                if resource.is(&toono_api::kinds::core::NAMESPACE) {
-                    server.sweep_namespace(name.to_owned());
-                }
                 return Ok(Deleted::Marked(written));
             }
             Err(CommitError::Conflict { .. }) => {}

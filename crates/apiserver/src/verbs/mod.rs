@@ -19,7 +19,6 @@ use toono_store::CommitError;
 use crate::{query::Query, represent::Form, request::ResourcePath, server::ApiServer};
 
 pub(crate) use create::create_object;
-pub(crate) use delete::{DeleteOptions, delete_object};
 
 /// One call of a verb.
 pub(crate) struct Call<'a> {

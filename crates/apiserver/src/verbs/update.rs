@@ -13,7 +13,7 @@ use toono_store::CommitError;
 use super::{Call, Written, commit_failed, prepare, scale};
 use crate::{
     admission::{self, Charge, Operation, Review},
-    encode, limits,
+    encode, limits, namespaces,
     query::WriteOptions,
     respond,
     server::{ApiServer, key},
@@ -26,6 +26,8 @@ pub(super) enum Part {
     Desired,
     /// The status alone.
     Status,
+    /// What a namespace's removal waits for.
+    Finalizers,
 }
 
 /// Which object is changed, and how.
@@ -56,6 +58,7 @@ impl Call<'_> {
         let part = match self.target.subresource_name() {
             "" => Part::Desired,
             "status" => Part::Status,
+            "finalize" => Part::Finalizers,
             _ => return Err(ApiError::MethodNotAllowed),
         };
         self.change_of(part)
@@ -189,18 +192,22 @@ fn next_state(
     keep_metadata(&mut new, old)?;
     match part {
         Part::Status => new = with_status_of(old, &new)?,
+        Part::Finalizers => new = namespaces::with_finalizers_of(old, &new),
         Part::Desired if resource.strategy.has_status => copy(&mut new, old, "status"),
         Part::Desired => {}
     }
-    if part != Part::Status {
+    if part == Part::Desired {
         resource.behaviour.default(&mut new);
+        if resource.is(&toono_api::kinds::core::NAMESPACE) {
+            new = namespaces::with_finalizers_of(&new, old);
+        }
     }
     Ok((new, warnings))
 }
 
 /// Counts a change of what is desired.
 fn count_generation(change: Change<'_>, old: &Value, new: &mut Value) -> Result<(), ApiError> {
-    let counts = change.resource.strategy.counts_generation && change.part != Part::Status;
+    let counts = change.resource.strategy.counts_generation && change.part == Part::Desired;
     if counts && desired_differs(new, old) {
         let count = toono_api::meta::at(old, &["metadata", "generation"]).and_then(Value::as_i64);
         encode::metadata(new)?.insert("generation".into(), (count.unwrap_or(0) + 1).into());

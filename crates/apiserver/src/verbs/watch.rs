@@ -4,6 +4,7 @@ use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration}
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use prometheus_client::metrics::counter::Counter;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use toono_api::{ApiError, Resource};
 use toono_http::Body;
@@ -39,6 +40,7 @@ impl Call<'_> {
             ends: Instant::now() + self.watch_timeout()?,
             next_bookmark: Instant::now() + limits::BOOKMARK_INTERVAL,
             columns_sent: false,
+            sent: self.server.inner.metrics.watch_events(self.resource()),
             _slot: slot,
         };
         let since = match start {
@@ -111,6 +113,8 @@ struct Stream {
     ends: Instant,
     next_bookmark: Instant,
     columns_sent: bool,
+    /// Counts the events.
+    sent: Counter,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -183,6 +187,7 @@ impl Stream {
     fn push(&mut self, kind: &str, encoded: &Bytes) -> Result<(), ApiError> {
         let object = self.form.event(&self.resource, encoded, !self.columns_sent)?;
         self.columns_sent = true;
+        self.sent.inc();
         let mut document = Vec::with_capacity(object.len() + 40);
         document.extend_from_slice(b"{\"type\":\"");
         document.extend_from_slice(kind.as_bytes());

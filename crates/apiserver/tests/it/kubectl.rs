@@ -290,7 +290,7 @@ async fn watches_and_rollouts_follow_changes() {
 }
 
 #[tokio::test]
-async fn a_namespace_goes_with_its_contents() {
+async fn a_namespace_stays_until_it_is_finalized() {
     let program = programs()[0];
     let cluster = Cluster::start().await;
     cluster.kubectl(program, &["create", "namespace", "shop"]).await;
@@ -309,12 +309,24 @@ async fn a_namespace_goes_with_its_contents() {
             .await
             .contains("configmap/settings")
     );
-    let deleted = cluster.kubectl(program, &["delete", "namespace", "shop"]).await;
+    let deleted = cluster.kubectl(program, &["delete", "namespace", "shop", "--wait=false"]).await;
     assert!(deleted.contains("namespace \"shop\" deleted"), "{deleted}");
-    let left = cluster
-        .kubectl(program, &["get", "cm,secret", "-A", "--ignore-not-found", "-o", "name"])
-        .await;
-    assert_eq!(left, "");
+    // It stays until its finalizer is taken away, which only one path does.
+    let label = ["label", "namespace", "shop", "kept=yes"];
+    cluster.kubectl(program, &label).await;
+    let state = "-o=jsonpath={.status.phase} {.spec.finalizers}";
+    let found = cluster.kubectl(program, &["get", "namespace", "shop", state]).await;
+    assert_eq!(found, "Terminating [\"kubernetes\"]");
+    let refused =
+        cluster.kubectl_fails(program, &["-n", "shop", "create", "configmap", "late"]).await;
+    assert!(refused.contains("because it is being terminated"), "{refused}");
+    let finalized =
+        r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}, "spec": {}}"#;
+    let file = cluster.file("finalized.json", finalized);
+    let path = "/api/v1/namespaces/shop/finalize";
+    cluster.kubectl(program, &["replace", "--raw", path, "-f", &file]).await;
+    let gone = cluster.kubectl_fails(program, &["get", "namespace", "shop"]).await;
+    assert!(gone.contains("namespaces \"shop\" not found"), "{gone}");
     cluster.stop().await;
 }
 

@@ -1,9 +1,9 @@
-//! What every namespace has.
+//! What every namespace has, and how one goes.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 use toono_controllers::ControllersConfig;
@@ -19,6 +19,73 @@ async fn cluster_with_namespace(name: &str) -> Cluster {
         .await
         .unwrap();
     cluster
+}
+
+fn message<'a>(namespace: &'a Namespace, type_: &str) -> Option<&'a str> {
+    let conditions = namespace.status.as_ref()?.conditions.as_ref()?;
+    let found = conditions.iter().find(|one| one.type_ == type_ && one.status == "True")?;
+    found.message.as_deref()
+}
+
+#[tokio::test]
+async fn a_namespace_goes_when_what_is_in_it_has_gone() {
+    let cluster = cluster_with_namespace("shop").await;
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "shop");
+    for (name, finalizers) in [("held", vec!["example.com/till"]), ("free", vec![])] {
+        let map =
+            serde_json::from_value(json!({"metadata": {"name": name, "finalizers": finalizers}}));
+        maps.create(&PostParams::default(), &map.unwrap()).await.unwrap();
+    }
+    namespaces.delete("shop", &DeleteParams::default()).await.unwrap();
+    let remaining = "Some resources are remaining: configmaps. has 1 resource instances";
+    let held = "Some content in the namespace has finalizers remaining: example.com/till in 1 resource instances";
+    wait_for(namespaces.clone(), "the conditions", |all| {
+        all.iter().any(|namespace| {
+            message(namespace, "NamespaceContentRemaining") == Some(remaining)
+                && message(namespace, "NamespaceFinalizersRemaining") == Some(held)
+                && message(namespace, "NamespaceDeletionContentFailure").is_none()
+        })
+    })
+    .await;
+    let left: Vec<_> = maps.list(&ListParams::default()).await.unwrap().items;
+    let names: Vec<_> = left.iter().filter_map(|map| map.metadata.name.as_deref()).collect();
+    assert_eq!(names, ["held"]);
+    let release = json!({"metadata": {"finalizers": null}});
+    maps.patch("held", &PatchParams::default(), &Patch::Merge(&release)).await.unwrap();
+    wait_for(namespaces, "no namespace", |all| {
+        all.iter().all(|namespace| namespace.metadata.name.as_deref() != Some("shop"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_pods_of_a_namespace_end_first() {
+    let cluster = cluster_with_namespace("shop").await;
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "shop");
+    let pod = json!({"metadata": {"name": "till", "finalizers": ["example.com/till"]},
+        "spec": {"containers": [{"name": "c", "image": "one"}]}});
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let map = serde_json::from_value(json!({"metadata": {"name": "settings"}})).unwrap();
+    maps.create(&PostParams::default(), &map).await.unwrap();
+    namespaces.delete("shop", &DeleteParams::default()).await.unwrap();
+    wait_for(namespaces.clone(), "the condition", |all| {
+        all.iter().any(|namespace| {
+            message(namespace, "NamespaceContentRemaining")
+                == Some("Some resources are remaining: pods. has 1 resource instances")
+        })
+    })
+    .await;
+    maps.get("settings").await.unwrap();
+    let release = json!({"metadata": {"finalizers": null}});
+    pods.patch("till", &PatchParams::default(), &Patch::Merge(&release)).await.unwrap();
+    wait_for(namespaces, "no namespace", |all| {
+        all.iter().all(|namespace| namespace.metadata.name.as_deref() != Some("shop"))
+    })
+    .await;
+    assert!(maps.get_opt("settings").await.unwrap().is_none());
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use crate::columns::JsonPath;
 use crate::error::{Errors, FieldError, FieldErrorKind};
 use crate::node::{Additional, ListType, Node, Type};
 use crate::path::Path;
+use crate::prune::IMPLICIT;
 use crate::rules::values::escaped;
 use crate::rules::{
     FieldPath, MAX_MESSAGE_BYTES, MAX_RULE_BYTES, MAX_RULE_NESTING, Program, RawRule, Rule, meter,
@@ -60,10 +61,19 @@ impl Rule {
 
 fn field_path(raw: &RawRule<'_>, path: &Path<'_>, errors: &mut Errors) -> Option<FieldPath> {
     let source = raw.field_path.filter(|text| !text.is_empty())?;
+    let at = path.field("fieldPath");
+    if source.trim().is_empty() {
+        let detail = "fieldPath must be non-empty if specified";
+        errors.push(FieldError::invalid(&at, &json!(source), detail));
+    }
+    if source.contains('\n') {
+        let detail = "fieldPath must not contain line breaks";
+        errors.push(FieldError::invalid(&at, &json!(source), detail));
+    }
     let parsed = JsonPath::parse(source).ok();
     let Some(names) = parsed.as_ref().and_then(JsonPath::field_names) else {
         let detail = "fieldPath must be a valid path";
-        errors.push(FieldError::invalid(&path.field("fieldPath"), &json!(source), detail));
+        errors.push(FieldError::invalid(&at, &json!(source), detail));
         return None;
     };
     Some(FieldPath { source: source.into(), names: names.into_iter().map(Box::from).collect() })
@@ -75,18 +85,25 @@ fn check_message(raw: &RawRule<'_>, path: &Path<'_>, errors: &mut Errors) {
     if !message.is_empty() && message.trim().is_empty() {
         let detail = "message must be non-empty if specified";
         errors.push(FieldError::invalid(&at, &json!(message), detail));
-    }
-    if message.contains('\n') {
+    } else if has_line_break(message) {
         let detail = "message must not contain line breaks";
         errors.push(FieldError::invalid(&at, &json!(message), detail));
-    }
-    if raw.rule.contains('\n') && message.is_empty() && raw.message_expression.is_none() {
+    } else if has_line_break(raw.rule) && message.is_empty() {
         let detail = "message must be specified if rule contains line breaks";
         errors.push(FieldError::required(&at, detail));
+    }
+    if raw.message_expression.is_some_and(|text| !text.is_empty() && text.trim().is_empty()) {
+        let detail = "messageExpression must be non-empty if specified";
+        errors.push(FieldError::required(&path.field("messageExpression"), detail));
     }
     if message.len() > MAX_MESSAGE_BYTES {
         errors.push(FieldError::too_long(&at, MAX_MESSAGE_BYTES as u64));
     }
+}
+
+/// Breaks around a text do not count.
+fn has_line_break(text: &str) -> bool {
+    text.trim().contains(['\n', '\r'])
 }
 
 fn reason(raw: &RawRule<'_>, path: &Path<'_>, errors: &mut Errors) -> FieldErrorKind {
@@ -201,20 +218,36 @@ pub(crate) fn visit(expr: &IdedExpr, see: &mut dyn FnMut(&Expr)) {
 
 /// Checks the rules of a whole schema against its shape: no unknown field of `self`, no `oldSelf`
 /// where an old value cannot be found.
-pub(crate) fn check_node(node: &Node, correlatable: bool, path: &Path<'_>, errors: &mut Errors) {
+///
+/// `uncorrelatable` is the outermost place below which old values cannot be found.
+pub(crate) fn check_node(
+    node: &Node,
+    is_root: bool,
+    uncorrelatable: Option<&str>,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
     for (index, rule) in node.rules.iter().enumerate() {
         let at = path.field("x-kubernetes-validations");
         let at = at.index(index);
         let source = json!(rule.source.as_ref());
-        if rule.is_transition() && !correlatable {
-            let detail = "oldSelf cannot be used on the uncorrelatable portion of the schema";
-            errors.push(FieldError::invalid(&at.field("rule"), &source, detail));
+        match (rule.is_transition(), uncorrelatable, rule.optional_old_self) {
+            (true, Some(within), _) => {
+                let detail = format!(
+                    "oldSelf cannot be used on the uncorrelatable portion of the schema within \
+                     {within}"
+                );
+                errors.push(FieldError::invalid(&at.field("rule"), &source, detail));
+            }
+            (false, _, Some(is_set)) => {
+                let detail = "may not be set if oldSelf is not used in rule";
+                let at = at.field("optionalOldSelf");
+                errors.push(FieldError::invalid(&at, &json!(is_set), detail));
+            }
+            _ => {}
         }
-        if rule.optional_old_self.is_some() && !rule.is_transition() {
-            let detail = "option optionalOldSelf is set but rule does not use oldSelf";
-            errors.push(FieldError::invalid(&at.field("optionalOldSelf"), &source, detail));
-        }
-        let unknown = on_deep_stack(|| unknown_field(&rule.program.written, node)).flatten();
+        let unknown = on_deep_stack(|| unknown_field(&rule.program.written, node, is_root));
+        let unknown = unknown.flatten();
         if let Some(field) = unknown {
             let detail = format!("compilation failed: undefined field '{field}'");
             errors.push(FieldError::invalid(&at.field("rule"), &source, detail));
@@ -222,21 +255,23 @@ pub(crate) fn check_node(node: &Node, correlatable: bool, path: &Path<'_>, error
         if let Some(field_path) = &rule.field_path
             && !leads_to_field(field_path, node)
         {
-            let detail = "fieldPath must be a valid path: does not refer to a valid field";
+            let detail = "fieldPath must be a valid path";
             let at = at.field("fieldPath");
             errors.push(FieldError::invalid(&at, &json!(field_path.source.as_ref()), detail));
         }
     }
-    let below = correlatable && node.atomic_map != Some(true);
+    let here = path.to_string();
+    let below = uncorrelatable.or((node.atomic_map == Some(true)).then_some(&here));
     for (name, child) in &node.properties {
-        check_node(child, below, &path.field("properties").key(name), errors);
+        check_node(child, false, below, &path.field("properties").key(name), errors);
     }
     if let Additional::Of(child) = &node.additional {
-        check_node(child, below, &path.field("additionalProperties"), errors);
+        check_node(child, false, below, &path.field("additionalProperties"), errors);
     }
     if let Some(child) = &node.items {
-        let below = correlatable && matches!(node.list, ListType::Map(_));
-        check_node(child, below, &path.field("items"), errors);
+        let is_map = matches!(node.list, ListType::Map(_));
+        let below = uncorrelatable.or((!is_map).then_some(&here));
+        check_node(child, false, below, &path.field("items"), errors);
     }
 }
 
@@ -244,14 +279,18 @@ fn leads_to_field(field_path: &FieldPath, node: &Node) -> bool {
     field_path.names.iter().try_fold(node, |node, name| node.child(name)).is_some()
 }
 
-/// The first field of `self` or `oldSelf` that the schema does not have.
-fn unknown_field(expr: &IdedExpr, node: &Node) -> Option<String> {
+/// The first field of `self` or `oldSelf` that the schema does not have. The root and embedded
+/// objects have fields that no schema needs to name.
+fn unknown_field(expr: &IdedExpr, node: &Node, is_root: bool) -> Option<String> {
     let mut found = None;
     visit(expr, &mut |expr| {
-        if let Expr::Select(select) = expr
-            && found.is_none()
-            && let Some(owner) = owner_of(&select.operand, node)
+        let Expr::Select(select) = expr else { return };
+        let Some(owner) = owner_of(&select.operand, node) else { return };
+        let is_whole = owner.embedded || (is_root && std::ptr::eq(owner, node));
+        let is_implicit = is_whole && IMPLICIT.contains(&select.field.as_str());
+        if found.is_none()
             && is_closed(owner)
+            && !is_implicit
             && field(owner, &select.field).is_none()
         {
             found = Some(select.field.clone());
@@ -278,11 +317,9 @@ fn field<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
     node.properties.iter().find(|(known, _)| escaped(known) == name).map(|(_, node)| node)
 }
 
-/// Whether an object has only its named fields. The root and embedded objects have implicit ones.
+/// Whether an object has only its named fields.
 fn is_closed(node: &Node) -> bool {
-    let is_whole = node.embedded || node.property("metadata").is_some();
     node.kind == Some(Type::Object)
-        && !is_whole
         && !node.properties.is_empty()
         && matches!(node.additional, Additional::Unspecified)
 }

@@ -1,20 +1,19 @@
 //! Evaluates the rules of a schema on an object, beside its previous state.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use kube_cel::KubeCelExt as _;
-use kube_cel::cel::Context;
 use kube_cel::cel::objects::{OptionalValue, Value as Cel};
+use kube_cel::cel::{Context, ExecutionError};
 use serde_json::Value;
 
+use crate::correlate::{self, Entries};
 use crate::error::{Errors, FieldError};
-use crate::node::{Additional, ListType, Node, Type};
+use crate::node::{Additional, Node, Type};
 use crate::path::Path;
 use crate::rules::meter::{Budget, Meter, register};
 use crate::rules::values::convert;
 use crate::rules::{MAX_MESSAGE_BYTES, Program, Rule, on_deep_stack};
-use crate::validate::map_key;
 
 /// Evaluates all rules below `node`. Transition rules apply where the old value is found.
 pub(crate) fn evaluate(
@@ -22,6 +21,7 @@ pub(crate) fn evaluate(
     value: &Value,
     old: Option<&Value>,
     budget: &Budget,
+    path: &Path<'_>,
     errors: &mut Errors,
 ) {
     if !has_rules(node) {
@@ -32,16 +32,16 @@ pub(crate) fn evaluate(
         let mut context = Context::default().with_all();
         register(&mut context, &meter);
         let mut run = Run { context, meter, budget, left: budget.object_steps, errors };
-        run.node(node, value, old, &Path::root(""));
+        run.node(node, value, old, false, path);
     });
     if done.is_none() {
         let detail = "a validation rule could not be evaluated";
-        errors.push(FieldError::internal(&Path::root(""), detail));
+        errors.push(FieldError::internal(path, detail));
     }
 }
 
 /// Whether a schema has any rule at all; most have none.
-fn has_rules(node: &Node) -> bool {
+pub(crate) fn has_rules(node: &Node) -> bool {
     !node.rules.is_empty()
         || node.properties.iter().any(|(_, child)| has_rules(child))
         || node.items.as_deref().is_some_and(has_rules)
@@ -58,30 +58,43 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
-    /// False when no further rules can be run.
-    fn node(&mut self, node: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>) -> bool {
+    /// False when no further rules can be run. What is `unchanged` may break rules that do not
+    /// look at the old value.
+    fn node(
+        &mut self,
+        node: &Node,
+        value: &Value,
+        old: Option<&Value>,
+        unchanged: bool,
+        path: &Path<'_>,
+    ) -> bool {
         if value.is_null() {
             return true;
         }
-        if !node.rules.is_empty() && !self.rules(node, value, old, path) {
+        let unchanged = unchanged || old == Some(value);
+        if !node.rules.is_empty() && !self.rules(node, value, old, unchanged, path) {
             return false;
         }
         match value {
             Value::Object(map) => {
-                let old = old.filter(|_| node.atomic_map != Some(true)).and_then(Value::as_object);
+                let old = correlate::fields(node, old);
                 map.iter().all(|(name, value)| {
                     let old = old.and_then(|old| old.get(name));
                     match (node.property(name), &node.additional) {
-                        (Some(child), _) => self.node(child, value, old, &path.field(name)),
+                        (Some(child), _) => {
+                            self.node(child, value, old, unchanged, &path.field(name))
+                        }
                         (None, Additional::Of(child)) => {
-                            self.node(child, value, old, &path.key(name))
+                            self.node(child, value, old, unchanged, &path.key(name))
                         }
                         _ => true,
                     }
                 })
             }
             Value::Array(items) => match &node.items {
-                Some(child) if has_rules(child) => self.items(node, child, items, old, path),
+                Some(child) if has_rules(child) => {
+                    self.items(node, child, items, old, unchanged, path)
+                }
                 _ => true,
             },
             _ => true,
@@ -94,31 +107,29 @@ impl Run<'_> {
         child: &Node,
         items: &[Value],
         old: Option<&Value>,
+        unchanged: bool,
         path: &Path<'_>,
     ) -> bool {
-        // Only entries with keys can be followed from one state to the next.
-        let mut earlier: HashMap<String, &Value> = HashMap::new();
-        let keys: &[Arc<str>] = match &node.list {
-            ListType::Map(keys) => keys,
-            _ => &[],
-        };
-        let identity = |item: &Value| map_key(item, keys, Some(child)).map(|key| key.to_string());
-        if !keys.is_empty() {
-            let old = old.and_then(Value::as_array).into_iter().flatten();
-            earlier.extend(old.filter_map(|item| Some((identity(item)?, item))));
-        }
+        let earlier = Entries::of(node, old);
         items.iter().enumerate().all(|(index, item)| {
-            let old = (!keys.is_empty())
-                .then(|| identity(item))
-                .flatten()
-                .and_then(|key| earlier.get(&key).copied());
-            self.node(child, item, old, &path.index(index))
+            let old = earlier.before(item, child);
+            self.node(child, item, old, unchanged, &path.index(index))
         })
     }
 
-    fn rules(&mut self, node: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>) -> bool {
+    fn rules(
+        &mut self,
+        node: &Node,
+        value: &Value,
+        old: Option<&Value>,
+        unchanged: bool,
+        path: &Path<'_>,
+    ) -> bool {
         for rule in &node.rules {
             let is_transition = rule.is_transition();
+            if unchanged && !is_transition {
+                continue;
+            }
             if is_transition && old.is_none() && rule.optional_old_self != Some(true) {
                 continue;
             }
@@ -133,16 +144,16 @@ impl Run<'_> {
                         .to_owned()
                 } else {
                     format!(
-                        "no further validation rules will be run due to call cost exceeds limit \
-                         for rule: {}",
-                        rule.source
+                        "'operation cancelled: actual cost limit exceeded': no further \
+                         validation rules will be run due to call cost exceeds limit for rule: {}",
+                        described(rule)
                     )
                 };
-                self.errors.push(FieldError::invalid(path, &type_name(node, value), text));
+                self.errors.push(FieldError::invalid(path, &type_name(node), text));
                 return false;
             }
             if let Err(text) = verdict {
-                self.refuse(rule, node, value, path, &text);
+                self.refuse(rule, node, path, &text);
             }
         }
         !self.errors.is_full()
@@ -157,7 +168,7 @@ impl Run<'_> {
         old: Option<&Value>,
     ) -> Result<(), String> {
         let fallback = || match &rule.message {
-            Some(message) => message.to_string(),
+            Some(message) => message.trim().to_owned(),
             None => format!("failed rule: {}", rule.source.trim()),
         };
         let Some(current) = convert(value, Some(node), &self.meter) else { return Ok(()) };
@@ -182,7 +193,7 @@ impl Run<'_> {
             Ok(Cel::Bool(true)) => Ok(()),
             Ok(Cel::Bool(false)) => Err(self.message(rule, &scope).unwrap_or_else(fallback)),
             Ok(_) => Err(format!("rule must evaluate to a bool: {}", rule.source.trim())),
-            Err(error) => Err(format!("{error} evaluating rule: {}", fallback())),
+            Err(error) => Err(evaluation_error(&error, rule)),
         }
     }
 
@@ -208,8 +219,8 @@ impl Run<'_> {
         }
     }
 
-    fn refuse(&mut self, rule: &Rule, node: &Node, value: &Value, path: &Path<'_>, text: &str) {
-        let found = type_name(node, value);
+    fn refuse(&mut self, rule: &Rule, node: &Node, path: &Path<'_>, text: &str) {
+        let found = type_name(node);
         let found = found.as_str().unwrap_or_default();
         let mut error = FieldError::of_kind(rule.reason, path, found, text);
         if let Some(field_path) = &rule.field_path {
@@ -227,7 +238,41 @@ fn run(program: &Program, scope: &Context<'_>) -> Result<Cel, kube_cel::cel::Exe
     scope.resolve(&program.metered)
 }
 
-fn type_name(node: &Node, value: &Value) -> Value {
-    let name = node.kind.map_or_else(|| crate::parse::json_type(value), Type::name);
-    Value::String(name.to_owned())
+/// What stands for the value in a message: its type in the schema, empty where it has none.
+fn type_name(node: &Node) -> Value {
+    Value::from(node.kind.map_or("", Type::name))
+}
+
+/// What a rule is called where it could not be evaluated.
+fn described(rule: &Rule) -> &str {
+    rule.message.as_deref().unwrap_or(&rule.source).trim()
+}
+
+/// The interpreter's errors in the words of Kubernetes'.
+fn evaluation_error(error: &ExecutionError, rule: &Rule) -> String {
+    let rule = described(rule);
+    let no_overload = || {
+        format!(
+            "'no such overload': call arguments did not match a supported operator, function or \
+             macro signature for rule: {rule}"
+        )
+    };
+    let text = match error {
+        ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
+        ExecutionError::IndexOutOfBounds(index) => match index {
+            Cel::Int(index) => format!("index out of bounds: {index}"),
+            _ => "index out of bounds".to_owned(),
+        },
+        ExecutionError::DivisionByZero(_) => "division by zero".to_owned(),
+        ExecutionError::RemainderByZero(_) => "modulus by zero".to_owned(),
+        ExecutionError::Overflow(..) => "integer overflow".to_owned(),
+        ExecutionError::NoSuchOverload
+        | ExecutionError::ValuesNotComparable(..)
+        | ExecutionError::UnsupportedBinaryOperator(..)
+        | ExecutionError::UnsupportedUnaryOperator(..)
+        | ExecutionError::UnexpectedType { .. }
+        | ExecutionError::UnsupportedTargetType { .. } => return no_overload(),
+        other => other.to_string(),
+    };
+    format!("{text} evaluating rule: {rule}")
 }

@@ -81,6 +81,10 @@ const CHEAP: [&str; 18] = [
 const COMPARING: [&str; 4] =
     [operators::ADD, operators::EQUALS, operators::NOT_EQUALS, operators::IN];
 
+/// The types that a rule may compare `type(x)` with.
+const TYPES: [&str; 9] =
+    ["int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type"];
+
 /// What is left of a budget.
 #[derive(Default)]
 pub(crate) struct Meter {
@@ -199,7 +203,28 @@ pub(crate) fn register(context: &mut Context<'_>, meter: &Arc<Meter>) {
         join(&own, &list, &args)
     });
     // Types are not checked beforehand, so there is nothing for `dyn` to hide.
+    context.add_function("type", |value: Value| -> Result<Value, ExecutionError> {
+        let name = match value {
+            Value::Int(_) => "int",
+            Value::UInt(_) => "uint",
+            Value::Float(_) => "double",
+            Value::Bool(_) => "bool",
+            Value::String(_) => "string",
+            Value::Bytes(_) => "bytes",
+            Value::List(_) => "list",
+            Value::Map(_) => "map",
+            Value::Null => "null_type",
+            _ => "dyn",
+        };
+        Ok(Value::String(Arc::new(type_text(name))))
+    });
     context.add_function("dyn", |value: Value| -> Result<Value, ExecutionError> { Ok(value) });
+}
+
+/// How a type is told apart from other values: the interpreter has none, so it is a text that no
+/// user can write by accident.
+fn type_text(name: &str) -> String {
+    format!("{INSERTED}type:{name}")
 }
 
 fn too_large(function: &str) -> ExecutionError {
@@ -298,6 +323,9 @@ pub(crate) fn rewrite(expr: &IdedExpr) -> Result<IdedExpr, String> {
 fn metered(expr: &IdedExpr, scope: &mut Vec<String>) -> Result<IdedExpr, String> {
     let rewritten = match &expr.expr {
         Expr::Ident(name) if scope.contains(name) => Expr::Ident(name.clone()),
+        Expr::Ident(name) if TYPES.contains(&name.as_str()) => {
+            Expr::Literal(LiteralValue::String(type_text(name).into()))
+        }
         Expr::Ident(name) => return Err(format!("undeclared reference to '{name}'")),
         Expr::Literal(_) => expr.expr.clone(),
         Expr::Unspecified => return Err("an empty expression cannot be evaluated".to_owned()),
