@@ -181,6 +181,14 @@ pub enum ApiError {
     /// 410 for a revision that was compacted away.
     #[error("{0}")]
     Expired(String),
+    /// 410 in the middle of a list, which may go on with what there is now.
+    #[error("{message}")]
+    ExpiredContinue {
+        /// What it means to go on.
+        message: String,
+        /// How to.
+        continue_token: String,
+    },
     /// 413.
     #[error("Request entity too large: limit is {limit_bytes}")]
     TooLarge {
@@ -269,7 +277,7 @@ impl ApiError {
             Self::Forbidden { .. } | Self::ForbiddenPath(_) => (403, "Forbidden"),
             Self::MethodNotAllowed => (405, "MethodNotAllowed"),
             Self::NotAcceptable(_) => (406, "NotAcceptable"),
-            Self::Expired(_) => (410, "Expired"),
+            Self::Expired(_) | Self::ExpiredContinue { .. } => (410, "Expired"),
             Self::TooLarge { .. } => (413, "RequestEntityTooLarge"),
             Self::UnsupportedMediaType(_) => (415, "UnsupportedMediaType"),
             Self::TooManyRequests { .. } => (429, "TooManyRequests"),
@@ -282,10 +290,14 @@ impl ApiError {
     /// The error as a `metav1.Status` object.
     #[must_use]
     pub fn to_status(&self) -> Value {
+        let metadata = match self {
+            Self::ExpiredContinue { continue_token, .. } => json!({"continue": continue_token}),
+            _ => json!({}),
+        };
         json!({
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": metadata,
             "status": "Failure",
             "message": self.to_string(),
             "reason": self.reason(),

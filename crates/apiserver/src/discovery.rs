@@ -1,11 +1,11 @@
-//! What the server has, for clients that ask first: groups, resources, version, health.
+//! What the server has, for clients that ask first: groups, resources, version.
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use toono_api::Resource;
 use toono_http::Body;
 
-use crate::{encode, query::Query, registry::Registry, respond, server::ApiServer};
+use crate::{encode, health, query::Query, registry::Registry, respond, server::ApiServer};
 
 /// Answers a discovery path; `None` for any other.
 pub(crate) fn answer(
@@ -19,7 +19,9 @@ pub(crate) fn answer(
     match segments.as_slice() {
         [] => Some(respond::value(&json!({"paths": paths(&registry)}))),
         ["version"] => Some(respond::value(&version(server))),
-        [check @ ("healthz" | "livez" | "readyz"), ..] => Some(health(check, query)),
+        [check @ ("healthz" | "livez" | "readyz"), which @ ..] => {
+            health::answer(server, check, which, query)
+        }
         ["api"] => Some(groups(&registry, headers, true)),
         ["apis"] => Some(groups(&registry, headers, false)),
         ["apis", group] => Some(respond::value(&group_object(&registry, group)?)),
@@ -71,15 +73,6 @@ fn go_architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
-    }
-}
-
-/// The server answers only after its store is open, so to answer at all is to be ready.
-fn health(check: &str, query: &Query) -> Response<Body> {
-    if query.flag("verbose") {
-        respond::text(format!("[+]ping ok\n[+]store ok\n{check} check passed\n"))
-    } else {
-        respond::text("ok")
     }
 }
 

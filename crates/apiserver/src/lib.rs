@@ -14,6 +14,7 @@ mod compress;
 mod discovery;
 mod encode;
 mod fairness;
+mod health;
 pub mod limits;
 mod metrics;
 mod namespaces;

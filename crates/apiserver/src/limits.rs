@@ -18,6 +18,8 @@ pub const WATCH_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(55);
 /// How many stored objects a filtered list looks at before it asks the store again.
 pub const LIST_CHUNK: usize = 500;
+/// Bytes of a long list that are written before they are sent on.
+pub const LIST_CHUNK_BYTES: usize = 128 * 1024;
 /// How often a patch or unconditional update is tried anew after another write came first.
 pub const CONFLICT_RETRIES: usize = 8;
 /// How often a generated name that is taken is replaced by another.

@@ -1,5 +1,7 @@
 //! Forms in which objects are answered: as they are, as rows of a table, as their metadata alone.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -91,41 +93,16 @@ impl Form {
     /// A list.
     pub(crate) fn list(
         self,
-        resource: &Resource,
+        resource: &Arc<Resource>,
         items: &[bytes::Bytes],
         rev: Rev,
         next: Option<&str>,
     ) -> Result<Vec<u8>, ApiError> {
-        let mut metadata = json!({"resourceVersion": rev.to_string()});
-        if let Some(next) = next {
-            encode::set(&mut metadata, "continue", next);
+        let mut writer = ListWriter::of_page(self, Arc::clone(resource), rev, next);
+        for item in items {
+            writer.push(item)?;
         }
-        let (kind, version) = match self {
-            Self::Table(include) => {
-                let rows = items.iter().map(|item| row(resource, item, include));
-                let rows = rows.collect::<Result<Vec<_>, _>>()?;
-                return Ok(table(resource, &rows, &metadata, true).into());
-            }
-            Self::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
-            Self::Object => (resource.list_kind.to_string(), resource.api_version()),
-        };
-        let size: usize = items.iter().map(|item| item.len() + 1).sum();
-        let mut body = Vec::with_capacity(size + 256);
-        body.extend_from_slice(
-            format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\"items\":[").as_bytes(),
-        );
-        for (position, item) in items.iter().enumerate() {
-            if position > 0 {
-                body.push(b',');
-            }
-            if self == Self::Metadata {
-                body.extend_from_slice(partial(item)?.as_bytes());
-            } else {
-                body.extend_from_slice(&encode::served(resource, item)?);
-            }
-        }
-        body.extend_from_slice(b"]}");
-        Ok(body)
+        Ok(writer.end())
     }
 
     /// An object as the payload of a watch event; column definitions go with the first only.
@@ -157,6 +134,78 @@ impl Form {
             HeaderValue::from_static("application/json"),
             self.object(resource, encoded)?,
         ))
+    }
+}
+
+/// A list that is written object by object.
+pub(crate) struct ListWriter {
+    form: Form,
+    resource: Arc<Resource>,
+    written: Vec<u8>,
+    is_first: bool,
+}
+
+impl ListWriter {
+    /// A whole list.
+    pub(crate) fn begin(form: Form, resource: Arc<Resource>, rev: Rev) -> Self {
+        Self::of_page(form, resource, rev, None)
+    }
+
+    fn of_page(form: Form, resource: Arc<Resource>, rev: Rev, next: Option<&str>) -> Self {
+        let mut metadata = json!({"resourceVersion": rev.to_string()});
+        if let Some(next) = next {
+            encode::set(&mut metadata, "continue", next);
+        }
+        let head = match form {
+            Form::Table(_) => format!(
+                "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{},\"rows\":[",
+                definitions(&resource)
+            ),
+            Form::Metadata => format!(
+                "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"items\":["
+            ),
+            Form::Object => format!(
+                "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+                resource.list_kind,
+                resource.api_version()
+            ),
+        };
+        Self { form, resource, written: head.into_bytes(), is_first: true }
+    }
+
+    /// Bytes that were written and not taken.
+    pub(crate) fn len(&self) -> usize {
+        self.written.len()
+    }
+
+    /// Writes an object.
+    pub(crate) fn push(&mut self, encoded: &bytes::Bytes) -> Result<(), ApiError> {
+        if !std::mem::take(&mut self.is_first) {
+            self.written.push(b',');
+        }
+        match self.form {
+            Form::Object => {
+                let served = encode::served(&self.resource, encoded)?;
+                self.written.extend_from_slice(&served);
+            }
+            Form::Metadata => self.written.extend_from_slice(partial(encoded)?.as_bytes()),
+            Form::Table(include) => {
+                let row = row(&self.resource, encoded, include)?;
+                self.written.extend_from_slice(row.as_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    /// What was written since this was last called.
+    pub(crate) fn take(&mut self) -> bytes::Bytes {
+        std::mem::take(&mut self.written).into()
+    }
+
+    /// The end, after what was not taken yet.
+    pub(crate) fn end(mut self) -> Vec<u8> {
+        self.written.extend_from_slice(b"]}");
+        self.written
     }
 }
 
@@ -196,20 +245,19 @@ fn row(resource: &Resource, encoded: &[u8], include: Include) -> Result<String, 
 }
 
 fn table(resource: &Resource, rows: &[String], metadata: &Value, columns: bool) -> String {
-    let definitions: Vec<Value> = resource
-        .columns
-        .iter()
-        .filter(|_| columns)
-        .map(|column| {
-            json!({"name": column.name, "type": column.kind, "format": column.format,
-                   "description": column.description, "priority": column.priority})
-        })
-        .collect();
+    let definitions = if columns { definitions(resource) } else { json!([]) };
     format!(
-        "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{},\"rows\":[{}]}}",
-        Value::Array(definitions),
+        "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{definitions},\"rows\":[{}]}}",
         rows.join(",")
     )
+}
+
+fn definitions(resource: &Resource) -> Value {
+    let definition = |column: &toono_api::resource::Column| {
+        json!({"name": column.name, "type": column.kind, "format": column.format,
+               "description": column.description, "priority": column.priority})
+    };
+    resource.columns.iter().map(definition).collect()
 }
 
 /// A bookmark in this form.

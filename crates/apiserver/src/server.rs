@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use toono_api::{ApiError, BuiltIn, Resource};
 use toono_http::Handler;
 use toono_mvcc::{Entry, Key, Rev};
@@ -74,6 +74,8 @@ pub(crate) struct Inner {
     pub(crate) remote: remote::Context,
     pub(crate) fleet: OnceLock<Handler>,
     pub(crate) watches: Arc<Semaphore>,
+    /// Whether the server is about to end.
+    pub(crate) ends: watch::Sender<bool>,
     pub(crate) metrics: Metrics,
     pub(crate) fairness: Fairness,
     pub(crate) audit: Option<Audit>,
@@ -117,6 +119,7 @@ impl ApiServer {
                 remote: remote::Context { pods: lookup, link },
                 fleet: OnceLock::new(),
                 watches,
+                ends: watch::Sender::new(false),
                 metrics: Metrics::new(),
                 fairness: Fairness::new(),
                 audit,
@@ -131,6 +134,12 @@ impl ApiServer {
         if self.inner.fleet.set(handler).is_err() {
             tracing::error!("the fleet's handler was set twice; the first one stays");
         }
+    }
+
+    /// Says that the server is about to end: it is no longer ready, and its watches end, so that their
+    /// clients go on elsewhere. Everything else is answered as before.
+    pub fn drain(&self) {
+        self.inner.ends.send_replace(true);
     }
 
     /// The server as a handler of requests.

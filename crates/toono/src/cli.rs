@@ -61,6 +61,9 @@ pub(crate) struct ServerArgs {
     pub(crate) cluster_cidr: ClusterCidr,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    /// Records every request in this file, in the form of Kubernetes' audit log at level Metadata.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_log_path: Option<PathBuf>,
 }
 
 /// Where the cluster's objects are kept.

@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
 };
 use toono_api::UserInfo;
-use toono_apiserver::{ApiConfig, ApiServer};
+use toono_apiserver::{ApiConfig, ApiServer, AuditConfig};
 use toono_controllers::ControllersConfig;
 use toono_fleet::{ClusterSecret, Fleet, FleetConfig};
 use toono_http::server::Limits;
@@ -49,7 +49,9 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     let root_ca = ca.cert_pem().to_owned();
 
     let link = Arc::new(FleetLink::default());
-    let api = ApiServer::start(store, ApiConfig::default(), link.clone())
+    let audit = args.audit_log_path.clone().map(AuditConfig::new);
+    let config = ApiConfig { audit, ..ApiConfig::default() };
+    let api = ApiServer::start(store, config, link.clone())
         .await
         .map_err(|error| Failure::caused("store-failed", &error, "look at the store's disk"))?;
     let join_token = join_token(&dir.join(TOKEN_FILE))?;
@@ -69,6 +71,11 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     api.set_fleet(fleet.handler());
 
     let controllers = ControllersConfig { root_ca, ..ControllersConfig::default() };
+    let (draining, ending) = (api.clone(), shutdown.clone());
+    tokio::spawn(async move {
+        ending.wait().await;
+        draining.drain();
+    });
     let mut services = JoinSet::new();
     services.spawn(toono_controllers::run(
         api.client(component("kube-controller-manager")),

@@ -1,25 +1,31 @@
 //! `list`: the objects of a resource at one revision, in pages if asked.
 
+use std::sync::Arc;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
-use toono_api::{ApiError, Resource};
-use toono_http::Body;
-use toono_mvcc::{Entry, Key, Prefix, Rev};
+use toono_api::ApiError;
+use toono_http::{Body, BoxError};
+use toono_mvcc::{Compacted, Entry, Key, Prefix, Rev};
 
-use super::Call;
+use super::{
+    Call,
+    cursor::{Cursor, Selection},
+};
 use crate::{
+    compress::Bulk,
     limits,
-    query::Filter,
+    represent::{Form, ListWriter},
     respond,
-    server::{ApiServer, expired},
+    server::expired,
 };
 
 /// Where the next page begins. Opaque to clients.
 #[derive(Debug, Serialize, Deserialize)]
 struct Continue {
-    /// The revision that all pages show.
+    /// The revision that all pages show; 0 for the newest, when that of the first page is gone.
     rev: u64,
     /// The last key of the page before.
     after: String,
@@ -33,54 +39,127 @@ pub(super) struct Listed {
 }
 
 const CONTINUE_EXPIRED: &str = "The provided continue parameter is too old to display a consistent \
-list result. You can start a new list without the continue parameter.";
+list result. You can start a new list without the continue parameter, or use the continue token in \
+this response to retrieve the remainder of the results. Continuing with the provided token results in \
+an inconsistent list - objects that were created, modified, or deleted between the time the first \
+chunk was returned and now may show up in the list.";
+
+/// What a list has to show, from where.
+struct Wanted {
+    rev: Rev,
+    after: Option<Key>,
+    limit: Option<usize>,
+}
 
 impl Call<'_> {
     pub(crate) fn list(&self) -> Result<Response<Body>, ApiError> {
         let form = self.form()?;
-        let listed = self.listed()?;
-        let items: Vec<Bytes> = listed.entries.into_iter().map(|entry| entry.value).collect();
-        let body = form.list(self.resource(), &items, listed.rev, listed.next.as_deref())?;
+        let wanted = self.wanted()?;
+        if wanted.limit.is_none() {
+            return self.whole(form, wanted);
+        }
+        let Listed { entries, rev, next } = self.page(wanted)?;
+        let items: Vec<Bytes> = entries.into_iter().map(|entry| entry.value).collect();
+        let body = form.list(self.resource(), &items, rev, next.as_deref())?;
         Ok(respond::json(StatusCode::OK, body))
     }
 
     /// All objects of the collection.
     pub(super) fn prefix(&self) -> Prefix {
         let resource = self.resource();
+        let (group, plural) = (&resource.stored_group, &resource.stored_plural);
         if self.target.namespace.is_empty() {
-            Prefix::resource(&resource.stored_group, &resource.stored_plural)
+            Prefix::resource(group, plural)
         } else {
-            Prefix::namespace(
-                &resource.stored_group,
-                &resource.stored_plural,
-                self.target.namespace,
-            )
+            Prefix::namespace(group, plural, self.target.namespace)
         }
     }
 
+    /// The objects that the path and the query select, at a revision.
+    pub(super) fn selection(&self, rev: Rev) -> Result<Selection, ApiError> {
+        Ok(Selection {
+            resource: Arc::clone(&self.target.resource),
+            prefix: self.prefix(),
+            filter: self.query.filter(self.resource())?,
+            rev,
+        })
+    }
+
+    /// The objects that the query asks for, in memory.
     pub(super) fn listed(&self) -> Result<Listed, ApiError> {
-        let filter = self.query.filter(self.resource())?;
+        self.page(self.wanted()?)
+    }
+
+    fn wanted(&self) -> Result<Wanted, ApiError> {
         let limit = match self.query.number::<i64>("limit")? {
-            None | Some(..=0) => usize::MAX,
-            Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
+            None | Some(..=0) => None,
+            Some(limit) => usize::try_from(limit).ok(),
         };
         let (rev, after) = match self.query.text("continue") {
-            Some(token) => {
-                let token = read_token(token)?;
-                (Rev(token.rev), Key::parse(&token.after))
-            }
             None => (self.list_revision()?, None),
-        };
-        let continued = after.is_some();
-        let wanted = Wanted { resource: self.resource(), prefix: self.prefix(), filter };
-        let page = collect(self.server, &wanted, rev, after, limit);
-        let (entries, more) = page.map_err(|compacted| {
-            if continued {
-                ApiError::Expired(CONTINUE_EXPIRED.to_owned())
-            } else {
-                expired(compacted)
+            Some(token) => {
+                if self.query.revision()?.is_some_and(|rev| rev > Rev::ZERO) {
+                    return Err(ApiError::BadRequest(
+                        "specifying resource version is not allowed when using continue".to_owned(),
+                    ));
+                }
+                let Continue { rev, after } = read_token(token)?;
+                let rev = if rev == 0 { self.server.revision() } else { Rev(rev) };
+                (rev, Key::parse(&after))
             }
-        })?;
+        };
+        Ok(Wanted { rev, after, limit })
+    }
+
+    /// A list without limit. It is written as it is sent, so that it takes no more memory than its
+    /// client's link holds.
+    fn whole(&self, form: Form, wanted: Wanted) -> Result<Response<Body>, ApiError> {
+        let Wanted { rev, after, .. } = wanted;
+        let last_key = after.clone();
+        let selection = self.selection(rev)?;
+        let mut cursor = Cursor::new(&self.server.inner.store, selection, after, usize::MAX)
+            .map_err(|compacted| too_late(compacted, last_key.as_ref()))?;
+        let mut writer = ListWriter::begin(form, Arc::clone(&self.target.resource), rev);
+        if cursor.is_at_last_page() {
+            while let Some(entry) = cursor.next().map_err(expired)? {
+                writer.push(&entry.value)?;
+            }
+            return Ok(respond::json(StatusCode::OK, writer.end()));
+        }
+        let state = Some((cursor, writer));
+        let chunks = futures::stream::unfold(state, |state| async move {
+            let (mut cursor, mut writer) = state?;
+            match chunk(&mut cursor, &mut writer) {
+                Err(error) => Some((Err(error), None)),
+                Ok(true) => Some((Ok(writer.take()), Some((cursor, writer)))),
+                Ok(false) => Some((Ok(Bytes::from(writer.end())), None)),
+            }
+        });
+        let mut response = Response::new(toono_http::stream(chunks));
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+        response.extensions_mut().insert(Bulk);
+        Ok(response)
+    }
+
+    fn page(&self, wanted: Wanted) -> Result<Listed, ApiError> {
+        let Wanted { rev, after, limit } = wanted;
+        let limit = limit.unwrap_or(usize::MAX);
+        let last_key = after.clone();
+        let late = |compacted| too_late(compacted, last_key.as_ref());
+        let selection = self.selection(rev)?;
+        let first = limit.saturating_add(1);
+        let mut cursor =
+            Cursor::new(&self.server.inner.store, selection, after, first).map_err(late)?;
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut more = false;
+        while let Some(entry) = cursor.next().map_err(late)? {
+            if entries.len() == limit {
+                more = true;
+                break;
+            }
+            entries.push(entry);
+        }
         let last = entries.last().filter(|_| more);
         let next = last.map(|last| write_token(rev, &last.key));
         Ok(Listed { entries, rev, next })
@@ -101,11 +180,25 @@ impl Call<'_> {
                     "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
                 )))
             }
+            (Some(Rev::ZERO), Some("Exact")) => Err(ApiError::BadRequest(
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"".to_owned(),
+            )),
             (Some(asked), _) if asked > newest => Err(too_large(asked, newest)),
-            (Some(asked), Some("Exact")) if asked > Rev::ZERO => Ok(asked),
+            (Some(asked), Some("Exact")) => Ok(asked),
             _ => Ok(newest),
         }
     }
+}
+
+/// Writes the next objects; whether there are more.
+fn chunk(cursor: &mut Cursor, writer: &mut ListWriter) -> Result<bool, BoxError> {
+    while writer.len() < limits::LIST_CHUNK_BYTES {
+        match cursor.next()? {
+            Some(entry) => writer.push(&entry.value)?,
+            None => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 /// The refusal of a revision that is not there yet. Clients start over on its text.
@@ -113,41 +206,15 @@ pub(super) fn too_large(asked: Rev, newest: Rev) -> ApiError {
     ApiError::Timeout(format!("Too large resource version: {asked}, current: {newest}"))
 }
 
-/// Which objects are asked for.
-struct Wanted<'a> {
-    resource: &'a Resource,
-    prefix: Prefix,
-    filter: Filter,
-}
-
-/// Up to `limit` matching objects, and whether there may be more.
-fn collect(
-    server: &ApiServer,
-    Wanted { resource, prefix, filter }: &Wanted<'_>,
-    rev: Rev,
-    mut after: Option<Key>,
-    limit: usize,
-) -> Result<(Vec<Entry>, bool), toono_mvcc::Compacted> {
-    let mut found = Vec::new();
-    loop {
-        let wanted = limit.saturating_sub(found.len());
-        let chunk = if filter.is_everything() { wanted } else { wanted.max(limits::LIST_CHUNK) };
-        let page = server.inner.store.list(prefix, rev, after.as_ref(), chunk)?;
-        after = page.entries.last().map(|entry| entry.key.clone());
-        for entry in page.entries {
-            if filter.is_everything() || filter.matches(resource, &entry.value) {
-                if found.len() == limit {
-                    return Ok((found, true));
-                }
-                found.push(entry);
-            }
-        }
-        if !page.more {
-            return Ok((found, false));
-        }
-        if found.len() >= limit {
-            return Ok((found, true));
-        }
+/// The refusal of a revision that is gone; a client that was in the middle of a list may go on with
+/// what there is now.
+fn too_late(compacted: Compacted, after: Option<&Key>) -> ApiError {
+    match after {
+        None => expired(compacted),
+        Some(after) => ApiError::ExpiredContinue {
+            message: CONTINUE_EXPIRED.to_owned(),
+            continue_token: write_token(Rev::ZERO, after),
+        },
     }
 }
 

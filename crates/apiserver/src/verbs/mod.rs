@@ -1,6 +1,7 @@
 //! The verbs of the resource API, each generic over the resource table.
 
 mod create;
+mod cursor;
 mod delete;
 mod list;
 mod patch;
@@ -10,6 +11,8 @@ mod scale;
 mod subresource;
 mod update;
 mod watch;
+
+use std::sync::Arc;
 
 use http::HeaderMap;
 use toono_api::{ApiError, Resource, UserInfo};
@@ -43,7 +46,7 @@ impl Call<'_> {
         Form::negotiate(self.headers, self.query.text("includeObject"))
     }
 
-    fn resource(&self) -> &Resource {
+    fn resource(&self) -> &Arc<Resource> {
         &self.target.resource
     }
 }

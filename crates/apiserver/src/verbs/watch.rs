@@ -5,13 +5,16 @@ use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration}
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use prometheus_client::metrics::counter::Counter;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::Instant,
+};
 use toono_api::{ApiError, Resource};
 use toono_http::Body;
 use toono_mvcc::{Entry, Event, EventKind, Rev};
 use toono_store::{WatchItem, Watcher};
 
-use super::{Call, list::too_large};
+use super::{Call, cursor::Cursor, list::too_large};
 use crate::{
     encode, limits,
     query::Filter,
@@ -35,27 +38,28 @@ impl Call<'_> {
             form,
             filter,
             bookmarks: self.query.flag("allowWatchBookmarks"),
+            initial: None,
             watcher: None,
             ready: VecDeque::new(),
             ends: Instant::now() + self.watch_timeout()?,
             next_bookmark: Instant::now() + limits::BOOKMARK_INTERVAL,
             columns_sent: false,
             sent: self.server.inner.metrics.watch_events(self.resource()),
+            server_ends: self.server.inner.ends.subscribe(),
             _slot: slot,
         };
         let since = match start {
             Start::After(rev) => rev,
             Start::WithState { announce_end } => {
                 let rev = self.server.revision();
-                let page = self.server.inner.store.list(&self.prefix(), rev, None, usize::MAX);
-                for entry in page.map_err(expired)?.entries {
-                    if stream.filter.matches(self.resource(), &entry.value) {
-                        stream.push("ADDED", &entry.value)?;
-                    }
-                }
-                if announce_end {
-                    stream.ready.push_back(bookmark(form, self.resource(), rev, true).into());
-                }
+                let cursor = Cursor::new(
+                    &self.server.inner.store,
+                    self.selection(rev)?,
+                    None,
+                    limits::LIST_CHUNK,
+                );
+                let cursor = cursor.map_err(expired)?;
+                stream.initial = Some(Initial { cursor, rev, announce_end });
                 rev
             }
         };
@@ -101,11 +105,20 @@ enum Start {
     WithState { announce_end: bool },
 }
 
+/// The state at the beginning of the watch, told bit by bit as the client takes it.
+struct Initial {
+    cursor: Cursor,
+    rev: Rev,
+    announce_end: bool,
+}
+
 struct Stream {
     resource: Arc<Resource>,
     form: Form,
     filter: Filter,
     bookmarks: bool,
+    /// What there is, as long as not all of it was told.
+    initial: Option<Initial>,
     /// Gone once the stream is to end.
     watcher: Option<Watcher>,
     /// Encoded documents that were not sent yet: the initial state, or one event.
@@ -115,6 +128,8 @@ struct Stream {
     columns_sent: bool,
     /// Counts the events.
     sent: Counter,
+    /// Becomes true when the server is about to end.
+    server_ends: watch::Receiver<bool>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -134,12 +149,19 @@ impl Stream {
     /// The next document; none when the stream ends.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(document) = self.ready.pop_front() {
-                return Some(document);
+            if let Some(documents) = self.take_ready() {
+                return Some(documents);
+            }
+            if self.initial.is_some() {
+                if let Err(error) = self.tell_initial() {
+                    self.fail(&error);
+                }
+                continue;
             }
             let watcher = self.watcher.as_mut()?;
             let item = tokio::select! {
                 () = tokio::time::sleep_until(self.ends) => return None,
+                () = ended(&mut self.server_ends) => return None,
                 item = watcher.next() => item,
             };
             let done = match item {
@@ -151,10 +173,46 @@ impl Stream {
                 Err(lagged) => Err(ApiError::too_old(lagged.seen.0, lagged.dropped.0)),
             };
             if let Err(error) = done {
-                self.ready.push_back(error_event(&error));
-                self.watcher = None;
+                self.fail(&error);
             }
         }
+    }
+
+    /// What is ready, in one piece.
+    fn take_ready(&mut self) -> Option<Bytes> {
+        let first = self.ready.pop_front()?;
+        if self.ready.is_empty() {
+            return Some(first);
+        }
+        let mut joined = first.to_vec();
+        self.ready.drain(..).for_each(|document| joined.extend_from_slice(&document));
+        Some(joined.into())
+    }
+
+    fn fail(&mut self, error: &ApiError) {
+        self.ready.push_back(error_event(error));
+        self.initial = None;
+        self.watcher = None;
+    }
+
+    fn tell_initial(&mut self) -> Result<(), ApiError> {
+        let mut bytes = 0;
+        while bytes < limits::LIST_CHUNK_BYTES {
+            let Some(initial) = &mut self.initial else { return Ok(()) };
+            let Some(entry) = initial.cursor.next().map_err(expired)? else { break };
+            bytes += entry.value.len();
+            self.push("ADDED", &entry.value)?;
+        }
+        if bytes > 0 {
+            return Ok(());
+        }
+        let Some(initial) = &mut self.initial else { return Ok(()) };
+        if initial.announce_end {
+            let end = bookmark(self.form, &self.resource, initial.rev, true);
+            self.ready.push_back(end.into());
+        }
+        self.initial = None;
+        Ok(())
     }
 
     fn take_progress(&mut self, rev: Rev) {
@@ -197,6 +255,12 @@ impl Stream {
         self.ready.push_back(document.into());
         Ok(())
     }
+}
+
+/// Completes when the server is about to end.
+async fn ended(ends: &mut watch::Receiver<bool>) {
+    // The sender lives as long as the server; without it this is an end as well.
+    let _ = ends.wait_for(|ends| *ends).await;
 }
 
 /// The last state that matched, with the revision at which it ceased to.

@@ -47,9 +47,13 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::start_with(ApiConfig::default()).await
+    }
+
+    pub(crate) async fn start_with(config: ApiConfig) -> Self {
         let dir = TempDir::new().unwrap();
         let (store, _) = Store::open(StoreConfig::new(dir.path().join("store"))).unwrap();
-        let api = ApiServer::start(store, ApiConfig::default(), Arc::new(NoNodes)).await.unwrap();
+        let api = ApiServer::start(store, config, Arc::new(NoNodes)).await.unwrap();
         let ca = ClusterCa::generate().unwrap();
         let own = ca.issue_server(&["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
         let tls = toono_pki::server_config(&ca, &own).unwrap();

@@ -10,4 +10,5 @@ mod access;
 mod cluster;
 mod in_process;
 mod kubectl;
+mod operation;
 mod verbs;
