@@ -8,6 +8,7 @@ pub mod kinds;
 pub mod merge;
 pub mod meta;
 pub mod names;
+pub mod openapi;
 pub mod place;
 pub mod print;
 pub mod protobuf;

@@ -197,6 +197,11 @@ pub trait Behaviour: Debug + Send + Sync {
     fn place(&self) -> Place<'_> {
         Place::UNKNOWN
     }
+    /// The OpenAPI version 3 components of a custom kind and of its list, by name
+    /// ([`component`](crate::openapi::component)); built-in kinds have theirs in the table of types.
+    fn components(&self) -> serde_json::Map<String, Value> {
+        serde_json::Map::new()
+    }
     /// The row of the table of built-in kinds; `None` for custom kinds, which take no strategic merge
     /// patch.
     fn built_in(&self) -> Option<&'static BuiltIn> {
