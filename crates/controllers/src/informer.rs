@@ -45,6 +45,8 @@ pub(crate) enum Index {
     Owner,
     /// By the node that a pod is bound to.
     Node,
+    /// By the service that endpoints are of, as `namespace/name`.
+    Service,
 }
 
 /// The owner index's entry for the objects of a namespace that no controller owns.

@@ -74,6 +74,25 @@ where
     client.request(request).await
 }
 
+/// Replaces an object by one that was read before and changed; refused when it changed meanwhile.
+pub(crate) async fn replace<K>(client: &Client, object: &K) -> Result<K, kube::Error>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
+{
+    let mut body = serde_json::to_value(object).map_err(kube::Error::SerdeError)?;
+    if let Some(fields) = body.as_object_mut() {
+        fields.insert("apiVersion".to_owned(), K::api_version(&()).into());
+        fields.insert("kind".to_owned(), K::kind(&()).into());
+    }
+    let body = serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?;
+    let metadata = object.meta();
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let request = Request::new(K::url_path(&(), metadata.namespace.as_deref()))
+        .replace(name, &PostParams::default(), body)
+        .map_err(kube::Error::BuildRequest)?;
+    client.request(request).await
+}
+
 /// A namespace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

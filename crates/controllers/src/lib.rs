@@ -11,6 +11,7 @@ mod config;
 mod context;
 mod daemonset;
 mod deployment;
+mod endpoints;
 mod error;
 mod expectations;
 mod expiry;
@@ -56,6 +57,7 @@ pub async fn run(
     let deployments = deployment::Controller::new(&mut context);
     let daemon_sets = daemonset::Controller::new(&mut context);
     let node_lifecycle = nodelifecycle::Controller::new(&mut context);
+    let endpoints = endpoints::Controllers::new(&mut context);
     let namespaces = namespace::Controller::new(&mut context);
     let service_accounts = serviceaccount::Controller::new(&mut context);
     let root_ca = rootca::Controller::new(&mut context);
@@ -66,6 +68,7 @@ pub async fn run(
     tasks.spawn(deployments.run(Arc::clone(&context)));
     tasks.spawn(daemon_sets.run(Arc::clone(&context)));
     tasks.spawn(node_lifecycle.run(Arc::clone(&context)));
+    tasks.spawn(endpoints.run(Arc::clone(&context)));
     tasks.spawn(namespaces.run(Arc::clone(&context)));
     tasks.spawn(service_accounts.run(Arc::clone(&context)));
     tasks.spawn(root_ca.run(Arc::clone(&context)));

@@ -8,6 +8,7 @@
 )]
 
 mod cluster;
+mod endpoints;
 mod garbage;
 mod namespaces;
 mod nodes;
