@@ -77,6 +77,30 @@ where
         + Sync
         + 'static,
 {
+    claim_with(context, owner, selector, informer, None).await
+}
+
+/// The same, with a finalizer that an adopted object gets and a released one loses.
+pub(crate) async fn claim_with<O, K>(
+    context: &Context,
+    owner: &O,
+    selector: &Selector,
+    informer: &Informer<K>,
+    finalizer: Option<&str>,
+) -> Result<Vec<Arc<K>>, SyncError>
+where
+    O: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+{
     let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
     let api: Api<K> = context.api(namespace);
     let leaving = owner.meta().deletion_timestamp.is_some();
@@ -85,7 +109,7 @@ where
         if selects(selector, &*object) {
             claimed.push(object);
         } else if !leaving {
-            release(&api, owner, &*object).await?;
+            release(&api, owner, &*object, finalizer).await?;
         }
     }
     let orphans = informer.by(Index::Owner, &orphans_of(namespace));
@@ -97,7 +121,7 @@ where
         return Ok(claimed);
     }
     for object in wanted {
-        if let Some(adopted) = adopt(&api, owner, &*object).await? {
+        if let Some(adopted) = adopt(&api, owner, &*object, finalizer).await? {
             claimed.push(Arc::new(adopted));
         }
     }
@@ -120,37 +144,61 @@ where
     }))
 }
 
-async fn adopt<O, K>(api: &Api<K>, owner: &O, object: &K) -> Result<Option<K>, SyncError>
+async fn adopt<O, K>(
+    api: &Api<K>,
+    owner: &O,
+    object: &K,
+    finalizer: Option<&str>,
+) -> Result<Option<K>, SyncError>
 where
     O: Resource<DynamicType = ()>,
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
     let mut owners = object.meta().owner_references.clone().unwrap_or_default();
     owners.push(controller_reference(owner));
-    set_owners(api, object, &owners, "adopt").await
+    let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+    if let Some(finalizer) = finalizer.filter(|name| !finalizers.iter().any(|known| known == name))
+    {
+        finalizers.push(finalizer.to_owned());
+    }
+    set_owners(api, object, &owners, &finalizers, "adopt").await
 }
 
-async fn release<O, K>(api: &Api<K>, owner: &O, object: &K) -> Result<(), SyncError>
+async fn release<O, K>(
+    api: &Api<K>,
+    owner: &O,
+    object: &K,
+    finalizer: Option<&str>,
+) -> Result<(), SyncError>
 where
     O: Resource<DynamicType = ()>,
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
     let mut owners = object.meta().owner_references.clone().unwrap_or_default();
     owners.retain(|reference| reference.uid != uid(owner.meta()));
-    set_owners(api, object, &owners, "release").await.map(drop)
+    let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+    finalizers.retain(|known| Some(known.as_str()) != finalizer);
+    set_owners(api, object, &owners, &finalizers, "release").await.map(drop)
 }
 
 async fn set_owners<K>(
     api: &Api<K>,
     object: &K,
     owners: &[OwnerReference],
+    finalizers: &[String],
     verb: &'static str,
 ) -> Result<Option<K>, SyncError>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
     let key = Key::of(object.meta());
-    let change = patch::on_top_of(object, json!({"metadata": {"ownerReferences": owners}}));
+    let mut metadata = json!({"ownerReferences": owners});
+    if finalizers != object.meta().finalizers.as_deref().unwrap_or_default()
+        && let Some(fields) = metadata.as_object_mut()
+    {
+        fields.insert("finalizers".to_owned(), json!(finalizers));
+    }
+    let change = patch::on_top_of(object, json!({"metadata": metadata}));
     match patch::merge(api, &key.name, &change).await {
         Ok(changed) => Ok(Some(changed)),
         Err(error) if is_not_found(&error) => Ok(None),

@@ -6,6 +6,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
+        batch::v1::{CronJob, Job},
         core::v1::{Node, Pod},
     },
     serde::de::DeserializeOwned,
@@ -31,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) deployments: Informer<Deployment>,
     pub(crate) daemon_sets: Informer<DaemonSet>,
     pub(crate) revisions: Informer<ControllerRevision>,
+    pub(crate) jobs: Informer<Job>,
+    pub(crate) cron_jobs: Informer<CronJob>,
     pub(crate) namespaces: Informer<Namespace>,
     pub(crate) services: Informer<Service>,
 }
@@ -54,6 +57,8 @@ impl Context {
             deployments: Informer::new(vec![(Index::Namespace, by_namespace)]),
             daemon_sets: Informer::new(vec![(Index::Namespace, by_namespace)]),
             revisions: Informer::new(vec![(Index::Owner, by_owner)]),
+            jobs: Informer::new(vec![(Index::Owner, by_owner), (Index::Namespace, by_namespace)]),
+            cron_jobs: Informer::new(Vec::new()),
             namespaces: Informer::new(Vec::new()),
             services: Informer::new(vec![(Index::Namespace, by_namespace)]),
         }
@@ -67,6 +72,8 @@ impl Context {
         self.watch(tasks, |context| &context.deployments);
         self.watch(tasks, |context| &context.daemon_sets);
         self.watch(tasks, |context| &context.revisions);
+        self.watch(tasks, |context| &context.jobs);
+        self.watch(tasks, |context| &context.cron_jobs);
         self.watch(tasks, |context| &context.namespaces);
         self.watch(tasks, |context| &context.services);
         let context = Arc::clone(self);

@@ -9,6 +9,7 @@
 mod claim;
 mod config;
 mod context;
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod endpoints;
@@ -18,6 +19,7 @@ mod expiry;
 mod garbage;
 mod hash;
 mod informer;
+mod job;
 mod key;
 mod kinds;
 mod names;
@@ -61,6 +63,9 @@ pub async fn run(
     let namespaces = namespace::Controller::new(&mut context);
     let service_accounts = serviceaccount::Controller::new(&mut context);
     let root_ca = rootca::Controller::new(&mut context);
+    let jobs = job::Controller::new(&mut context);
+    let cron_jobs = cronjob::Controller::new(&mut context);
+    let expired_jobs = job::ttl::Controller::new(&mut context);
     let context = Arc::new(context);
     context.start(&mut tasks);
     tasks.spawn(Arc::new(scheduler).run(Arc::clone(&context)));
@@ -72,6 +77,9 @@ pub async fn run(
     tasks.spawn(namespaces.run(Arc::clone(&context)));
     tasks.spawn(service_accounts.run(Arc::clone(&context)));
     tasks.spawn(root_ca.run(Arc::clone(&context)));
+    tasks.spawn(jobs.run(Arc::clone(&context)));
+    tasks.spawn(cron_jobs.run(Arc::clone(&context)));
+    tasks.spawn(expired_jobs.run(Arc::clone(&context)));
     tasks.spawn(garbage::run(Arc::clone(&context)));
     tasks.spawn(expiry::run(Arc::clone(&context)));
     shutdown.await;

@@ -18,6 +18,12 @@ pub(crate) fn generate(prefix: &str) -> String {
     kept.chars().chain(suffix).collect()
 }
 
+/// `name` and `suffix`, the name cut so far that random characters still fit behind.
+pub(crate) fn with_suffix(name: &str, suffix: &str) -> String {
+    let room = (MAX_NAME_LENGTH - SUFFIX_LENGTH).saturating_sub(suffix.len());
+    format!("{}{suffix}", name.get(..room).unwrap_or(name))
+}
+
 /// Each character of `text` mapped into the safe alphabet.
 pub(crate) fn safe_encode(text: &str) -> String {
     text.bytes().map(|byte| safe(usize::from(byte))).collect()
@@ -32,6 +38,8 @@ mod tests {
         let name = generate("hello-");
         assert!(name.starts_with("hello-") && name.len() == 11, "{name}");
         assert_eq!(generate(&"x".repeat(80)).len(), 63);
+        let long = with_suffix(&"x".repeat(70), "-12-");
+        assert!(long.len() == 58 && long.ends_with("x-12-"), "{long}");
     }
 
     #[test]

@@ -21,6 +21,45 @@ pub(crate) fn on_top_of<K: Resource>(object: &K, mut patch: Value) -> Value {
     patch
 }
 
+/// The merge patch that makes `old` into `new`: what is no more becomes null.
+pub(crate) fn difference(old: &Value, new: &Value) -> Value {
+    let (Some(before), Some(after)) = (old.as_object(), new.as_object()) else {
+        return new.clone();
+    };
+    let mut patch = serde_json::Map::new();
+    for key in before.keys().filter(|key| !after.contains_key(*key)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    for (key, value) in after {
+        match before.get(key) {
+            Some(known) if known == value => {}
+            Some(known) => drop(patch.insert(key.clone(), difference(known, value))),
+            None => drop(patch.insert(key.clone(), value.clone())),
+        }
+    }
+    Value::Object(patch)
+}
+
+/// Writes a whole status, typed, on top of the object that was read.
+pub(crate) async fn write_status<K, S>(
+    api: &Api<K>,
+    object: &K,
+    old: Option<&S>,
+    new: &S,
+) -> Result<K, kube::Error>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+    S: k8s_openapi::serde::Serialize,
+{
+    let value = |status: Option<&S>| {
+        // Encoding has no failure: these structures have string keys only.
+        serde_json::to_value(status).ok().filter(Value::is_object).unwrap_or_else(|| json!({}))
+    };
+    let status = difference(&value(old), &value(Some(new)));
+    let name = object.meta().name.clone().unwrap_or_default();
+    merge_status(api, &name, &on_top_of(object, json!({"status": status}))).await
+}
+
 /// Patches an object's main part.
 pub(crate) async fn merge<K>(api: &Api<K>, name: &str, patch: &Value) -> Result<K, kube::Error>
 where
@@ -44,4 +83,18 @@ where
 /// A number as Kubernetes keeps it in a status: zero is not written at all.
 pub(crate) fn omit_zero(number: i32) -> Value {
     if number == 0 { Value::Null } else { number.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_makes_the_old_into_the_new() {
+        let old = json!({"a": 1, "b": {"c": [1], "d": 2}, "e": {"f": 1}});
+        let new = json!({"a": 1, "b": {"c": [1, 2]}, "g": {}});
+        let patch = difference(&old, &new);
+        assert_eq!(patch, json!({"b": {"c": [1, 2], "d": null}, "e": null, "g": {}}));
+        assert_eq!(difference(&new, &new), json!({}));
+    }
 }

@@ -1,6 +1,6 @@
 //! ReplicaSet: as many pods as asked for, neither more nor fewer.
 
-mod ranking;
+pub(crate) mod ranking;
 mod status;
 
 use std::{sync::Arc, time::Duration};

@@ -11,7 +11,7 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The first `count` of `pods` in the order of deletion; `siblings` tells how many related pods
 /// are on a node.
-pub(super) fn to_delete(
+pub(crate) fn to_delete(
     mut pods: Vec<Arc<Pod>>,
     count: usize,
     now: Timestamp,

@@ -1,5 +1,5 @@
 //! What objects use, and what quotas allow, by example and by property.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 use jiff::Timestamp;
 use proptest::prelude::*;
