@@ -4,6 +4,7 @@ use k8s_openapi::{
     api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use serde_json::Value;
 
 /// The API group of roles and bindings.
 pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
@@ -63,6 +64,18 @@ pub enum Object {
     ClusterRoleBinding(ClusterRoleBinding),
 }
 
+impl From<RoleBinding> for Object {
+    fn from(binding: RoleBinding) -> Self {
+        Self::RoleBinding(binding)
+    }
+}
+
+impl From<ClusterRoleBinding> for Object {
+    fn from(binding: ClusterRoleBinding) -> Self {
+        Self::ClusterRoleBinding(binding)
+    }
+}
+
 impl Object {
     /// Reads an encoded object.
     ///
@@ -76,6 +89,19 @@ impl Object {
             Kind::RoleBinding => Self::RoleBinding(serde_json::from_slice(json)?),
             Kind::ClusterRoleBinding => Self::ClusterRoleBinding(serde_json::from_slice(json)?),
         })
+    }
+
+    /// The object as JSON, with kind and API version.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON, which no object does.
+    pub fn to_json(&self) -> Result<Value, serde_json::Error> {
+        match self {
+            Self::Role(role) => serde_json::to_value(role),
+            Self::ClusterRole(role) => serde_json::to_value(role),
+            Self::RoleBinding(binding) => serde_json::to_value(binding),
+            Self::ClusterRoleBinding(binding) => serde_json::to_value(binding),
+        }
     }
 
     /// Its kind.

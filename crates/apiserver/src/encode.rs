@@ -24,7 +24,8 @@ pub(crate) fn served(resource: &Resource, stored: &Bytes) -> Result<Bytes, ApiEr
     Ok(resource.behaviour.to_served(object).to_string().into())
 }
 
-fn draft_of(object: &Value) -> Draft {
+/// Encodes an object as it is, around the hole.
+pub(crate) fn draft_of(object: &Value) -> Draft {
     let empty = Map::new();
     let fields = object.as_object().unwrap_or(&empty);
     let metadata = fields.get("metadata").and_then(Value::as_object).unwrap_or(&empty);

@@ -26,8 +26,10 @@ pub mod remote;
 mod represent;
 mod request;
 mod respond;
+mod reviews;
 mod router;
 mod server;
+pub mod tokens;
 mod trail;
 mod verbs;
 

@@ -5,7 +5,7 @@ use toono_api::{ApiError, UserInfo};
 use toono_http::Body;
 
 use crate::{
-    access::{Attributes, Decision, TargetAttributes, access, forbidden},
+    access::Asked,
     authenticate::{authenticate, impersonate},
     body, compress, discovery, openapi,
     query::Query,
@@ -13,6 +13,7 @@ use crate::{
     request::{ResourcePath, Route},
     respond,
     server::ApiServer,
+    tokens,
     trail::{Decided, Trail},
     verbs,
 };
@@ -37,36 +38,26 @@ async fn respond(
     mut request: Request<Body>,
     trail: &mut Trail,
 ) -> Result<Response<Body>, ApiError> {
-    let user = authenticate(
-        &server.inner.store,
-        request.extensions(),
-        request.headers(),
-        ApiServer::now(),
-    )?;
+    let user = authenticate(server, request.extensions(), request.headers())?;
     trail.user = Some(user.clone());
-    let acts_as = impersonate(user.clone(), request.headers())?;
-    if acts_as != user {
-        trail.acts_as = Some(acts_as.clone());
-    }
-    let user = acts_as;
+    let acts_as = impersonate(&server.inner.gate, &user, request.headers_mut())?;
+    trail.acts_as = acts_as.clone();
+    let user = acts_as.unwrap_or(user);
     let path = request.uri().path().to_owned();
     let query = Query::parse(request.uri().query());
     let registry = server.registry();
-    let route = match Route::parse(&registry, &path) {
-        Ok(route) => route,
-        // Whoever may not ask learns nothing of which paths there are.
-        Err(error) => {
-            permit(&user, request.method(), &path, &Route::Path(&path), &query)?;
-            return Err(error);
-        }
-    };
-    if let Route::Resource(at) = &route {
+    let route = Route::parse(&registry, &path);
+    if let Ok(Route::Resource(at)) = &route {
         trail.leads_to(at, &query);
     }
-    let permitted = permit(&user, request.method(), &path, &route, &query);
-    let reason = permitted.as_ref().err().map_or_else(String::new, ToString::to_string);
-    trail.decision = Some(Decided { allowed: permitted.is_ok(), reason });
-    permitted?;
+    let fields = query.text("fieldSelector");
+    let asked = Asked::of(request.method(), &path, fields, query.flag("watch"));
+    let passed = server.inner.gate.require(&asked.attributes(&user));
+    let reason = passed.as_ref().err().map_or_else(String::new, ToString::to_string);
+    trail.decision = Some(Decided { allowed: passed.is_ok(), reason });
+    passed?;
+    // Only now, so that whoever may not ask learns nothing of which paths there are.
+    let route = route?;
     let under_way = server.inner.metrics.begin(trail);
     let seat = server.inner.fairness.seat(&server.inner.metrics, &user, trail, 0).await?;
     let response = match route {
@@ -85,35 +76,6 @@ async fn respond(
     Ok(if trail.is_long_running() { respond::keeping(response, under_way) } else { response })
 }
 
-fn permit(
-    user: &UserInfo,
-    method: &Method,
-    path: &str,
-    route: &Route<'_>,
-    query: &Query,
-) -> Result<(), ApiError> {
-    let lower = method.as_str().to_ascii_lowercase();
-    let attributes = match route {
-        Route::Path(_) => Attributes { user, verb: &lower, path, target: None },
-        Route::Resource(at) => Attributes {
-            user,
-            verb: at.verb(method, query.flag("watch")).unwrap_or(&lower),
-            path,
-            target: Some(TargetAttributes {
-                group: &at.resource.group,
-                plural: &at.resource.plural,
-                subresource: at.subresource_name(),
-                namespace: at.namespace,
-                name: at.name,
-            }),
-        },
-    };
-    match access(&attributes) {
-        Decision::Allow => Ok(()),
-        Decision::Deny => Err(forbidden(&attributes)),
-    }
-}
-
 fn special(
     server: &ApiServer,
     path: &str,
@@ -127,6 +89,7 @@ fn special(
         return Ok(server.inner.metrics.response());
     }
     discovery::answer(server, path, request.headers(), query)
+        .or_else(|| tokens::answer(server, path))
         .or_else(|| openapi::answer(server, path, request.headers()))
         .ok_or(ApiError::UnknownPath)
 }

@@ -7,15 +7,18 @@ use tokio::sync::{Semaphore, watch};
 use toono_api::{ApiError, BuiltIn, Resource};
 use toono_http::Handler;
 use toono_mvcc::{Entry, Key, Rev};
+use toono_pki::TokenKey;
 use toono_store::Store;
 
 use crate::{
+    access::{self, Gate},
     audit::{Audit, AuditConfig},
     fairness::Fairness,
     limits,
     metrics::Metrics,
     registry::{Registries, Registry},
     remote, router,
+    tokens::Issuer,
 };
 
 /// Settings of the server.
@@ -27,6 +30,8 @@ pub struct ApiConfig {
     pub watches_max: usize,
     /// Where requests are recorded, if they are.
     pub audit: Option<AuditConfig>,
+    /// The key of service accounts' tokens; without one, tokens are good for as long as the server runs.
+    pub token_key: Option<Arc<TokenKey>>,
 }
 
 impl Default for ApiConfig {
@@ -35,6 +40,7 @@ impl Default for ApiConfig {
             git_version: "v1.35.0+toono".to_owned(),
             watches_max: limits::WATCHES_MAX,
             audit: None,
+            token_key: None,
         }
     }
 }
@@ -50,6 +56,12 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// There is no key for tokens.
+    #[error("cannot make a key for the tokens of service accounts")]
+    Key(#[from] toono_pki::PkiError),
+    /// The default roles could not be written, or roles not be read.
+    #[error("cannot prepare access control")]
+    Access(#[source] ApiError),
     /// A namespace that every cluster has could not be written.
     #[error("cannot create namespace {name:?}")]
     Namespace {
@@ -79,6 +91,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) fairness: Fairness,
     pub(crate) audit: Option<Audit>,
+    pub(crate) gate: Gate,
+    pub(crate) issuer: Issuer,
 }
 
 impl std::fmt::Debug for ApiServer {
@@ -110,6 +124,10 @@ impl ApiServer {
                 Some(opened.map_err(|source| StartError::Audit { path, source })?)
             }
         };
+        let key = match config.token_key.clone() {
+            Some(key) => key,
+            None => Arc::new(TokenKey::generate()?),
+        };
         let watches = Arc::new(Semaphore::new(config.watches_max));
         let server = Self {
             inner: Arc::new(Inner {
@@ -123,9 +141,12 @@ impl ApiServer {
                 metrics: Metrics::new(),
                 fairness: Fairness::new(),
                 audit,
+                gate: Gate::default(),
+                issuer: Issuer::new(key),
             }),
         };
         server.create_system_namespaces().await?;
+        access::start(&server).await.map_err(StartError::Access)?;
         Ok(server)
     }
 

@@ -233,12 +233,12 @@ fn parse_key(pem: &str) -> Result<KeyPair, PkiError> {
         .map_err(|error| PkiError::Malformed { what: "the CA key", reason: error.to_string() })
 }
 
-fn read_file(path: &Path) -> Result<String, PkiError> {
+pub(crate) fn read_file(path: &Path) -> Result<String, PkiError> {
     fs::read_to_string(path).map_err(|source| file_error("read", path, source))
 }
 
 /// Durable and never half there: a temporary neighbour, synced, renamed.
-fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
+pub(crate) fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     let temporary = path.with_extension("new");
     let written = fs::OpenOptions::new()
         .write(true)
@@ -254,6 +254,6 @@ fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     written.map_err(|source| file_error("write", path, source))
 }
 
-fn file_error(verb: &'static str, path: &Path, source: std::io::Error) -> PkiError {
+pub(crate) fn file_error(verb: &'static str, path: &Path, source: std::io::Error) -> PkiError {
     PkiError::File { verb, path: path.to_owned(), source }
 }

@@ -1,15 +1,20 @@
-//! The cluster's trust: its CA, the certificates it signs, CA pins, bootstrap tokens, TLS settings.
+//! The cluster's trust: its CA, the certificates it signs, CA pins, bootstrap tokens, the key and form of
+//! service accounts' tokens, TLS settings.
 //!
-//! It reads and writes only the CA's two files, and decides no one's rights: it says who a
+//! It reads and writes only the CA's two files and that key's, and decides no one's rights: it says who a
 //! certificate names, not what they may do.
 
 mod authority;
+mod jwt;
 mod pin;
+mod request;
 mod tls;
 mod token;
 
 pub use authority::{CLIENT_LIFETIME, ClusterCa, Issued, NodeKey, SERVER_LIFETIME};
+pub use jwt::{BadJwt, TOKEN_MAX_BYTES, TokenKey, unverified_claims};
 pub use pin::{BadPin, CaPin};
+pub use request::{REQUEST_MAX_BYTES, requested_subject};
 pub use tls::{
     Subject, client_config, client_config_pinned, pin_of, server_config, subject, verified_ca_pem,
 };
@@ -56,4 +61,12 @@ pub fn random_secret() -> Option<[u8; 32]> {
     let mut secret = [0; 32];
     ring::rand::SystemRandom::new().fill(&mut secret).ok()?;
     Some(secret)
+}
+
+/// The SHA-256 of some bytes.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    hash
 }

@@ -19,7 +19,7 @@ use toono_apiserver::{ApiConfig, ApiServer, AuditConfig};
 use toono_controllers::ControllersConfig;
 use toono_fleet::{ClusterSecret, Fleet, FleetConfig};
 use toono_http::server::Limits;
-use toono_pki::{BootstrapToken, ClusterCa};
+use toono_pki::{BootstrapToken, ClusterCa, TokenKey};
 
 use crate::{
     cli::ServerArgs, failure::Failure, kubeconfig, node_link::FleetLink, secret,
@@ -30,6 +30,9 @@ use crate::{
 const FIRST_EPOCH: u8 = 1;
 /// The file of the data directory with the token that nodes may join with.
 pub(crate) const TOKEN_FILE: &str = "node-token";
+/// The file beside the CA's with the key of service accounts' tokens, named as kubeadm names it. Replicas
+/// need the same one.
+const TOKEN_KEY_FILE: &str = "sa.key";
 /// The file of the data directory with the CA's pin.
 pub(crate) const PIN_FILE: &str = "ca-cert-hash";
 
@@ -50,7 +53,9 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
 
     let link = Arc::new(FleetLink::default());
     let audit = args.audit_log_path.clone().map(AuditConfig::new);
-    let config = ApiConfig { audit, ..ApiConfig::default() };
+    let token_key = TokenKey::load_or_create(&dir.join("pki").join(TOKEN_KEY_FILE));
+    let token_key = Some(Arc::new(token_key.map_err(pki_failure)?));
+    let config = ApiConfig { audit, token_key, ..ApiConfig::default() };
     let api = ApiServer::start(store, config, link.clone())
         .await
         .map_err(|error| Failure::caused("store-failed", &error, "look at the store's disk"))?;

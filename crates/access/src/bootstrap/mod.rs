@@ -7,6 +7,7 @@
 mod bindings;
 mod cluster_roles;
 mod namespace;
+mod reconcile;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use k8s_openapi::{
 pub use bindings::cluster_role_bindings;
 pub use cluster_roles::{cluster_roles, node_rules};
 pub use namespace::{role_bindings, roles};
+pub use reconcile::{Reconciled, reconcile};
 
 use crate::object::{GROUP, Object};
 
@@ -37,6 +39,8 @@ pub fn full_authority() -> Vec<PolicyRule> {
     vec![rule(&["*"], &["*"], &["*"]), urls(&["*"], &["*"])]
 }
 
+/// The annotation that lets each start bring a default object up to date.
+const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 const READ: [&str; 3] = ["get", "list", "watch"];
 const WRITE: [&str; 5] = ["create", "delete", "deletecollection", "patch", "update"];
 const READ_WRITE: [&str; 8] =
@@ -79,7 +83,7 @@ fn metadata(namespace: Option<&str>, name: &str) -> ObjectMeta {
         name: Some(name.to_owned()),
         namespace: namespace.map(str::to_owned),
         labels: map("kubernetes.io/bootstrapping", "rbac-defaults"),
-        annotations: map("rbac.authorization.kubernetes.io/autoupdate", "true"),
+        annotations: map(AUTO_UPDATE, "true"),
         ..ObjectMeta::default()
     }
 }

@@ -5,6 +5,8 @@
 //! The order is Kubernetes': [`mutate`], then the kind's own rules, then [`validate`], then, each time
 //! that the write is tried, [`charge`].
 
+pub(crate) mod authority;
+
 use serde_json::Value;
 use toono_api::{ApiError, Resource, UserInfo};
 use toono_mvcc::{Expect, Key, Op};
@@ -21,7 +23,6 @@ pub(crate) enum Operation {
 
 /// A write that is to be admitted.
 #[derive(Clone, Copy)]
-#[expect(dead_code, reason = "what plugins look at")]
 pub(crate) struct Review<'a> {
     pub(crate) server: &'a ApiServer,
     pub(crate) user: &'a UserInfo,
@@ -51,9 +52,10 @@ pub(crate) struct Charge {
 /// When the cluster does not take the write.
 #[expect(clippy::unused_async, reason = "webhooks are asked here")]
 pub(crate) async fn mutate(
-    _review: &Review<'_>,
-    _object: &mut Value,
+    review: &Review<'_>,
+    object: &mut Value,
 ) -> Result<Vec<String>, ApiError> {
+    authority::sign_as_requester(review, object);
     Ok(Vec::new())
 }
 
@@ -62,10 +64,8 @@ pub(crate) async fn mutate(
 /// # Errors
 /// When the cluster does not take the write.
 #[expect(clippy::unused_async, reason = "webhooks are asked here")]
-pub(crate) async fn validate(
-    _review: &Review<'_>,
-    _object: &Value,
-) -> Result<Vec<String>, ApiError> {
+pub(crate) async fn validate(review: &Review<'_>, object: &Value) -> Result<Vec<String>, ApiError> {
+    authority::check(review, object)?;
     Ok(Vec::new())
 }
 

@@ -12,7 +12,7 @@ use crate::{
     admission::{self, Operation, Review},
     encode, limits,
     query::WriteOptions,
-    respond,
+    respond, reviews,
     server::{ApiServer, key},
 };
 
@@ -21,9 +21,13 @@ impl Call<'_> {
         if let Some(subresource) = &self.target.subresource {
             return self.create_subresource(subresource, &body).await;
         }
-        let form = self.form()?;
         let options = self.query.write_options()?;
         let target = &self.target;
+        if reviews::handles(&target.resource) {
+            let (review, warnings) = prepare::decode(&target.resource, body, options)?;
+            return reviews::answer(self, review, &warnings);
+        }
+        let form = self.form()?;
         let written = create_object(
             self.server,
             self.user,
@@ -125,7 +129,7 @@ fn complete(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
 }
 
 /// RFC 3339 without fractions, as Kubernetes writes `metav1.Time`.
-pub(super) fn whole_seconds(moment: jiff::Timestamp) -> String {
+pub(crate) fn whole_seconds(moment: jiff::Timestamp) -> String {
     moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

@@ -21,7 +21,7 @@ use toono_store::CommitError;
 
 use crate::{query::Query, represent::Form, request::ResourcePath, server::ApiServer};
 
-pub(crate) use create::create_object;
+pub(crate) use create::{create_object, whole_seconds};
 
 /// One call of a verb.
 pub(crate) struct Call<'a> {

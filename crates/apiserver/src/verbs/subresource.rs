@@ -15,7 +15,7 @@ use super::{
     delete::{DeleteOptions, delete_object},
     update::modify_own,
 };
-use crate::{respond, server::ApiServer};
+use crate::{admission::authority, respond, server::ApiServer, tokens};
 
 impl Call<'_> {
     pub(super) async fn create_subresource(
@@ -23,9 +23,13 @@ impl Call<'_> {
         subresource: &Subresource,
         body: &Value,
     ) -> Result<Response<Body>, ApiError> {
+        let target = &self.target;
+        let place = (target.namespace, target.name, subresource.name);
+        authority::check_subresource(self.server, self.user, &target.resource, place, body)?;
         match subresource.name {
             "binding" => self.bind(body).await,
             "eviction" => self.evict(body).await,
+            "token" => tokens::create(self, body),
             _ => Err(ApiError::MethodNotAllowed),
         }
     }
