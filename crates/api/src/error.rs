@@ -46,6 +46,12 @@ pub enum FieldReason {
     Duplicate,
     /// May not be set or changed.
     Forbidden,
+    /// Names something that is not there.
+    NotFound,
+    /// More bytes than there may be.
+    TooLong,
+    /// More items than there may be.
+    TooMany,
 }
 
 impl FieldReason {
@@ -56,6 +62,9 @@ impl FieldReason {
             Self::NotSupported => "FieldValueNotSupported",
             Self::Duplicate => "FieldValueDuplicate",
             Self::Forbidden => "FieldValueForbidden",
+            Self::NotFound => "FieldValueNotFound",
+            Self::TooLong => "FieldValueTooLong",
+            Self::TooMany => "FieldValueTooMany",
         }
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Types only: no I/O, no async runtime, no clock. Time is passed in.
 
+pub mod cron;
 pub mod decode;
 pub mod error;
 pub mod kinds;
-pub mod merge;
 pub mod meta;
 pub mod names;
 pub mod openapi;

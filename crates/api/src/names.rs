@@ -6,12 +6,23 @@
 pub const LABEL_MAX_BYTES: usize = 63;
 /// Longest DNS subdomain that a name may be.
 pub const SUBDOMAIN_MAX_BYTES: usize = 253;
+/// Longest name of a port.
+pub const PORT_NAME_MAX_BYTES: usize = 15;
 /// How many characters `generateName` is followed by.
 pub const GENERATED_SUFFIX_BYTES: usize = 5;
 
 const LABEL_RULE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric \
 characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or \
 '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const LABEL_1035_RULE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or \
+'-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or \
+'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+const WILDCARD_RULE: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS \
+subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an \
+alphanumeric character (e.g. '*.example.com', regex used for validation is \
+'\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const VARIABLE_RULE: &str = "a valid environment variable name must consist only of printable ASCII \
+characters other than '='";
 const SUBDOMAIN_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case \
 alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. \
 'example.com', regex used for validation is \
@@ -70,6 +81,83 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
         wrong.push(SUBDOMAIN_RULE.to_owned());
     }
     wrong
+}
+
+/// Why the text is not a DNS-1035 label, as names of Services are.
+#[must_use]
+pub fn dns_label_1035(text: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if text.len() > LABEL_MAX_BYTES {
+        wrong.push(too_long(LABEL_MAX_BYTES));
+    }
+    if !label_shape(text) || !text.starts_with(|first: char| first.is_ascii_lowercase()) {
+        wrong.push(LABEL_1035_RULE.to_owned());
+    }
+    wrong
+}
+
+/// Why the text is not a DNS-1123 subdomain whose first label is a wildcard.
+#[must_use]
+pub fn wildcard_subdomain(text: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if text.len() > SUBDOMAIN_MAX_BYTES {
+        wrong.push(too_long(SUBDOMAIN_MAX_BYTES));
+    }
+    if !text.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(label_shape)) {
+        wrong.push(WILDCARD_RULE.to_owned());
+    }
+    wrong
+}
+
+/// Why the text is not the name of a port (an IANA service name).
+#[must_use]
+pub fn port_name(text: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if text.len() > PORT_NAME_MAX_BYTES {
+        wrong.push(format!("must be no more than {PORT_NAME_MAX_BYTES} characters"));
+    }
+    if !text.bytes().all(|byte| lower_alnum(byte) || byte == b'-') {
+        wrong.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
+    }
+    if !text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        wrong.push("must contain at least one letter (a-z)".into());
+    }
+    if text.contains("--") {
+        wrong.push("must not contain consecutive hyphens".into());
+    }
+    if text.starts_with('-') || text.ends_with('-') {
+        wrong.push("must not begin or end with a hyphen".into());
+    }
+    wrong
+}
+
+/// Why the text cannot be the name of a variable of a container's environment.
+#[must_use]
+pub fn variable_name(text: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if text.is_empty() || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=') {
+        wrong.push(VARIABLE_RULE.to_owned());
+    }
+    wrong
+}
+
+/// Why the text is not an address in canonical form, as names of IPAddresses are.
+#[must_use]
+pub fn ip_address(text: &str) -> Vec<String> {
+    match text.parse::<std::net::IpAddr>() {
+        Err(_) => vec!["must be a valid IP address in canonical form".to_owned()],
+        Ok(address) if address.to_string() != text => {
+            vec![format!("must be in canonical form (\"{address}\")")]
+        }
+        Ok(_) => Vec::new(),
+    }
+}
+
+/// The rule of names that need be no more than a segment of a path: every name is checked for that
+/// anyway, so there is nothing to add.
+#[must_use]
+pub fn any(_: &str) -> Vec<String> {
+    Vec::new()
 }
 
 /// Why the text cannot be one segment of a path, which every object's name must be.

@@ -12,7 +12,6 @@ use serde_json::Value;
 use crate::{
     decode::{DecodeError, Decoded, decode},
     error::{FieldError, GroupResource},
-    merge::MergeSchema,
     place::Place,
     types,
 };
@@ -65,8 +64,6 @@ pub struct BuiltIn {
     pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
     /// Fields that select, beside `metadata.name` and `metadata.namespace`.
     pub field_selectors: &'static [&'static str],
-    /// How lists are merged by a strategic merge patch.
-    pub merge: &'static MergeSchema,
     /// The kind as which its objects are kept, when that is another one.
     pub stored: Option<&'static StoredAs>,
 }

@@ -347,14 +347,26 @@ impl FieldSelector {
     #[must_use]
     pub fn matches(&self, object: &Value) -> bool {
         self.terms.iter().all(|term| {
-            let value = term.field.split('.').try_fold(object, |value, part| value.get(part));
+            let (path, absent) = field_path(&term.field);
+            let value = path.split('.').try_fold(object, |value, part| value.get(part));
             let same = match value {
-                None | Some(Value::Null) => term.value.is_empty(),
+                None | Some(Value::Null) => term.value == absent,
                 Some(Value::String(text)) => *text == term.value,
                 Some(other) => format!("{other}") == term.value,
             };
             same != term.negated
         })
+    }
+}
+
+/// Where the value of a selectable field is, and as what its absence counts.
+fn field_path(field: &str) -> (&str, &'static str) {
+    match field {
+        "source" => ("source.component", ""),
+        "status.successful" => ("status.succeeded", "0"),
+        "status.replicas" => (field, "0"),
+        "spec.unschedulable" | "spec.hostNetwork" => (field, "false"),
+        _ => (field, ""),
     }
 }
 

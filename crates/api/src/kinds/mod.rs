@@ -1,39 +1,106 @@
 //! The resource table: one row per kind, and the look-ups in it.
 
+pub mod admission;
+pub mod batch;
+pub mod certificates;
+mod checks;
+pub mod config;
+pub mod coordination;
 pub mod core;
+pub mod discovery;
+pub mod events;
+pub mod extensions;
+mod field;
+mod ingress;
+mod job;
+pub mod limits;
 pub mod metadata;
+pub mod networking;
+pub mod node;
+
 pub mod pod;
 pub mod pod_defaults;
 mod pod_validation;
+pub mod policy;
+pub mod rbac;
+pub mod reviews;
+pub mod scheduling;
+pub mod service;
+mod service_rules;
+pub mod storage;
+#[cfg(test)]
+mod tests;
+pub mod volume;
 pub mod workload;
+mod workload_defaults;
+mod workload_rules;
 
 use std::borrow::Cow;
 
-use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
     error::FieldError,
-    names,
-    resource::{BuiltIn, Strategy, Subresource},
+    names, print,
+    resource::{ALL_VERBS, BuiltIn, Strategy, Subresource},
 };
 
 /// Every kind that the server knows, in the order in which discovery shows them.
 pub static RESOURCES: &[&BuiltIn] = &[
+    &core::BINDING,
+    &config::CONFIG_MAP,
+    &core::ENDPOINTS,
+    &events::CORE_EVENT,
+    &limits::LIMIT_RANGE,
     &core::NAMESPACE,
     &core::NODE,
+    &volume::PERSISTENT_VOLUME_CLAIM,
+    &volume::PERSISTENT_VOLUME,
     &pod::POD,
-    &core::EVENT,
-    &core::CONFIG_MAP,
-    &core::SECRET,
+    &pod::POD_TEMPLATE,
+    &workload::REPLICATION_CONTROLLER,
+    &limits::RESOURCE_QUOTA,
+    &config::SECRET,
     &core::SERVICE_ACCOUNT,
-    &core::SERVICE,
-    &core::ENDPOINTS,
+    &service::SERVICE,
+    &admission::MUTATING_WEBHOOK_CONFIGURATION,
+    &admission::VALIDATING_WEBHOOK_CONFIGURATION,
+    &extensions::CUSTOM_RESOURCE_DEFINITION,
+    &workload::CONTROLLER_REVISION,
+    &workload::DAEMON_SET,
     &workload::DEPLOYMENT,
     &workload::REPLICA_SET,
-    &workload::DAEMON_SET,
-    &workload::CONTROLLER_REVISION,
-    &core::LEASE,
+    &workload::STATEFUL_SET,
+    &reviews::SELF_SUBJECT_REVIEW,
+    &reviews::TOKEN_REVIEW,
+    &reviews::LOCAL_SUBJECT_ACCESS_REVIEW,
+    &reviews::SELF_SUBJECT_ACCESS_REVIEW,
+    &reviews::SELF_SUBJECT_RULES_REVIEW,
+    &reviews::SUBJECT_ACCESS_REVIEW,
+    &batch::CRON_JOB,
+    &batch::JOB,
+    &certificates::CERTIFICATE_SIGNING_REQUEST,
+    &coordination::LEASE,
+    &discovery::ENDPOINT_SLICE,
+    &events::EVENT,
+    &networking::INGRESS_CLASS,
+    &networking::INGRESS,
+    &networking::IP_ADDRESS,
+    &networking::NETWORK_POLICY,
+    &networking::SERVICE_CIDR,
+    &node::RUNTIME_CLASS,
+    &policy::POD_DISRUPTION_BUDGET,
+    &rbac::CLUSTER_ROLE_BINDING,
+    &rbac::CLUSTER_ROLE,
+    &rbac::ROLE_BINDING,
+    &rbac::ROLE,
+    &scheduling::PRIORITY_CLASS,
+    &storage::CSI_DRIVER,
+    &storage::CSI_NODE,
+    &storage::CSI_STORAGE_CAPACITY,
+    &storage::STORAGE_CLASS,
+    &storage::VOLUME_ATTACHMENT,
+    &storage::VOLUME_ATTRIBUTES_CLASS,
 ];
 
 /// The resource of a path's group, version and plural name.
@@ -51,11 +118,47 @@ pub fn find_kind(api_version: &str, kind: &str) -> Option<&'static BuiltIn> {
     RESOURCES.iter().find(|row| row.kind == kind && row.api_version() == api_version).copied()
 }
 
+/// What a row says unless it says otherwise: a namespaced kind of the core group, all data, shown by
+/// name and time of creation.
+const ROW: BuiltIn = BuiltIn {
+    group: "",
+    version: "v1",
+    kind: "",
+    list_kind: "",
+    plural: "",
+    singular: "",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    verbs: ALL_VERBS,
+    subresources: &[],
+    strategy: DATA,
+    columns: print::NAME_AND_CREATION,
+    row: print::name_and_creation,
+    message: "",
+    default: no_defaults,
+    validate: no_rules,
+    validate_update: no_update_rules,
+    field_selectors: &[],
+    stored: None,
+};
+
+/// Verbs of kinds that are only asked, never kept.
+const CREATE_ONLY: &[&str] = &["create"];
+
 /// Verbs of a status subresource.
 const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
 const fn status_of(group: &'static str, version: &'static str, kind: &'static str) -> Subresource {
     subresource("status", (group, version, kind), STATUS_VERBS)
+}
+
+/// Verbs of a proxy: one for each method that it passes on.
+const PROXY_VERBS: &[&str] = &["create", "delete", "get", "patch", "update"];
+
+/// The proxy to what a core object stands for.
+const fn proxy(options_kind: &'static str) -> Subresource {
+    subresource("proxy", ("", "v1", options_kind), PROXY_VERBS)
 }
 
 const SCALE: Subresource = subresource("scale", ("autoscaling", "v1", "Scale"), STATUS_VERBS);
@@ -111,9 +214,6 @@ fn no_update_rules(_: &Value, _: &Value) -> Vec<FieldError> {
     Vec::new()
 }
 
-/// Cells of a row, for kinds that are shown by name and age alone.
-pub type Row = fn(&Value, Timestamp) -> Vec<Value>;
-
 /// The map at `field`, made if it is absent; `None` when something else is there.
 pub(crate) fn map_in<'v>(
     object: &'v mut Value,
@@ -145,43 +245,4 @@ pub(crate) fn maps_in<'v>(
         .into_iter()
         .flatten()
         .filter_map(Value::as_object_mut)
-}
-
-/// A field that may not change once it is set.
-pub(crate) fn immutable(new: &Value, old: &Value, path: &[&str]) -> Option<FieldError> {
-    use crate::meta::at;
-    let (new, old) = (at(new, path), at(old, path));
-    (new != old).then(|| {
-        FieldError::invalid(path.join("."), new.unwrap_or(&Value::Null), "field is immutable")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_is_consistent() {
-        for row in RESOURCES {
-            assert_eq!(row.list_kind, format!("{}List", row.kind));
-            assert!(std::ptr::eq(find(row.group, row.version, row.plural).unwrap(), *row));
-            assert!(std::ptr::eq(find_kind(&row.api_version(), row.kind).unwrap(), *row));
-            assert_eq!(
-                row.strategy.has_status,
-                row.subresources.iter().any(|sub| sub.name == "status"),
-                "{}",
-                row.kind
-            );
-            let empty = serde_json::json!({"metadata": {}});
-            assert_eq!(
-                (row.row)(&empty, Timestamp::UNIX_EPOCH).len(),
-                row.columns.len(),
-                "{}",
-                row.kind
-            );
-            let mut object = empty;
-            (row.default)(&mut object);
-            let _ = (row.validate)(&object);
-        }
-    }
 }

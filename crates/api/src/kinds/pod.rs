@@ -1,45 +1,39 @@
-//! The row of Pods.
+//! The rows of Pods and PodTemplates.
 
 use serde_json::{Value, json};
 
-use super::{pod_defaults, pod_validation, status_of, subresource};
+use super::{
+    CREATE_ONLY, ROW, SPEC_AND_STATUS, STATUS_VERBS, field::At, pod_defaults, pod_validation,
+    proxy, status_of, subresource,
+};
 use crate::{
-    merge,
     meta::{at, items_at},
-    names,
-    print::pod as print,
+    print::{pod as print, workload},
     quantity::Quantity,
-    resource::{ALL_VERBS, BuiltIn, Strategy, Subresource},
+    resource::{BuiltIn, Strategy, Subresource},
 };
 
 /// Pods.
 pub static POD: BuiltIn = BuiltIn {
-    group: "",
-    version: "v1",
     kind: "Pod",
     list_kind: "PodList",
     plural: "pods",
     singular: "pod",
     short_names: &["po"],
     categories: &["all"],
-    namespaced: true,
-    verbs: ALL_VERBS,
     subresources: &[
         stream("attach", "PodAttachOptions", &["create", "get"]),
-        stream("binding", "Binding", &["create"]),
-        subresource("eviction", ("policy", "v1", "Eviction"), &["create"]),
+        stream("binding", "Binding", CREATE_ONLY),
+        stream("ephemeralcontainers", "Pod", STATUS_VERBS),
+        subresource("eviction", ("policy", "v1", "Eviction"), CREATE_ONLY),
         stream("exec", "PodExecOptions", &["create", "get"]),
         stream("log", "Pod", &["get"]),
         stream("portforward", "PodPortForwardOptions", &["create", "get"]),
+        proxy("PodProxyOptions"),
+        stream("resize", "Pod", STATUS_VERBS),
         status_of("", "v1", "Pod"),
     ],
-    strategy: Strategy {
-        has_status: true,
-        counts_generation: true,
-        graceful: true,
-        name_rule: names::dns_subdomain,
-        initial_status: first_status,
-    },
+    strategy: Strategy { graceful: true, initial_status: first_status, ..SPEC_AND_STATUS },
     columns: print::COLUMNS,
     row: print::row,
     message: "core.Pod",
@@ -56,8 +50,29 @@ pub static POD: BuiltIn = BuiltIn {
         "status.podIP",
         "status.nominatedNodeName",
     ],
-    merge: &merge::POD,
-    stored: None,
+    ..ROW
+};
+
+/// PodTemplates.
+pub static POD_TEMPLATE: BuiltIn = BuiltIn {
+    kind: "PodTemplate",
+    list_kind: "PodTemplateList",
+    plural: "podtemplates",
+    singular: "podtemplate",
+    strategy: Strategy { counts_generation: true, ..super::DATA },
+    columns: workload::POD_TEMPLATE,
+    row: workload::pod_template_row,
+    message: "core.PodTemplate",
+    default: |object| {
+        if let Some(fields) = object.as_object_mut() {
+            pod_defaults::template(fields);
+        }
+    },
+    validate: |object| {
+        let root = At::root(object);
+        pod_validation::template_at(root.get("template"))
+    },
+    ..ROW
 };
 
 const fn stream(

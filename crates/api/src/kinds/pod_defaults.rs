@@ -2,8 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{map_in, maps_in, set_default};
-use crate::quantity::Quantity;
+use super::{limits::canonical, map_in, maps_in, set_default};
 
 type Fields = Map<String, Value>;
 
@@ -122,6 +121,15 @@ fn http_action(action: &mut Fields) {
     }
 }
 
+/// Fills the spec of a claim of a volume, or of a template of one.
+pub(super) fn claim_spec(spec: &mut Fields) {
+    set_default(spec, "volumeMode", "Filesystem");
+    let resources = spec.entry("resources").or_insert_with(|| json!({}));
+    for list in ["limits", "requests"] {
+        canonical(resources.get_mut(list));
+    }
+}
+
 fn requests_from_limits(container: &mut Fields) {
     let Some(resources) = container.get_mut("resources") else { return };
     let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else { return };
@@ -132,15 +140,9 @@ fn requests_from_limits(container: &mut Fields) {
     }
 }
 
-/// Amounts are stored in canonical form, so that equal amounts are equal texts.
 fn canonical_resources(container: &mut Fields) {
     for list in ["limits", "requests"] {
-        let amounts = container.get_mut("resources").and_then(|resources| resources.get_mut(list));
-        for (_, amount) in amounts.and_then(Value::as_object_mut).into_iter().flatten() {
-            if let Some(parsed) = amount.as_str().and_then(|text| text.parse::<Quantity>().ok()) {
-                *amount = parsed.to_string().into();
-            }
-        }
+        canonical(container.get_mut("resources").and_then(|resources| resources.get_mut(list)));
     }
 }
 

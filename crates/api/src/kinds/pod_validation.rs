@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::metadata::labels;
+use super::{checks, field::At, metadata::labels};
 use crate::{
     error::FieldError,
     meta::{at, items_at, text_at},
@@ -34,25 +34,16 @@ pub(super) fn pod(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// Rules of the template of a workload, which restarts its pods always.
-pub(super) fn template(spec: &Value, always_restarts: bool) -> Vec<FieldError> {
-    let Some(template) = spec.get("template") else {
-        return vec![FieldError::required("spec.template", "")];
-    };
-    let mut errors = labels(at(template, &["metadata", "labels"]), "spec.template.metadata.labels");
-    let pod = template.get("spec").unwrap_or(&Value::Null);
-    errors.extend(pod_spec(pod, "spec.template.spec"));
-    if always_restarts
-        && let Some(policy) = text_at(pod, &["restartPolicy"])
-        && policy != "Always"
-        && RESTART_POLICIES.contains(&policy)
-    {
-        errors.push(FieldError::not_supported(
-            "spec.template.spec.restartPolicy",
-            policy,
-            &["Always"],
-        ));
+/// Rules of a pod template.
+pub(super) fn template_at(template: At<'_, '_>) -> Vec<FieldError> {
+    if !template.is_set() {
+        return vec![template.required("")];
     }
+    let mut errors = Vec::new();
+    let metadata = template.get("metadata");
+    checks::labels(metadata.get("labels"), &mut errors);
+    let pod = template.get("spec");
+    errors.extend(pod_spec(pod.value, &pod.path()));
     errors
 }
 

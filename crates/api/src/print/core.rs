@@ -1,10 +1,10 @@
-//! Rows of the small core kinds: Namespaces, ConfigMaps, Secrets, Services, Events, Leases, ….
+//! Rows of the small core kinds: Namespaces, ConfigMaps, Secrets, Services, Events, Leases.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    AGE, NAME, NONE, UNKNOWN, age, column, integer, label_text, name, since, text_or, wide,
+    AGE, NAME, NONE, age, column, first_few, integer, label_text, name, since, text_or, wide,
 };
 use crate::{
     meta::{at, items_at, text_at},
@@ -44,7 +44,7 @@ pub const EVENT: &[Column] = &[
     column("Message", "string"),
     wide("First Seen", "string"),
     wide("Count", "string"),
-    wide("Name", "string"),
+    Column { priority: 1, ..NAME },
 ];
 
 /// How many endpoints a row names before it counts the rest.
@@ -94,7 +94,11 @@ pub fn service_row(object: &Value, now: Timestamp) -> Vec<Value> {
     vec![
         name(object),
         kind.into(),
-        text_or(object, &["spec", "clusterIP"], NONE).into(),
+        items_at(object, &["spec", "clusterIPs"])
+            .next()
+            .and_then(Value::as_str)
+            .unwrap_or(NONE)
+            .into(),
         external_ip(object, kind).into(),
         if ports.is_empty() { NONE.into() } else { ports.join(",").into() },
         age(object, now),
@@ -119,9 +123,7 @@ fn external_ip(object: &Value, kind: &str) -> String {
     match kind {
         "ExternalName" => text_or(object, &["spec", "externalName"], "").to_owned(),
         "LoadBalancer" => {
-            let mut all: Vec<&str> = items_at(object, &["status", "loadBalancer", "ingress"])
-                .filter_map(|ingress| text_at(ingress, &["ip"]).or(text_at(ingress, &["hostname"])))
-                .collect();
+            let mut all = ingress_points(object);
             all.extend::<Vec<&str>>(external);
             join(all, "<pending>")
         }
@@ -129,26 +131,38 @@ fn external_ip(object: &Value, kind: &str) -> String {
     }
 }
 
+/// Addresses or names at which a load balancer listens, each once, in order.
+pub(super) fn ingress_points(object: &Value) -> Vec<&str> {
+    let mut all: Vec<&str> = items_at(object, &["status", "loadBalancer", "ingress"])
+        .filter_map(|ingress| {
+            text_at(ingress, &["ip"])
+                .filter(|ip| !ip.is_empty())
+                .or(text_at(ingress, &["hostname"]))
+        })
+        .filter(|text| !text.is_empty())
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 /// An Endpoints object's row.
 #[must_use]
 pub fn endpoints_row(object: &Value, now: Timestamp) -> Vec<Value> {
     let mut all = Vec::new();
     for subset in items_at(object, &["subsets"]) {
-        for address in items_at(subset, &["addresses"]) {
-            let ip = text_or(address, &["ip"], "");
-            let ports = items_at(subset, &["ports"]);
-            all.extend(ports.map(|port| format!("{ip}:{}", integer(port, &["port"]))));
+        let addresses = || items_at(subset, &["addresses"]).map(|one| text_or(one, &["ip"], ""));
+        if items_at(subset, &["ports"]).next().is_none() {
+            all.extend(addresses().map(str::to_owned));
+        }
+        for port in items_at(subset, &["ports"]) {
+            let number = integer(port, &["port"]);
+            all.extend(addresses().map(|ip| {
+                if ip.contains(':') { format!("[{ip}]:{number}") } else { format!("{ip}:{number}") }
+            }));
         }
     }
-    let shown = all.iter().take(ENDPOINTS_SHOWN).cloned().collect::<Vec<_>>().join(",");
-    let text = match all.len() {
-        0 => NONE.to_owned(),
-        count if count > ENDPOINTS_SHOWN => {
-            format!("{shown} + {} more...", count - ENDPOINTS_SHOWN)
-        }
-        _ => shown,
-    };
-    vec![name(object), text.into(), age(object, now)]
+    vec![name(object), first_few(&all, ENDPOINTS_SHOWN, NONE).into(), age(object, now)]
 }
 
 /// An Event's row.
@@ -164,11 +178,11 @@ pub fn event_row(object: &Value, now: Timestamp) -> Vec<Value> {
     if let Some(observed) = text_at(object, &["series", "lastObservedTime"]) {
         last = since(Some(observed), now);
     }
-    let target = format!(
-        "{}/{}",
-        text_or(object, &["involvedObject", "kind"], UNKNOWN).to_lowercase(),
-        text_or(object, &["involvedObject", "name"], "")
-    );
+    let kind = text_or(object, &["involvedObject", "kind"], "").to_lowercase();
+    let target = match text_or(object, &["involvedObject", "name"], "") {
+        "" => kind,
+        name => format!("{kind}/{name}"),
+    };
     let component =
         text_or(object, &["source", "component"], text_or(object, &["reportingComponent"], ""));
     let host = text_or(object, &["source", "host"], text_or(object, &["reportingInstance"], ""));

@@ -2,9 +2,13 @@
 //!
 //! Columns and texts are those of Kubernetes' own printers, since people and scripts read them.
 
+pub mod batch;
+pub mod cluster;
 pub mod core;
+pub mod networking;
 pub mod node;
 pub mod pod;
+pub mod storage;
 pub mod workload;
 
 use std::borrow::Cow;
@@ -15,6 +19,7 @@ use serde_json::Value;
 use crate::{
     meta::{at, items_at, text_at},
     resource::Column,
+    selector::LabelSelector,
 };
 
 const EMPTY: Cow<'static, str> = Cow::Borrowed("");
@@ -45,6 +50,25 @@ pub const NAME: Column = Column {
 };
 /// Time since creation.
 pub const AGE: Column = column("Age", "string");
+
+/// When it was created.
+const CREATED_AT: Column = Column {
+    name: Cow::Borrowed("Created At"),
+    kind: "date",
+    format: EMPTY,
+    priority: 0,
+    description: EMPTY,
+};
+
+/// Columns of kinds that nobody prints in a way of their own.
+pub const NAME_AND_CREATION: &[Column] = &[NAME, CREATED_AT];
+
+/// A row of name and time of creation.
+#[must_use]
+pub fn name_and_creation(object: &Value, _: Timestamp) -> Vec<Value> {
+    let created = text_at(object, &["metadata", "creationTimestamp"]).unwrap_or_default();
+    vec![name(object), created.into()]
+}
 
 /// What stands for an absent value.
 pub(crate) const NONE: &str = "<none>";
@@ -98,6 +122,36 @@ pub(crate) fn containers_and_images(pod_spec: &Value) -> (String, String) {
             .join(",")
     };
     (join("name"), join("image"))
+}
+
+/// The texts of a list, joined by commas; a substitute when there are none.
+pub(crate) fn joined<'v>(texts: impl Iterator<Item = &'v str>, absent: &str) -> String {
+    let texts: Vec<&str> = texts.collect();
+    if texts.is_empty() { absent.to_owned() } else { texts.join(",") }
+}
+
+/// The first few of a list, and how many more there are.
+pub(crate) fn first_few(all: &[String], shown: usize, absent: &str) -> String {
+    let few = all.iter().take(shown).map(String::as_str).collect::<Vec<_>>().join(",");
+    match all.len() {
+        count if count > shown => format!("{few} + {} more...", count - shown),
+        _ if few.is_empty() => absent.to_owned(),
+        _ => few,
+    }
+}
+
+/// Whether `true` stands at a path.
+pub(crate) fn is_true(object: &Value, path: &[&str]) -> bool {
+    at(object, path) == Some(&Value::Bool(true))
+}
+
+/// A label selector, or `<none>`.
+pub(crate) fn selector_text(selector: Option<&Value>) -> String {
+    match selector.map(LabelSelector::from_object) {
+        Some(Ok(selector)) if !selector.is_everything() => selector.to_string(),
+        Some(Err(_)) => "<error>".to_owned(),
+        _ => NONE.to_owned(),
+    }
 }
 
 const MINUTE: i64 = 60;

@@ -1,13 +1,15 @@
-//! Rows of Deployments, ReplicaSets, DaemonSets and ControllerRevisions.
+//! Rows of workloads and their templates.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{AGE, NAME, NONE, age, column, containers_and_images, integer, label_text, name, wide};
+use super::{
+    AGE, NAME, NONE, age, column, containers_and_images, integer, label_text, name, selector_text,
+    wide,
+};
 use crate::{
     meta::{at, items_at, text_at},
     resource::Column,
-    selector::LabelSelector,
 };
 
 /// Columns of Deployments.
@@ -48,7 +50,17 @@ pub const DAEMON_SET: &[Column] = &[
 ];
 /// Columns of ControllerRevisions.
 pub const CONTROLLER_REVISION: &[Column] =
-    &[NAME, column("Controller", "string"), column("Revision", "integer"), AGE];
+    &[NAME, column("Controller", "string"), column("Revision", "string"), AGE];
+/// Columns of StatefulSets.
+pub const STATEFUL_SET: &[Column] =
+    &[NAME, column("Ready", "string"), AGE, wide("Containers", "string"), wide("Images", "string")];
+/// Columns of PodTemplates.
+pub const POD_TEMPLATE: &[Column] = &[
+    NAME,
+    column("Containers", "string"),
+    column("Images", "string"),
+    column("Pod Labels", "string"),
+];
 
 /// A Deployment's row.
 #[must_use]
@@ -78,6 +90,33 @@ pub fn replica_set_row(object: &Value, now: Timestamp) -> Vec<Value> {
     ];
     cells.extend(template_cells(object));
     cells
+}
+
+/// A ReplicationController's row.
+#[must_use]
+pub fn replication_controller_row(object: &Value, now: Timestamp) -> Vec<Value> {
+    let mut cells = replica_set_row(object, now);
+    cells.pop();
+    cells.push(label_text(at(object, &["spec", "selector"])).into());
+    cells
+}
+
+/// A StatefulSet's row.
+#[must_use]
+pub fn stateful_set_row(object: &Value, now: Timestamp) -> Vec<Value> {
+    let ready = integer(object, &["status", "readyReplicas"]);
+    let desired = integer(object, &["spec", "replicas"]);
+    let [containers, images, _] = template_cells(object);
+    vec![name(object), format!("{ready}/{desired}").into(), age(object, now), containers, images]
+}
+
+/// A PodTemplate's row.
+#[must_use]
+pub fn pod_template_row(object: &Value, _: Timestamp) -> Vec<Value> {
+    let pod = at(object, &["template", "spec"]).unwrap_or(&Value::Null);
+    let (containers, images) = containers_and_images(pod);
+    let labels = label_text(at(object, &["template", "metadata", "labels"]));
+    vec![name(object), containers.into(), images.into(), labels.into()]
 }
 
 /// A DaemonSet's row.
@@ -118,8 +157,6 @@ fn owner_text(owner: &Value) -> String {
 fn template_cells(object: &Value) -> [Value; 3] {
     let pod_spec = at(object, &["spec", "template", "spec"]).unwrap_or(&Value::Null);
     let (containers, images) = containers_and_images(pod_spec);
-    let selector = at(object, &["spec", "selector"])
-        .and_then(|selector| LabelSelector::from_object(selector).ok())
-        .map_or_else(|| NONE.to_owned(), |selector| selector.to_string());
+    let selector = selector_text(at(object, &["spec", "selector"]));
     [containers.into(), images.into(), selector.into()]
 }

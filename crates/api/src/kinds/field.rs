@@ -1,0 +1,161 @@
+//! A place in an object: its value, and the path by which errors name it.
+//!
+//! Rules walk objects with it. The path is only put together when there is something to say.
+
+use serde_json::Value;
+
+use crate::error::{FieldError, FieldReason};
+
+static ABSENT: Value = Value::Null;
+
+/// One step on the way to a place.
+#[derive(Debug, Clone, Copy)]
+enum Step<'p> {
+    /// The object itself.
+    Root,
+    /// `.field`
+    Field(&'p str),
+    /// `.field[position]`
+    Item(&'p str, usize),
+    /// `.field[key]`
+    Entry(&'p str, &'p str),
+}
+
+/// A value and where it stands. Absent values are places too.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At<'p, 'v> {
+    /// What stands there; `Null` when nothing does.
+    pub(super) value: &'v Value,
+    step: Step<'p>,
+    parent: Option<&'p At<'p, 'v>>,
+}
+
+impl<'v> At<'_, 'v> {
+    /// The whole object.
+    pub(super) fn root(value: &'v Value) -> Self {
+        Self { value, step: Step::Root, parent: None }
+    }
+
+    /// The field of that name.
+    pub(super) fn get<'q>(&'q self, field: &'q str) -> At<'q, 'v> {
+        let value = self.value.get(field).unwrap_or(&ABSENT);
+        At { value, step: Step::Field(field), parent: Some(self) }
+    }
+
+    /// The items of the list in a field.
+    pub(super) fn each<'q>(&'q self, field: &'q str) -> impl Iterator<Item = At<'q, 'v>> {
+        let items = self.value.get(field).and_then(Value::as_array);
+        items.into_iter().flatten().enumerate().map(move |(position, value)| At {
+            value,
+            step: Step::Item(field, position),
+            parent: Some(self),
+        })
+    }
+
+    /// The entries of the map in a field, with their keys.
+    pub(super) fn entries<'q>(
+        &'q self,
+        field: &'q str,
+    ) -> impl Iterator<Item = (&'v str, At<'q, 'v>)>
+    where
+        'v: 'q,
+    {
+        let entries = self.value.get(field).and_then(Value::as_object);
+        entries.into_iter().flatten().map(move |(key, value)| {
+            let key = key.as_str();
+            (key, At { value, step: Step::Entry(field, key), parent: Some(self) })
+        })
+    }
+
+    /// How many items or entries stand here.
+    pub(super) fn len(&self) -> usize {
+        match self.value {
+            Value::Array(items) => items.len(),
+            Value::Object(entries) => entries.len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether something stands here, be it empty.
+    pub(super) fn is_set(&self) -> bool {
+        !self.value.is_null()
+    }
+
+    /// The text here; empty when there is none.
+    pub(super) fn text(&self) -> &'v str {
+        self.value.as_str().unwrap_or_default()
+    }
+
+    /// The whole number here.
+    pub(super) fn number(&self) -> Option<i64> {
+        self.value.as_i64()
+    }
+
+    /// Whether `true` stands here.
+    pub(super) fn is_true(&self) -> bool {
+        self.value == &Value::Bool(true)
+    }
+
+    /// `spec.containers[0].image`
+    pub(super) fn path(&self) -> String {
+        let mut path = self.parent.map(At::path).unwrap_or_default();
+        let mut field = |name: &str| {
+            if !path.is_empty() {
+                path.push('.');
+            }
+            path.push_str(name);
+        };
+        match self.step {
+            Step::Root => {}
+            Step::Field(name) => field(name),
+            Step::Item(name, position) => field(&format!("{name}[{position}]")),
+            Step::Entry(name, key) => field(&format!("{name}[{key}]")),
+        }
+        path
+    }
+
+    pub(super) fn required(&self, why: &str) -> FieldError {
+        FieldError::required(self.path(), why)
+    }
+
+    pub(super) fn invalid(&self, why: &str) -> FieldError {
+        FieldError::invalid(self.path(), self.value, why)
+    }
+
+    /// Something is wrong with the whole of it, which is not told.
+    pub(super) fn invalid_empty(&self, why: &str) -> FieldError {
+        FieldError::invalid_text(self.path(), "", why)
+    }
+
+    pub(super) fn unsupported(&self, known: &[&str]) -> FieldError {
+        FieldError::not_supported(self.path(), self.text(), known)
+    }
+
+    pub(super) fn duplicate(&self) -> FieldError {
+        FieldError {
+            reason: FieldReason::Duplicate,
+            field: self.path(),
+            message: format!("Duplicate value: {}", self.value),
+        }
+    }
+
+    pub(super) fn forbidden(&self, why: &str) -> FieldError {
+        FieldError::forbidden(self.path(), why)
+    }
+
+    pub(super) fn too_long(&self, max_bytes: usize) -> FieldError {
+        FieldError {
+            reason: FieldReason::TooLong,
+            field: self.path(),
+            message: format!("Too long: may not be more than {max_bytes} bytes"),
+        }
+    }
+
+    pub(super) fn too_many(&self, max: usize) -> FieldError {
+        FieldError {
+            reason: FieldReason::TooMany,
+            field: self.path(),
+            message: format!("Too many: {}: must have at most {max} items", self.len()),
+        }
+    }
+}
