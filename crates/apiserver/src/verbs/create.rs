@@ -53,6 +53,10 @@ pub(crate) async fn create_object(
     mut object: Value,
     options: WriteOptions,
 ) -> Result<Written, ApiError> {
+    // Kinds that cannot be read are answered, not kept.
+    if !resource.verbs.contains(&"get") {
+        return Err(ApiError::MethodNotAllowed);
+    }
     if text_at(&object, &["metadata", "resourceVersion"]).is_some_and(|version| !version.is_empty())
     {
         return Err(ApiError::BadRequest(

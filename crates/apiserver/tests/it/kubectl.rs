@@ -183,6 +183,9 @@ async fn discovery_lists_what_there_is() {
             "deployments deploy apps/v1 true Deployment",
             "nodes no v1 false Node",
             "leases coordination.k8s.io/v1 true Lease",
+            "cronjobs cj batch/v1 true CronJob",
+            "customresourcedefinitions crd,crds apiextensions.k8s.io/v1 false CustomResourceDefinition",
+            "tokenreviews authentication.k8s.io/v1 false TokenReview",
         ] {
             let found = listed
                 .lines()
@@ -190,7 +193,26 @@ async fn discovery_lists_what_there_is() {
             assert!(found, "{line} in\n{listed}");
         }
         let versions = cluster.kubectl(program, &["api-versions"]).await;
-        assert_eq!(versions, "apps/v1\ncoordination.k8s.io/v1\nv1\n");
+        let expected = [
+            "admissionregistration.k8s.io/v1",
+            "apiextensions.k8s.io/v1",
+            "apps/v1",
+            "authentication.k8s.io/v1",
+            "authorization.k8s.io/v1",
+            "batch/v1",
+            "certificates.k8s.io/v1",
+            "coordination.k8s.io/v1",
+            "discovery.k8s.io/v1",
+            "events.k8s.io/v1",
+            "networking.k8s.io/v1",
+            "node.k8s.io/v1",
+            "policy/v1",
+            "rbac.authorization.k8s.io/v1",
+            "scheduling.k8s.io/v1",
+            "storage.k8s.io/v1",
+            "v1",
+        ];
+        assert_eq!(versions.lines().collect::<Vec<_>>(), expected);
         assert_eq!(cluster.kubectl(program, &["get", "--raw", "/readyz"]).await, "ok");
         cluster.stop().await;
     }
