@@ -1,125 +1,187 @@
-//! OpenAPI v3: which paths take which parameters, so that clients know that the server validates
-//! fields and does dry runs. Schemas of the kinds are not in it.
+//! OpenAPI of the kinds that are served at this moment: which documents there are, who has which one
+//! already, and in what form they go out. What they say is `toono_api::openapi`'s matter.
 //!
-//! Patches do not list their media types: a client that sees strategic merge patch here computes
-//! patches from the schemas, which are missing, instead of from the merge keys that it has built in.
+//! The documents of a [`Registry`] are made when they are first asked for, and kept as bytes with it.
 
+use std::{
+    collections::{BTreeMap, hash_map::DefaultHasher},
+    hash::Hasher,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
-use toono_api::Resource;
+use toono_api::{Resource, openapi};
 use toono_http::Body;
 
-use crate::{registry::Registry, respond, server::ApiServer};
+use crate::{query::Query, registry::Registry, respond, server::ApiServer};
 
-/// Changes whenever the documents do; clients cache by it.
-const DOCUMENTS_HASH: &str = "1";
-
-/// The form of OpenAPI v2 that kubectl reads. No bytes are a document that says nothing, which is
-/// what it says: clients then go by version 3 and by what they have built in.
+const JSON: &str = "application/json";
+/// Version 2 in the form that kubectl and Helm ask for, whichever way they write its name.
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const V2_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2";
+/// A document that was asked for by its hash never changes.
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, immutable, max-age=31536000");
+
+/// The documents of one set of kinds.
+#[derive(Debug, Default)]
+pub(crate) struct Documents {
+    /// Version 3, by path without the outer slashes.
+    versions: OnceLock<BTreeMap<String, Document>>,
+    v2_json: OnceLock<Document>,
+    v2_protobuf: OnceLock<Document>,
+}
+
+#[derive(Debug)]
+struct Document {
+    content_type: &'static str,
+    /// Of the content; clients cache by it.
+    hash: String,
+    body: Bytes,
+}
 
 /// Answers an OpenAPI path; `None` for any other.
 pub(crate) fn answer(
     server: &ApiServer,
     path: &str,
+    query: &Query,
     headers: &HeaderMap,
 ) -> Option<Response<Body>> {
-    if path == "/openapi/v2" {
-        return Some(version_2(headers));
-    }
-    let rest = path.strip_prefix("/openapi/v3")?;
-    if rest.is_empty() || rest == "/" {
-        return Some(respond::value(&index(&server.registry())));
-    }
-    let wanted = rest.trim_matches('/');
     let registry = server.registry();
-    let found = registry
-        .group_versions()
-        .into_iter()
-        .find(|(group, version)| root(group, version).trim_matches('/') == wanted);
-    found.map(|(group, version)| respond::value(&document(&registry, group, version)))
-}
-
-fn version_2(headers: &HeaderMap) -> Response<Body> {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if accept.contains("proto-openapi.spec.v2") {
-        let content_type = HeaderValue::from_static(V2_PROTOBUF);
-        return respond::typed(StatusCode::OK, content_type, bytes::Bytes::new());
+    if path == "/openapi/v2" {
+        let accept = headers.get_all(header::ACCEPT).iter();
+        let mut accept = accept.filter_map(|value| value.to_str().ok());
+        let protobuf = accept.any(|value| value.contains(V2_PROTOBUF_ASKED));
+        return Some(version_2(&registry, protobuf).answer(headers, false));
     }
-    respond::value(&json!({"swagger": "2.0", "info": {"title": "Toono", "version": "v1.35.0"},
-        "paths": {}}))
-}
-
-fn root(group: &str, version: &str) -> String {
-    if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") }
-}
-
-fn index(registry: &Registry) -> Value {
-    let mut paths = Map::new();
-    for (group, version) in registry.group_versions() {
-        let root = root(group, version);
-        let url = format!("/openapi/v3{root}?hash={DOCUMENTS_HASH}");
-        paths.insert(root.trim_matches('/').to_owned(), json!({"serverRelativeURL": url}));
+    let wanted = path.strip_prefix("/openapi/v3")?.trim_matches('/');
+    let documents = registry.documents().versions.get_or_init(|| versions(&registry));
+    if wanted.is_empty() {
+        return Some(respond::value(&index(documents)));
     }
+    let document = documents.get(wanted)?;
+    match query.text("hash") {
+        None => Some(document.answer(headers, false)),
+        Some(hash) if hash == document.hash => Some(document.answer(headers, true)),
+        // The client knows of another set of kinds.
+        Some(_) => Some(moved(&document.url(wanted))),
+    }
+}
+
+/// The documents of version 3.
+fn versions(registry: &Registry) -> BTreeMap<String, Document> {
+    let served = registry.group_versions();
+    let document = |group: &str, version: &str| {
+        let resources: Vec<Arc<Resource>> = registry.of_version(group, version).cloned().collect();
+        let document = openapi::version_3(group, version, &resources, &served);
+        Document::new(JSON, document.to_string())
+    };
+    served.iter().map(|(group, version)| (path(group, version), document(group, version))).collect()
+}
+
+fn version_2(registry: &Registry, protobuf: bool) -> &Document {
+    let make = || openapi::version_2(registry.resources(), &registry.group_versions());
+    let documents = registry.documents();
+    if protobuf {
+        let encode = || Document::new(V2_PROTOBUF, openapi::to_protobuf(&make()));
+        return documents.v2_protobuf.get_or_init(encode);
+    }
+    documents.v2_json.get_or_init(|| Document::new(JSON, make().to_string()))
+}
+
+/// `apis/GROUP/VERSION`.
+fn path(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+fn index(documents: &BTreeMap<String, Document>) -> Value {
+    let paths: Map<String, Value> = documents
+        .iter()
+        .map(|(path, document)| (path.clone(), json!({"serverRelativeURL": document.url(path)})))
+        .collect();
     json!({"paths": paths})
 }
 
-fn document(registry: &Registry, group: &str, version: &str) -> Value {
-    let mut paths = Map::new();
-    for resource in registry.of_version(group, version) {
-        let root = root(group, version);
-        let collection = if resource.namespaced {
-            paths.insert(
-                format!("{root}/{}", resource.plural),
-                json!({"get": operation(resource, "list", &[])}),
-            );
-            format!("{root}/namespaces/{{namespace}}/{}", resource.plural)
-        } else {
-            format!("{root}/{}", resource.plural)
-        };
-        paths.insert(format!("{collection}/{{name}}"), object_path(resource));
-        paths.insert(collection, collection_path(resource));
+fn moved(url: &str) -> Response<Body> {
+    let mut response = respond::typed(
+        StatusCode::MOVED_PERMANENTLY,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+        Bytes::new(),
+    );
+    if let Ok(location) = HeaderValue::from_str(url) {
+        response.headers_mut().insert(header::LOCATION, location);
     }
-    json!({
-        "openapi": "3.0.0",
-        "info": {"title": "Toono", "version": "v1.35.0"},
-        "paths": paths,
-        "components": {"schemas": {}},
-    })
+    response
 }
 
-const WRITE: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
-const DELETE: &[&str] = &["dryRun", "gracePeriodSeconds", "propagationPolicy"];
+// === impl Document ===
 
-fn collection_path(resource: &Resource) -> Value {
-    json!({
-        "get": operation(resource, "list", &["labelSelector", "fieldSelector", "limit", "continue", "watch"]),
-        "post": operation(resource, "post", WRITE),
-        "delete": operation(resource, "deletecollection", DELETE),
-    })
+impl Document {
+    fn new(content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&body);
+        Self { content_type, hash: format!("{:016X}", hasher.finish()), body }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("/openapi/v3/{path}?hash={}", self.hash)
+    }
+
+    /// The document, or that the client has it already.
+    fn answer(&self, headers: &HeaderMap, by_hash: bool) -> Response<Body> {
+        let tag = format!("\"{}\"", self.hash);
+        let known = headers.get_all(header::IF_NONE_MATCH).iter();
+        let mut known = known.filter_map(|value| value.to_str().ok());
+        let known = known.any(|list| list.split(',').any(|known| known.trim() == tag));
+        let (status, body) = if known {
+            (StatusCode::NOT_MODIFIED, Bytes::new())
+        } else {
+            (StatusCode::OK, self.body.clone())
+        };
+        let content_type = HeaderValue::from_static(self.content_type);
+        let mut response = respond::typed(status, content_type, body);
+        if let Ok(tag) = HeaderValue::from_str(&tag) {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+        if by_hash {
+            response.headers_mut().insert(header::CACHE_CONTROL, IMMUTABLE);
+        }
+        response
+    }
 }
 
-fn object_path(resource: &Resource) -> Value {
-    json!({
-        "get": operation(resource, "get", &[]),
-        "put": operation(resource, "put", WRITE),
-        "patch": operation(resource, "patch", &["dryRun", "fieldManager", "fieldValidation", "force"]),
-        "delete": operation(resource, "delete", DELETE),
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn operation(resource: &Resource, action: &str, parameters: &[&str]) -> Value {
-    let parameters: Vec<Value> = parameters
-        .iter()
-        .map(|name| {
-            json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}})
-        })
-        .collect();
-    json!({
-        "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind":
-            {"group": resource.group, "version": resource.version, "kind": resource.kind},
-        "parameters": parameters,
-        "responses": {"200": {"description": "OK"}},
-    })
+    #[test]
+    fn a_client_that_has_the_document_gets_none() {
+        let document = Document::new(JSON, "{}");
+        let mut headers = HeaderMap::new();
+        let first = document.answer(&headers, false);
+        assert_eq!(first.status(), StatusCode::OK);
+        assert_eq!(first.headers()[header::CACHE_CONTROL], "no-cache, private");
+        headers.insert(header::IF_NONE_MATCH, first.headers()[header::ETAG].clone());
+        assert_eq!(document.answer(&headers, false).status(), StatusCode::NOT_MODIFIED);
+        let by_hash = document.answer(&HeaderMap::new(), true);
+        assert_eq!(by_hash.headers()[header::CACHE_CONTROL], IMMUTABLE);
+        headers.insert(
+            header::IF_NONE_MATCH,
+            Document::new(JSON, "[]").answer(&headers, true).headers()[header::ETAG].clone(),
+        );
+        assert_eq!(document.answer(&headers, false).status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn the_hash_tells_one_set_of_kinds_from_another() {
+        let registry = Registry::with([]);
+        let documents = versions(&registry);
+        assert_eq!(documents.len(), registry.group_versions().len());
+        let again = versions(&Registry::with([]));
+        assert!(documents.iter().all(|(path, document)| again[path].hash == document.hash));
+        assert_ne!(documents["api/v1"].hash, documents["apis/apps/v1"].hash);
+    }
 }

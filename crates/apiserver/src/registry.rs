@@ -11,6 +11,8 @@ use std::{
 
 use toono_api::{BuiltIn, Resource, kinds};
 
+use crate::openapi::Documents;
+
 /// An unchanging set of served kinds.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
@@ -18,6 +20,7 @@ pub(crate) struct Registry {
     resources: Vec<Arc<Resource>>,
     /// By group and version, then by plural name.
     by_path: HashMap<Box<str>, HashMap<Box<str>, Arc<Resource>>>,
+    documents: Documents,
 }
 
 impl Registry {
@@ -31,6 +34,16 @@ impl Registry {
             registry.resources.push(resource);
         }
         registry
+    }
+
+    /// All kinds.
+    pub(crate) fn resources(&self) -> &[Arc<Resource>] {
+        &self.resources
+    }
+
+    /// What OpenAPI says of them.
+    pub(crate) fn documents(&self) -> &Documents {
+        &self.documents
     }
 
     /// The resource of a path's group, version and plural name.

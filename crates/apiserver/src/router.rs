@@ -90,7 +90,7 @@ fn special(
     }
     discovery::answer(server, path, request.headers(), query)
         .or_else(|| tokens::answer(server, path))
-        .or_else(|| openapi::answer(server, path, request.headers()))
+        .or_else(|| openapi::answer(server, path, query, request.headers()))
         .ok_or(ApiError::UnknownPath)
 }
 

@@ -10,5 +10,6 @@ mod access;
 mod cluster;
 mod in_process;
 mod kubectl;
+mod openapi;
 mod operation;
 mod verbs;
