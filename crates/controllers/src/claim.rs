@@ -77,16 +77,18 @@ where
         + Sync
         + 'static,
 {
-    claim_with(context, owner, selector, informer, None).await
+    claim_with(context, owner, selector, informer, None, &|_| true).await
 }
 
-/// The same, with a finalizer that an adopted object gets and a released one loses.
+/// The same, with a finalizer that an adopted object gets and a released one loses, and only for
+/// objects that satisfy `fits`.
 pub(crate) async fn claim_with<O, K>(
     context: &Context,
     owner: &O,
     selector: &Selector,
     informer: &Informer<K>,
     finalizer: Option<&str>,
+    fits: &(dyn Fn(&K) -> bool + Sync),
 ) -> Result<Vec<Arc<K>>, SyncError>
 where
     O: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -106,7 +108,7 @@ where
     let leaving = owner.meta().deletion_timestamp.is_some();
     let mut claimed = Vec::new();
     for object in informer.by(Index::Owner, uid(owner.meta())) {
-        if selects(selector, &*object) {
+        if selects(selector, &*object) && fits(&object) {
             claimed.push(object);
         } else if !leaving {
             release(&api, owner, &*object, finalizer).await?;
@@ -115,7 +117,8 @@ where
     let orphans = informer.by(Index::Owner, &orphans_of(namespace));
     let wanted: Vec<_> = orphans
         .into_iter()
-        .filter(|object| object.meta().deletion_timestamp.is_none() && selects(selector, &**object))
+        .filter(|object| object.meta().deletion_timestamp.is_none())
+        .filter(|object| selects(selector, &**object) && fits(object))
         .collect();
     if leaving || wanted.is_empty() || !still_there(context, owner).await? {
         return Ok(claimed);

@@ -5,7 +5,7 @@ use std::{fmt::Debug, sync::Arc};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
+        apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
         batch::v1::{CronJob, Job},
         core::v1::{Node, Pod},
     },
@@ -19,6 +19,7 @@ use crate::{
     informer::{Index, Informer, by_namespace, by_owner},
     kinds::{Namespace, Service},
     recorder::Recorder,
+    statefulset::claims::Claim,
 };
 
 /// Shared by all controllers.
@@ -32,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) deployments: Informer<Deployment>,
     pub(crate) daemon_sets: Informer<DaemonSet>,
     pub(crate) revisions: Informer<ControllerRevision>,
+    pub(crate) stateful_sets: Informer<StatefulSet>,
+    pub(crate) claims: Informer<Claim>,
     pub(crate) jobs: Informer<Job>,
     pub(crate) cron_jobs: Informer<CronJob>,
     pub(crate) namespaces: Informer<Namespace>,
@@ -57,6 +60,8 @@ impl Context {
             deployments: Informer::new(vec![(Index::Namespace, by_namespace)]),
             daemon_sets: Informer::new(vec![(Index::Namespace, by_namespace)]),
             revisions: Informer::new(vec![(Index::Owner, by_owner)]),
+            stateful_sets: Informer::new(vec![(Index::Namespace, by_namespace)]),
+            claims: Informer::new(Vec::new()),
             jobs: Informer::new(vec![(Index::Owner, by_owner), (Index::Namespace, by_namespace)]),
             cron_jobs: Informer::new(Vec::new()),
             namespaces: Informer::new(Vec::new()),
@@ -72,6 +77,8 @@ impl Context {
         self.watch(tasks, |context| &context.deployments);
         self.watch(tasks, |context| &context.daemon_sets);
         self.watch(tasks, |context| &context.revisions);
+        self.watch(tasks, |context| &context.stateful_sets);
+        self.watch(tasks, |context| &context.claims);
         self.watch(tasks, |context| &context.jobs);
         self.watch(tasks, |context| &context.cron_jobs);
         self.watch(tasks, |context| &context.namespaces);

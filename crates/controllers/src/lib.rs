@@ -18,6 +18,7 @@ mod expectations;
 mod expiry;
 mod garbage;
 mod hash;
+mod history;
 mod informer;
 mod job;
 mod key;
@@ -34,6 +35,7 @@ mod replicaset;
 mod rootca;
 mod scheduler;
 mod serviceaccount;
+mod statefulset;
 mod worker;
 
 use std::{future::Future, sync::Arc};
@@ -63,6 +65,7 @@ pub async fn run(
     let namespaces = namespace::Controller::new(&mut context);
     let service_accounts = serviceaccount::Controller::new(&mut context);
     let root_ca = rootca::Controller::new(&mut context);
+    let stateful_sets = statefulset::Controller::new(&mut context);
     let jobs = job::Controller::new(&mut context);
     let cron_jobs = cronjob::Controller::new(&mut context);
     let expired_jobs = job::ttl::Controller::new(&mut context);
@@ -77,6 +80,7 @@ pub async fn run(
     tasks.spawn(namespaces.run(Arc::clone(&context)));
     tasks.spawn(service_accounts.run(Arc::clone(&context)));
     tasks.spawn(root_ca.run(Arc::clone(&context)));
+    tasks.spawn(stateful_sets.run(Arc::clone(&context)));
     tasks.spawn(jobs.run(Arc::clone(&context)));
     tasks.spawn(cron_jobs.run(Arc::clone(&context)));
     tasks.spawn(expired_jobs.run(Arc::clone(&context)));

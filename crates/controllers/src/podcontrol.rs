@@ -157,7 +157,7 @@ impl<O: Resource<DynamicType = ()>> KindName for O {
 
 /// Runs `action` on all items in batches of 1, 4, 16, …; the first batch with a failure is the
 /// last. Returns how many were tried.
-async fn slow_start<T: Clone, F>(
+pub(crate) async fn slow_start<T: Clone, F>(
     items: &[T],
     action: impl Fn(T) -> F,
 ) -> (usize, Result<(), SyncError>)

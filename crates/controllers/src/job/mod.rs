@@ -147,9 +147,15 @@ impl Controller {
         let may_manage = self.expectations.satisfied(key);
         let Some(wanted) = &spec.selector else { return Ok(None) };
         let Some(selector) = selector("Job", key, wanted)? else { return Ok(None) };
-        let pods =
-            claim::claim_with(context, &**job, &selector, &context.pods, Some(facts::FINALIZER))
-                .await?;
+        let pods = claim::claim_with(
+            context,
+            &**job,
+            &selector,
+            &context.pods,
+            Some(facts::FINALIZER),
+            &|_| true,
+        )
+        .await?;
         let (backoff, counted) = self.remembered(key, &pods);
         let now = Timestamp::now();
         let survey = Survey::new(job, spec, pods, &counted, backoff, now);
