@@ -150,6 +150,14 @@ pub enum ApiError {
         /// What differs.
         why: String,
     },
+    /// 409: what is applied is owned by others, with other values.
+    #[error("{message}")]
+    ApplyConflict {
+        /// Who owns what.
+        message: String,
+        /// The same as `metav1.StatusCause`s.
+        causes: Vec<Value>,
+    },
     /// 422: the object breaks rules.
     #[error("{} {name:?} is invalid: {}", kind_group(.kind, .group), causes_text(.causes))]
     Invalid {
@@ -218,6 +226,9 @@ pub enum ApiError {
     /// 500.
     #[error("Internal error occurred: {0}")]
     Internal(String),
+    /// 500 without a reason: what Kubernetes answers when an object has not the shape of its kind.
+    #[error("{0}")]
+    Untyped(String),
     /// 503.
     #[error("{0}")]
     Unavailable(String),
@@ -279,7 +290,7 @@ impl ApiError {
         match self {
             Self::NotFound { .. } | Self::UnknownPath => (404, "NotFound"),
             Self::AlreadyExists { .. } => (409, "AlreadyExists"),
-            Self::Conflict { .. } => (409, "Conflict"),
+            Self::Conflict { .. } | Self::ApplyConflict { .. } => (409, "Conflict"),
             Self::Invalid { .. } => (422, "Invalid"),
             Self::BadRequest(_) => (400, "BadRequest"),
             Self::Unauthorized => (401, "Unauthorized"),
@@ -291,6 +302,7 @@ impl ApiError {
             Self::UnsupportedMediaType(_) => (415, "UnsupportedMediaType"),
             Self::TooManyRequests { .. } => (429, "TooManyRequests"),
             Self::Internal(_) => (500, "InternalError"),
+            Self::Untyped(_) => (500, ""),
             Self::Unavailable(_) => (503, "ServiceUnavailable"),
             Self::Timeout(_) => (504, "Timeout"),
         }
@@ -331,6 +343,7 @@ impl ApiError {
                     .collect();
                 json!({"name": name, "group": group, "kind": kind, "causes": causes})
             }
+            Self::ApplyConflict { causes, .. } => json!({"causes": causes}),
             Self::TooManyRequests { retry_after_seconds, .. } => {
                 json!({"retryAfterSeconds": retry_after_seconds})
             }

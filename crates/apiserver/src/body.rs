@@ -7,9 +7,9 @@ use serde_json::Value;
 use toono_api::{ApiError, protobuf};
 use toono_http::Body;
 
-use crate::limits;
+use crate::{limits, yaml};
 
-/// The object that a body is, in JSON or Kubernetes' protobuf; null when there is none. A body
+/// The object that a body is, in JSON, YAML or Kubernetes' protobuf; null when there is none. A body
 /// without a type is taken for JSON.
 pub(crate) async fn object(headers: &HeaderMap, body: Body) -> Result<Value, ApiError> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -20,13 +20,13 @@ pub(crate) async fn object(headers: &HeaderMap, body: Body) -> Result<Value, Api
                 protobuf::decode(bytes).map_err(|error| ApiError::BadRequest(error.to_string()))
             }
         },
-        media_type @ ("application/yaml" | "application/cbor") => {
-            Err(ApiError::UnsupportedMediaType(format!(
-                "the body of the request was in an unknown format ({media_type}) - accepted media \
-                 types include: application/json, {}",
-                protobuf::MEDIA_TYPE
-            )))
-        }
+        "application/yaml" => yaml::parse(&bytes(body).await?)
+            .map_err(|error| ApiError::BadRequest(format!("the body is no YAML: {error}"))),
+        media_type @ "application/cbor" => Err(ApiError::UnsupportedMediaType(format!(
+            "the body of the request was in an unknown format ({media_type}) - accepted media \
+                 types include: application/json, application/yaml, {}",
+            protobuf::MEDIA_TYPE
+        ))),
         _ => json(&bytes(body).await?),
     }
 }

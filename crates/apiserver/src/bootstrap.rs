@@ -14,7 +14,11 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 impl ApiServer {
     pub(crate) async fn create_system_namespaces(&self) -> Result<(), StartError> {
         let user = UserInfo::component("system:apiserver");
-        let options = WriteOptions { dry_run: false, field_validation: FieldValidation::Strict };
+        let options = WriteOptions {
+            dry_run: false,
+            field_validation: FieldValidation::Strict,
+            record: verbs::Record::Changes("kube-apiserver"),
+        };
         for name in NAMESPACES {
             let object = json!({"metadata": {"name": name}});
             let resource = self.built_in(&kinds::core::NAMESPACE);

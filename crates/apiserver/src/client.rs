@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use http::header;
 use http_body_util::BodyExt;
 use toono_api::UserInfo;
 use toono_http::{Body, BoxError};
@@ -19,6 +20,13 @@ impl ApiServer {
             async move {
                 let mut request: http::Request<Body> =
                     request.map(|body| body.map_err(BoxError::from).boxed_unsync());
+                // Fields are recorded as written by the part's name.
+                let name = user.name.rsplit(':').next().unwrap_or_default();
+                if let (header::Entry::Vacant(agent), Ok(name)) =
+                    (request.headers_mut().entry(header::USER_AGENT), name.parse())
+                {
+                    agent.insert(name);
+                }
                 request.extensions_mut().insert(InProcess(user));
                 Ok::<_, Infallible>(router::answer(&server, request).await)
             }

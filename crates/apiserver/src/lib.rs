@@ -32,6 +32,7 @@ mod server;
 pub mod tokens;
 mod trail;
 mod verbs;
+mod yaml;
 
 pub use audit::AuditConfig;
 pub use remote::{LinkError, NodeLink};

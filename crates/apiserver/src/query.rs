@@ -5,6 +5,8 @@ use std::time::Duration;
 use toono_api::{ApiError, FieldSelector, LabelSelector, Resource};
 use toono_mvcc::Rev;
 
+use crate::verbs::Record;
+
 /// Decoded query parameters.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Query(Vec<(String, String)>);
@@ -22,11 +24,13 @@ pub(crate) enum FieldValidation {
 
 /// How a write is to be done.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct WriteOptions {
+pub(crate) struct WriteOptions<'a> {
     /// All but the write itself.
     pub(crate) dry_run: bool,
     /// What becomes of unknown fields.
     pub(crate) field_validation: FieldValidation,
+    /// Whose the written fields are.
+    pub(crate) record: Record<'a>,
 }
 
 /// Which objects are asked for.
@@ -100,18 +104,16 @@ impl Query {
         Ok(Filter { labels: labels.map_err(refuse)?, fields: fields.map_err(refuse)? })
     }
 
-    pub(crate) fn write_options(&self) -> Result<WriteOptions, ApiError> {
-        let field_validation = match self.text("fieldValidation") {
-            None | Some("Warn") => FieldValidation::Warn,
-            Some("Ignore") => FieldValidation::Ignore,
-            Some("Strict") => FieldValidation::Strict,
-            Some(other) => {
-                return Err(ApiError::BadRequest(format!(
-                    "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-                )));
-            }
-        };
-        Ok(WriteOptions { dry_run: self.dry_run()?, field_validation })
+    /// What becomes of fields that the kind does not have.
+    pub(crate) fn field_validation(&self) -> Result<FieldValidation, ApiError> {
+        match self.text("fieldValidation") {
+            None | Some("Warn") => Ok(FieldValidation::Warn),
+            Some("Ignore") => Ok(FieldValidation::Ignore),
+            Some("Strict") => Ok(FieldValidation::Strict),
+            Some(other) => Err(ApiError::BadRequest(format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            ))),
+        }
     }
 
     pub(crate) fn dry_run(&self) -> Result<bool, ApiError> {

@@ -67,6 +67,14 @@ impl Registry {
             .filter(move |resource| resource.group == group && resource.version == version)
     }
 
+    /// The other versions in which a kind is served, as `group/version`.
+    pub(crate) fn other_versions(&self, of: &Resource) -> Vec<String> {
+        let same = self.resources.iter().filter(|other| {
+            other.group == of.group && other.plural == of.plural && other.version != of.version
+        });
+        same.map(|other| other.api_version()).collect()
+    }
+
     /// Every group and version, core first, without repetition.
     pub(crate) fn group_versions(&self) -> Vec<(&str, &str)> {
         // Versions of a group stand together, whatever order their kinds came in.

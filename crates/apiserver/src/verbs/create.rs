@@ -7,7 +7,7 @@ use toono_http::Body;
 use toono_mvcc::{Entry, Expect, Key, Op, Owner, Rev, Txn};
 use toono_store::CommitError;
 
-use super::{Call, Written, commit_failed, prepare};
+use super::{Call, Written, commit_failed, managers, prepare};
 use crate::{
     admission::{self, Operation, Review},
     encode, limits,
@@ -21,7 +21,7 @@ impl Call<'_> {
         if let Some(subresource) = &self.target.subresource {
             return self.create_subresource(subresource, &body).await;
         }
-        let options = self.query.write_options()?;
+        let options = self.write_options("CreateOptions")?;
         let target = &self.target;
         if reviews::handles(&target.resource) {
             let (review, warnings) = prepare::decode(&target.resource, body, options)?;
@@ -51,7 +51,7 @@ pub(crate) async fn create_object(
     resource: &Resource,
     namespace: &str,
     mut object: Value,
-    options: WriteOptions,
+    options: WriteOptions<'_>,
 ) -> Result<Written, ApiError> {
     // Kinds that cannot be read are answered, not kept.
     if !resource.verbs.contains(&"get") {
@@ -68,6 +68,7 @@ pub(crate) async fn create_object(
     let (mut object, mut warnings) = prepare::decode(resource, object, options)?;
     complete(resource, &mut object)?;
     resource.behaviour.default(&mut object);
+    managers::record(server, resource, "", options.record, &Value::Null, &mut object);
     set_first_status(resource, &mut object);
     let prefix = name_prefix(&object);
     let given = text_at(&object, &["metadata", "name"]).unwrap_or_default().to_owned();

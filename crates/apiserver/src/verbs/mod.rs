@@ -1,9 +1,11 @@
 //! The verbs of the resource API, each generic over the resource table.
 
+mod apply;
 mod create;
 mod cursor;
 mod delete;
 mod list;
+mod managers;
 mod patch;
 mod prepare;
 mod read;
@@ -22,6 +24,7 @@ use toono_store::CommitError;
 use crate::{query::Query, represent::Form, request::ResourcePath, server::ApiServer};
 
 pub(crate) use create::{create_object, whole_seconds};
+pub(crate) use managers::Record;
 
 /// One call of a verb.
 pub(crate) struct Call<'a> {

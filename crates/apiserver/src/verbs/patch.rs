@@ -1,16 +1,16 @@
 //! `patch`: a change by what differs, in three forms.
 
 use http::{Response, header};
-use toono_api::ApiError;
+use toono_api::{ApiError, FieldError};
 use toono_apply::{PatchError, PatchKind};
 use toono_http::Body;
 
-use super::{Call, update::modify};
+use super::{Call, managers::invalid_options, update::modify};
 use crate::body;
 
 const FORMS: &str = "the body of the request was in an unknown format - accepted media types \
 include: application/json-patch+json, application/merge-patch+json, \
-application/strategic-merge-patch+json";
+application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 /// Custom kinds have no merge keys.
 const CUSTOM_FORMS: &str = "the body of the request was in an unknown format - accepted media types \
@@ -23,12 +23,13 @@ impl Call<'_> {
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .unwrap_or("");
-        if content_type.starts_with("application/apply-patch") {
-            return Err(ApiError::UnsupportedMediaType(
-                "server-side apply is not supported by this server yet: use client-side apply \
-                 (kubectl apply without --server-side)"
-                    .to_owned(),
-            ));
+        if is_apply(content_type) {
+            return self.apply(body).await;
+        }
+        if self.query.text("force").is_some() {
+            let why = "may not be specified for non-apply patch";
+            let error = FieldError::forbidden("force", why);
+            return Err(invalid_options("PatchOptions", vec![error]));
         }
         let kind = PatchKind::of_content_type(content_type)
             .ok_or_else(|| ApiError::UnsupportedMediaType(FORMS.to_owned()))?;
@@ -49,11 +50,7 @@ impl Call<'_> {
                         kind: self.resource().kind.to_string(),
                         group: self.resource().group.to_string(),
                         name: self.target.name.to_owned(),
-                        causes: vec![toono_api::FieldError::invalid_text(
-                            "patch",
-                            "",
-                            &error.to_string(),
-                        )],
+                        causes: vec![FieldError::invalid_text("patch", "", &error.to_string())],
                     },
                     other => ApiError::BadRequest(other.to_string()),
                 }
@@ -61,9 +58,13 @@ impl Call<'_> {
             Ok(object)
         };
         if self.target.subresource_name() == "scale" {
-            return self.scale(patched).await;
+            return self.scale("PatchOptions", patched).await;
         }
-        let written = modify(self.server, self.change()?, patched).await?;
+        let written = modify(self.server, self.change("PatchOptions")?, patched).await?;
         self.written(&written)
     }
+}
+
+fn is_apply(content_type: &str) -> bool {
+    content_type.split(';').next().unwrap_or_default().trim() == "application/apply-patch+yaml"
 }

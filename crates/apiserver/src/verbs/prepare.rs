@@ -12,7 +12,7 @@ use crate::{
 pub(super) fn decode(
     resource: &Resource,
     mut object: Value,
-    options: WriteOptions,
+    options: WriteOptions<'_>,
 ) -> Result<(Value, Vec<String>), ApiError> {
     if !object.is_object() {
         return Err(ApiError::BadRequest("the body must be an object".to_owned()));
@@ -31,13 +31,17 @@ pub(super) fn decode(
             Some(_) => {}
         }
     }
-    encode::metadata(&mut object)?.remove("managedFields");
-    let decoded = resource.behaviour.decode(object).map_err(|error| {
+    // It is no part of the object, but the record of who wrote it.
+    let managed_fields = encode::metadata(&mut object)?.remove("managedFields");
+    let mut decoded = resource.behaviour.decode(object).map_err(|error| {
         ApiError::BadRequest(format!(
             "{} in version {:?} cannot be handled as a {}: {error}",
             resource.kind, resource.version, resource.kind
         ))
     })?;
+    if let Some(managed_fields) = managed_fields.filter(Value::is_array) {
+        encode::metadata(&mut decoded.object)?.insert("managedFields".to_owned(), managed_fields);
+    }
     let warnings: Vec<String> =
         decoded.unknown_fields.iter().map(|path| format!("unknown field {path:?}")).collect();
     match options.field_validation {

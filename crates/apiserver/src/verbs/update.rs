@@ -6,11 +6,12 @@ use toono_api::{
     ApiError, Resource, UserInfo,
     meta::{items_at, text_at},
 };
+use toono_apply::managed;
 use toono_http::Body;
 use toono_mvcc::{Draft, Entry, Expect, Op, Rev, Txn};
 use toono_store::CommitError;
 
-use super::{Call, Written, commit_failed, prepare, scale};
+use super::{Call, Record, Written, commit_failed, managers, prepare, scale};
 use crate::{
     admission::{self, Charge, Operation, Review},
     encode, limits, namespaces,
@@ -40,31 +41,31 @@ pub(super) struct Change<'a> {
     pub(super) namespace: &'a str,
     pub(super) name: &'a str,
     pub(super) part: Part,
-    pub(super) options: WriteOptions,
+    pub(super) options: WriteOptions<'a>,
 }
 
 impl Call<'_> {
     pub(crate) async fn update(&self, sent: Value) -> Result<Response<Body>, ApiError> {
         if self.target.subresource_name() == "scale" {
-            return self.scale(|_| Ok(sent.clone())).await;
+            return self.scale("UpdateOptions", |_| Ok(sent.clone())).await;
         }
-        let change = self.change()?;
+        let change = self.change("UpdateOptions")?;
         let written = modify(self.server, change, |_| Ok(sent.clone())).await?;
         self.written(&written)
     }
 
-    /// The change that the path asks for.
-    pub(super) fn change(&self) -> Result<Change<'_>, ApiError> {
+    /// The change that the path asks for. `options` is the kind of the options that the verb takes.
+    pub(super) fn change(&self, options: &str) -> Result<Change<'_>, ApiError> {
         let part = match self.target.subresource_name() {
             "" => Part::Desired,
             "status" => Part::Status,
             "finalize" => Part::Finalizers,
             _ => return Err(ApiError::MethodNotAllowed),
         };
-        self.change_of(part)
+        self.change_of(part, options)
     }
 
-    fn change_of(&self, part: Part) -> Result<Change<'_>, ApiError> {
+    fn change_of(&self, part: Part, options: &str) -> Result<Change<'_>, ApiError> {
         Ok(Change {
             user: self.user,
             resource: &self.target.resource,
@@ -72,8 +73,13 @@ impl Call<'_> {
             namespace: self.target.namespace,
             name: self.target.name,
             part,
-            options: self.query.write_options()?,
+            options: self.write_options(options)?,
         })
+    }
+
+    /// The change of the number of replicas.
+    pub(super) fn scale_change(&self, options: &str) -> Result<Change<'_>, ApiError> {
+        self.change_of(Part::Desired, options)
     }
 
     pub(super) fn written(&self, written: &Written) -> Result<Response<Body>, ApiError> {
@@ -86,9 +92,10 @@ impl Call<'_> {
     /// Changes the number of replicas through the `Scale` that `to` makes of the present one.
     pub(super) async fn scale(
         &self,
+        options: &str,
         to: impl Fn(&Value) -> Result<Value, ApiError>,
     ) -> Result<Response<Body>, ApiError> {
-        let change = self.change_of(Part::Desired)?;
+        let change = self.scale_change(options)?;
         let written = modify(self.server, change, |current| {
             scale::applied(current, &to(&scale::of(current))?)
         })
@@ -110,6 +117,8 @@ pub(super) async fn modify(
         let entry = server.existing(resource, namespace, name)?;
         let old = encode::decode(resource, &entry)?;
         let (mut new, mut warnings) = next_state(change, &old, edit(&old)?)?;
+        let record = change.options.record;
+        managers::record(server, resource, subresource, record, &old, &mut new);
         let review = Review {
             server,
             user,
@@ -125,6 +134,9 @@ pub(super) async fn modify(
         count_generation(change, &old, &mut new)?;
         prepare::validate(resource, &new, Some(&old))?;
         warnings.extend(admission::validate(&review, &new).await?);
+        if record == Record::Applied {
+            managed::keep_times(&old, &mut new);
+        }
         if new == old {
             return Ok(Written { entry, warnings });
         }
@@ -292,7 +304,7 @@ fn with_status_of(old: &Value, new: &Value) -> Result<Value, ApiError> {
     let mut merged = old.clone();
     copy(&mut merged, new, "status");
     let metadata = encode::metadata(&mut merged)?;
-    for field in ["labels", "annotations", "finalizers"] {
+    for field in ["labels", "annotations", "finalizers", "managedFields"] {
         match new.get("metadata").and_then(|metadata| metadata.get(field)) {
             Some(value) => metadata.insert(field.to_owned(), value.clone()),
             None => metadata.remove(field),

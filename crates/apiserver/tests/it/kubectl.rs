@@ -11,7 +11,7 @@ use tokio::{
 use crate::cluster::Cluster;
 
 /// The oldest and the newest kubectl of the machine; on others the one of the distribution.
-fn programs() -> Vec<&'static str> {
+pub(crate) fn programs() -> Vec<&'static str> {
     let versions = [
         "/usr/lib/google-cloud-sdk/bin/kubectl.1.28",
         "/usr/lib/google-cloud-sdk/bin/kubectl.1.33",
@@ -237,8 +237,10 @@ async fn mistakes_are_told_in_kubernetes_words() {
             said.contains("The Deployment \"hello\" is invalid: spec.template.metadata.labels"),
             "{said}"
         );
-        let said = fails(&["apply", "--server-side", "-f", &typo.replace("typo", "wrong")]).await;
-        assert!(said.contains("server-side apply is not supported"), "{said}");
+        let said = fails(&["apply", "--server-side", "-f", &wrong]).await;
+        assert!(said.contains("\"hello\" is invalid: spec.template.metadata.labels"), "{said}");
+        let said = fails(&["apply", "--server-side", "-f", &typo]).await;
+        assert!(said.contains(".spec.replcas: field not declared in schema"), "{said}");
         let pod = cluster.file("pod.yaml", POD);
         let said = fails(&["apply", "-n", "nowhere", "-f", &pod]).await;
         assert!(said.contains("namespaces \"nowhere\" not found"), "{said}");

@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod apply;
 mod cluster;
 mod in_process;
 mod kubectl;

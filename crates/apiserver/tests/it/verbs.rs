@@ -112,7 +112,7 @@ async fn what_makes_no_sense_is_refused() {
             "/api/v1/namespaces/default",
             "application/apply-patch+yaml",
             "{}".to_owned(),
-            415,
+            422,
         ),
         (Method::PATCH, "/api/v1/namespaces/default", JSON, "{}".to_owned(), 415),
         (

@@ -1,4 +1,4 @@
-//! What is said of places that others own: as text, and as a `metav1.Status`.
+//! What is said of places that others own: as text, and as the causes of a `metav1.Status`.
 
 use std::fmt;
 
@@ -51,21 +51,6 @@ impl Conflicts {
             })
         };
         self.0.iter().map(cause).collect()
-    }
-
-    /// The answer of the API: 409 with a cause for each place.
-    #[must_use]
-    pub fn to_status(&self) -> Value {
-        json!({
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Failure",
-            "message": self.to_string(),
-            "reason": "Conflict",
-            "details": {"causes": self.causes()},
-            "code": 409,
-        })
     }
 }
 

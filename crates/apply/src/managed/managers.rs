@@ -259,33 +259,14 @@ fn encode_entry(id: &ManagerId, owned: &Owned) -> Value {
     Value::Object(entry)
 }
 
-/// The name of a writer that may not have given one: the first part of its `User-Agent`.
-#[must_use]
-pub fn manager_name(field_manager: Option<&str>, user_agent: &str) -> String {
-    match field_manager {
-        Some(name) if !name.is_empty() => name.to_owned(),
-        _ => {
-            let mut name = String::new();
-            let agent = user_agent.split('/').next().unwrap_or_default();
-            for letter in agent.chars().filter(|letter| !letter.is_control()) {
-                if name.len() + letter.len_utf8() > MANAGER_NAME_MAX_BYTES {
-                    break;
-                }
-                name.push(letter);
-            }
-            name
-        }
-    }
-}
-
 /// What is wrong with a `fieldManager` that a client gave, in Kubernetes' words.
 #[must_use]
 pub fn manager_name_error(name: &str) -> Option<String> {
     if name.len() > MANAGER_NAME_MAX_BYTES {
         return Some(format!("may not be more than {MANAGER_NAME_MAX_BYTES} bytes"));
     }
-    let bad = name.chars().position(char::is_control)?;
-    Some(format!("should only contain printable characters, found another at {bad}"))
+    let (at, bad) = name.char_indices().find(|(_, letter)| letter.is_control())?;
+    Some(format!("invalid character U+{:04X} (at position {at})", u32::from(bad)))
 }
 
 #[cfg(test)]
@@ -359,11 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_without_a_name_is_known_by_its_agent() {
-        assert_eq!(manager_name(Some("me"), "kubectl/v1"), "me");
-        assert_eq!(manager_name(None, "kubectl/v1.32 (linux/amd64)"), "kubectl");
-        assert_eq!(manager_name(Some(""), "x\u{7}y"), "xy");
-        assert_eq!(manager_name(None, &"ü".repeat(100)).len(), MANAGER_NAME_MAX_BYTES);
+    fn names_of_managers_are_short_and_can_be_printed() {
         assert!(manager_name_error("kubectl").is_none());
         assert!(manager_name_error(&"a".repeat(129)).is_some());
         assert!(manager_name_error("a\nb").is_some());

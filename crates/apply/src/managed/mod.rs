@@ -5,8 +5,9 @@
 //!
 //! # How a server uses it
 //!
-//! `place` is that of the resource's behaviour (`toono_api::resource::Behaviour::place`); `reset` is [`reset_fields`]; both are the same for every request to one path. The manager of a
-//! plain write is [`manager_name`]`(fieldManager, User-Agent)`; of an apply it is `fieldManager`,
+//! `place` is that of the resource's behaviour (`toono_api::resource::Behaviour::place`); `reset` is
+//! [`reset_fields`]; both are the same for every request to one path. The manager of a plain write is
+//! its `fieldManager`, else its `User-Agent` up to the first slash; of an apply it is `fieldManager`,
 //! which is then required. [`manager_name_error`] checks it.
 //!
 //! - `PATCH` with `application/apply-patch+yaml` (or `+cbor`): parse the body as an object, decode it
@@ -14,7 +15,7 @@
 //!   live object is `Value::Null` when there is none: the result is then to be created. Default,
 //!   prepare, validate and store [`Applied::object`]; before storing, [`keep_times`]. Write nothing
 //!   when the result equals the live object. [`ApplyError::Conflicts`] is answered with
-//!   [`Conflicts::to_status`], the other errors with 400. There is no retry on a changed
+//!   [`Conflicts::causes`] and code 409, the other errors with 400. There is no retry on a changed
 //!   `resourceVersion` of the client's: only the server's own read and write must be atomic.
 //! - `POST`, `PUT` and the other patches: after decoding and defaulting, and before storing, call
 //!   [`update`] with the live object (`Value::Null` on creation) and the new one, which keeps the
@@ -43,7 +44,7 @@ pub use field_set::{FIELD_SET_MAX_DEPTH, FIELD_SET_MAX_PLACES, FieldSet, FieldSe
 pub use identity::ItemError;
 pub use managers::{
     ANCIENT_CHANGES, BEFORE_FIRST_APPLY, MANAGER_NAME_MAX_BYTES, ManagedFieldsError, ManagerId,
-    Managers, Operation, Owned, UPDATE_MANAGERS_MAX, manager_name, manager_name_error,
+    Managers, Operation, Owned, UPDATE_MANAGERS_MAX, manager_name_error,
 };
 pub use path::{Element, ElementError, path_text};
 pub use walk::ShapeError;
