@@ -9,7 +9,14 @@
 //! answered reads what was written. Commits that wait together for disjoint keys share one transaction,
 //! as they share one write of the journal; should a comparison fail, each is decided on its own.
 //!
-//! A revision is etcd's. The watch is over all of etcd's keys, also those of others, so that every
+//! # Revisions
+//!
+//! A watch is resumed after the revision of its last event, so no two commits may share one, and yet those
+//! of one etcd transaction have one of etcd's. So each has its place in that transaction, kept in what
+//! it writes, and its revision is etcd's times 256 plus that place. Readers are shown whole
+//! transactions of etcd only, at a revision that ends in 255, the same on every server.
+//!
+//! The watch is over all of etcd's keys, also those of others, so that every
 //! revision arrives and "memory has reached revision R" can be told exactly: etcd's own notices of
 //! progress may run ahead of events in the versions that Debian has. An etcd with much other traffic is
 //! therefore a poor choice.
@@ -27,7 +34,8 @@
 //! Reads of what memory has go on. A commit that could not be sent fails with
 //! [`CommitError::Unavailable`]; one whose answer was lost with [`CommitError::Unknown`].
 //! The watch is resumed after its last revision; if that was compacted, everything is read anew and
-//! watchers are told that they lagged.
+//! watchers are told that they lagged. A server that starts reads everything as of some minutes ago and
+//! follows from there, so that its clients can resume their watches.
 
 mod committer;
 mod compactor;
@@ -63,6 +71,9 @@ use crate::{CommitError, Committed, HISTORY, HISTORY_BYTES, Unavailable};
 /// How long a request may take, waiting for a connection and for memory included. etcd itself gives up
 /// after some 7 s, and its own word on that is better than ours.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the newest history may take to be read at the start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Below this key everything is kept, unless told otherwise.
 pub const ETCD_PREFIX: &str = "/toono";
@@ -111,6 +122,9 @@ pub enum ConnectError {
         /// Its words, or those of the network.
         reason: String,
     },
+    /// etcd was compacted while it was read, again and again.
+    #[error("etcd forgot the revision that was being read")]
+    Compacted,
     /// A key below the prefix holds something else.
     #[error("{key} in etcd holds something that is no object of this store")]
     Foreign {
@@ -127,6 +141,7 @@ impl ConnectError {
             Self::Unavailable { .. } => {
                 "check that etcd runs, has a leader, and takes connections at these endpoints"
             }
+            Self::Compacted => "start again; let nothing but Toono compact this etcd",
             Self::Foreign { .. } => "give this cluster an etcd, or a prefix, of its own",
         }
     }
@@ -134,7 +149,10 @@ impl ConnectError {
 
 impl From<CallError> for ConnectError {
     fn from(error: CallError) -> Self {
-        Self::Unavailable { reason: error.to_string() }
+        match error {
+            CallError::Compacted(_) => Self::Compacted,
+            error => Self::Unavailable { reason: error.to_string() },
+        }
     }
 }
 
@@ -158,9 +176,10 @@ struct Shared {
 }
 
 impl Shared {
-    /// Waits until memory has `rev`; `false` if it takes too long.
-    async fn reached(&self, rev: Rev, deadline: Instant) -> bool {
-        tokio::time::timeout_at(deadline, self.memory.reached(rev)).await.is_ok()
+    /// Waits until memory has all of a revision of etcd's; `false` if it takes too long.
+    async fn reached(&self, revision: i64, deadline: Instant) -> bool {
+        let all = whole(revision);
+        tokio::time::timeout_at(deadline, self.memory.reached(all)).await.is_ok()
     }
 }
 
@@ -179,7 +198,7 @@ impl Etcd {
     pub(crate) async fn open(config: EtcdConfig) -> Result<(Self, Arc<Memory>), ConnectError> {
         let rpc = Rpc::new(config.endpoints, config.tls);
         let names = Arc::new(Names::new(&config.prefix));
-        let snapshot = Snapshot::read(&rpc, &names, config.events).await?;
+        let snapshot = Snapshot::read_old(&rpc, &names, config.events).await?;
         let memory = Arc::new(Memory::new(snapshot.table));
         let lost = Arc::new(OnceLock::new());
         let shared = Shared { rpc, names, memory: Arc::clone(&memory), lost: Arc::clone(&lost) };
@@ -194,6 +213,10 @@ impl Etcd {
         tasks.spawn(compactor::forget(Arc::clone(&memory), history, config.history_bytes));
         tasks.spawn(Compactor::new(shared, history).run());
         let request_timeout = config.request_timeout;
+        reader
+            .current(Instant::now() + START_TIMEOUT)
+            .await
+            .map_err(|Unavailable { reason }| ConnectError::Unavailable { reason })?;
         Ok((Self { commits, request_timeout, reader, lost, _tasks: tasks }, memory))
     }
 
@@ -214,12 +237,27 @@ impl Etcd {
     }
 }
 
-/// etcd's revision as ours. It counts from 1, and never to the end of the range.
-fn rev(revision: i64) -> Rev {
-    Rev(u64::try_from(revision).unwrap_or_default())
+/// Our revisions within one of etcd's.
+const PLACES: u64 = 256;
+
+/// The revision of a commit by its place in a transaction of etcd's. Those count from 1, and would take
+/// a million years to come near the end of the range.
+fn rev(revision: i64, place: u8) -> Rev {
+    let revision = u64::try_from(revision).unwrap_or_default();
+    Rev(revision.saturating_mul(PLACES).saturating_add(place.into()))
 }
 
-/// Ours as etcd's.
+/// The revision at which all of a transaction of etcd's can be read.
+fn whole(revision: i64) -> Rev {
+    rev(revision, u8::MAX)
+}
+
+/// The transaction of etcd's that a revision is of.
 fn revision(rev: Rev) -> i64 {
-    i64::try_from(rev.0).unwrap_or(i64::MAX)
+    i64::try_from(rev.0 / PLACES).unwrap_or(i64::MAX)
+}
+
+/// The place in that transaction.
+fn place(rev: Rev) -> u8 {
+    u8::try_from(rev.0 % PLACES).unwrap_or(u8::MAX)
 }

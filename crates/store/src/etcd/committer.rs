@@ -7,17 +7,20 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use toono_mvcc::{Key, Rev};
+use toono_mvcc::Key;
 
 use super::messages::{TxnRequest, TxnResponse};
 use super::plan::Plan;
 use super::reader::Reader;
 use super::rpc::CallError;
-use super::{Request, Shared, rev};
+use super::{Request, Shared, revision};
 use crate::{CommitError, Unavailable};
 
 /// Operations, and conditions, of one etcd transaction: etcd's own default limit.
 const BATCH_OPERATIONS: usize = 128;
+
+/// The places in one etcd transaction: more than commits, each of which has an operation.
+const PLACES: std::ops::Range<u8> = 0..u8::MAX;
 
 /// Bytes of one etcd transaction beyond which no other commit joins it: etcd refuses 1.5 MiB by default.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -111,8 +114,9 @@ impl Committer {
         match submit(&self.shared, batch.iter().map(|planned| &planned.plan), deadline).await {
             Ok(Outcome::Done(rev)) => {
                 let seen = self.shared.reached(rev, deadline).await;
-                for Planned { request, plan } in batch {
-                    let committed = if seen { Ok(plan.committed(rev)) } else { Err(unseen(rev)) };
+                for (Planned { request, plan }, at) in batch.into_iter().zip(PLACES) {
+                    let committed =
+                        if seen { Ok(plan.committed(rev, at)) } else { Err(unseen(rev)) };
                     answer(request, committed);
                 }
             }
@@ -135,7 +139,7 @@ impl Committer {
         }
     }
 
-    async fn decide_alone(&mut self, request: Request, seen: Option<Rev>) {
+    async fn decide_alone(&mut self, request: Request, seen: Option<i64>) {
         while self.alone.len() >= ALONE_AT_ONCE {
             self.alone.join_next().await;
         }
@@ -154,7 +158,7 @@ async fn decide(
     shared: &Shared,
     reader: &Reader,
     request: &Request,
-    mut seen: Option<Rev>,
+    mut seen: Option<i64>,
 ) -> Result<crate::Committed, CommitError> {
     let deadline = request.deadline;
     for _ in 0..ATTEMPTS {
@@ -164,19 +168,21 @@ async fn decide(
             let reason = format!("this server has not heard of etcd's revision {rev} in time");
             return Err(Unavailable { reason }.into());
         }
-        let at = shared.memory.visible();
+        let now = revision(shared.memory.visible());
         let plan = match (Plan::of(&request.txn, shared), seen) {
-            (Ok(plan), Some(_)) if plan.changes_nothing() => return Ok(plan.committed(at)),
+            (Ok(plan), Some(_)) if plan.changes_nothing() => {
+                return Ok(plan.committed(now, u8::MAX));
+            }
             (Ok(plan), _) if !plan.changes_nothing() => plan,
             (Err(rejected), Some(_)) => return Err(rejected.into()),
             _ => {
-                seen = Some(reader.current(deadline).await?);
+                seen = Some(revision(reader.current(deadline).await?));
                 continue;
             }
         };
         match submit(shared, std::iter::once(&plan), deadline).await {
             Ok(Outcome::Done(rev)) if shared.reached(rev, deadline).await => {
-                return Ok(plan.committed(rev));
+                return Ok(plan.committed(rev, 0));
             }
             Ok(Outcome::Done(rev)) => return Err(unseen(rev)),
             Ok(Outcome::Refused(rev)) => seen = Some(rev),
@@ -189,10 +195,10 @@ async fn decide(
 
 /// What etcd made of a transaction.
 enum Outcome {
-    /// It happened, at this revision.
-    Done(Rev),
+    /// It happened, at this revision of etcd's.
+    Done(i64),
     /// A condition did not hold at this revision.
-    Refused(Rev),
+    Refused(i64),
 }
 
 async fn submit<'a>(
@@ -205,14 +211,14 @@ async fn submit<'a>(
     }
     let mut request = TxnRequest::default();
     let mut lasts = Vec::new();
-    for plan in plans {
-        plan.add_to(&mut request, &mut lasts);
+    for (plan, at) in plans.zip(PLACES) {
+        plan.add_to(&mut request, at, &mut lasts);
     }
     if !lasts.is_empty() {
         request.success.push(super::plan::put(shared.names.last(), Bytes::from(lasts)));
     }
     let response: TxnResponse = shared.rpc.call(TXN, &request, deadline).await?;
-    let rev = rev(response.header.unwrap_or_default().revision);
+    let rev = response.header.unwrap_or_default().revision;
     Ok(if response.succeeded { Outcome::Done(rev) } else { Outcome::Refused(rev) })
 }
 
@@ -221,7 +227,7 @@ fn answer(request: Request, answer: Result<crate::Committed, CommitError>) {
     let _ = request.answer.send(answer);
 }
 
-fn unseen(rev: Rev) -> CommitError {
+fn unseen(rev: i64) -> CommitError {
     let reason = format!("committed at revision {rev}, which this server has not heard of in time");
     CommitError::Unknown { reason }
 }

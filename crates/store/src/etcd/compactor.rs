@@ -80,7 +80,7 @@ impl Compactor {
     /// Whether this server was the first since it last looked.
     async fn race(&mut self) -> Result<bool, CallError> {
         let key = self.shared.names.compact();
-        let value = self.shared.memory.visible().to_string().into();
+        let value = revision(self.shared.memory.visible()).to_string().into();
         let request = TxnRequest {
             compare: vec![Compare::version_is(key.clone(), self.rounds)],
             success: vec![Operation::Put(PutRequest { key: key.clone(), value }).into()],

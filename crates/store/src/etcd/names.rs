@@ -16,7 +16,8 @@
 //! still watch from there.
 //!
 //! ```text
-//! object: version 1 | owner length 2 | head length 4 | owner | head | tail
+//! object: version 1 | place 1 | place of its creation 1 | owner length 2 | head length 4
+//!         | owner | head | tail
 //! last:   ( key length 2 | object length 4 | key | object )…
 //! ```
 //!
@@ -24,6 +25,9 @@
 
 use bytes::{Buf, Bytes};
 use toono_mvcc::{Draft, Key, Owner};
+
+/// The bytes before the owner.
+const HEAD_BYTES: usize = 9;
 
 /// The format of an object's value.
 const VERSION: u8 = 1;
@@ -91,40 +95,59 @@ impl Names {
     }
 }
 
-/// An object as a value.
-pub(crate) fn object(owner: &Owner, draft: &Draft) -> Bytes {
-    let mut value = Vec::with_capacity(object_len(owner, draft));
-    push_object(&mut value, owner, draft);
-    value.into()
+/// An object as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Object {
+    /// The place in etcd's transaction of the commit that wrote it.
+    pub(crate) place: u8,
+    /// The same, of the commit that created it.
+    pub(crate) created_place: u8,
+    pub(crate) owner: Owner,
+    pub(crate) draft: Draft,
 }
 
-fn object_len(owner: &Owner, draft: &Draft) -> usize {
-    7 + owner.as_str().len() + draft.head().len() + draft.tail().len()
-}
+impl Object {
+    /// The object as a value.
+    pub(crate) fn value(&self) -> Bytes {
+        let mut value = Vec::with_capacity(self.len());
+        self.push(&mut value);
+        value.into()
+    }
 
-/// The lengths fit: a transaction whose parts are longer was refused before.
-fn push_object(value: &mut Vec<u8>, owner: &Owner, draft: &Draft) {
-    let name: &[u8] = if owner.is_platform() { &[] } else { owner.as_str().as_bytes() };
-    value.push(VERSION);
-    value.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes());
-    value.extend_from_slice(&u32::try_from(draft.head().len()).unwrap_or(u32::MAX).to_le_bytes());
-    value.extend_from_slice(name);
-    value.extend_from_slice(draft.head());
-    value.extend_from_slice(draft.tail());
+    fn len(&self) -> usize {
+        HEAD_BYTES + self.owner_name().len() + self.draft.head().len() + self.draft.tail().len()
+    }
+
+    fn owner_name(&self) -> &str {
+        if self.owner.is_platform() { "" } else { self.owner.as_str() }
+    }
+
+    /// The lengths fit: a transaction whose parts are longer was refused before.
+    fn push(&self, value: &mut Vec<u8>) {
+        let (owner, head) = (self.owner_name(), self.draft.head());
+        value.extend_from_slice(&[VERSION, self.place, self.created_place]);
+        value.extend_from_slice(&u16::try_from(owner.len()).unwrap_or(u16::MAX).to_le_bytes());
+        value.extend_from_slice(&u32::try_from(head.len()).unwrap_or(u32::MAX).to_le_bytes());
+        value.extend_from_slice(owner.as_bytes());
+        value.extend_from_slice(head);
+        value.extend_from_slice(self.draft.tail());
+    }
 }
 
 /// Reads an object's value back.
-pub(crate) fn read_object(mut value: Bytes) -> Result<(Owner, Draft), Foreign> {
+pub(crate) fn read_object(mut value: Bytes) -> Result<Object, Foreign> {
     if value.try_get_u8() != Ok(VERSION) {
         return Err(Foreign);
     }
+    let place = value.try_get_u8().map_err(|_| Foreign)?;
+    let created_place = value.try_get_u8().map_err(|_| Foreign)?;
     let owner_bytes = usize::from(value.try_get_u16_le().map_err(|_| Foreign)?);
     let head_bytes = value.try_get_u32_le().map_err(|_| Foreign)?;
     let head_bytes = usize::try_from(head_bytes).map_err(|_| Foreign)?;
     let owner = take(&mut value, owner_bytes)?;
     let owner = Owner::new(std::str::from_utf8(&owner).map_err(|_| Foreign)?);
     let head = take(&mut value, head_bytes)?;
-    Ok((owner, Draft::new(head, value)))
+    Ok(Object { place, created_place, owner, draft: Draft::new(head, value) })
 }
 
 fn take(bytes: &mut Bytes, count: usize) -> Result<Bytes, Foreign> {
@@ -132,18 +155,17 @@ fn take(bytes: &mut Bytes, count: usize) -> Result<Bytes, Foreign> {
 }
 
 /// Adds a deleted object's last state to a value for [`Names::last`].
-pub(crate) fn push_last(value: &mut Vec<u8>, key: &Key, last: &Draft) {
+pub(crate) fn push_last(value: &mut Vec<u8>, key: &Key, last: &Object) {
     let name = key.as_str().as_bytes();
-    // Its owner is the one that it had.
-    let len = object_len(&Owner::PLATFORM, last) - Owner::PLATFORM.as_str().len();
+    let len = last.len();
     value.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes());
     value.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
     value.extend_from_slice(name);
-    push_object(value, &Owner::PLATFORM, last);
+    last.push(value);
 }
 
 /// Reads a value of [`Names::last`] back.
-pub(crate) fn read_last(mut value: Bytes) -> Result<Vec<(Key, Draft)>, Foreign> {
+pub(crate) fn read_last(mut value: Bytes) -> Result<Vec<(Key, Object)>, Foreign> {
     let mut all = Vec::new();
     while !value.is_empty() {
         let name_bytes = usize::from(value.try_get_u16_le().map_err(|_| Foreign)?);
@@ -151,8 +173,7 @@ pub(crate) fn read_last(mut value: Bytes) -> Result<Vec<(Key, Draft)>, Foreign> 
         let object_bytes = usize::try_from(object_bytes).map_err(|_| Foreign)?;
         let name = take(&mut value, name_bytes)?;
         let key = std::str::from_utf8(&name).ok().and_then(Key::parse).ok_or(Foreign)?;
-        let (_, draft) = read_object(take(&mut value, object_bytes)?)?;
-        all.push((key, draft));
+        all.push((key, read_object(take(&mut value, object_bytes)?)?));
     }
     Ok(all)
 }
@@ -179,15 +200,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn objects_are_read_back(owner in "[a-z]{0,9}", head in ".{0,30}", tail in ".{0,30}") {
+        fn objects_are_read_back(
+            owner in "[a-z]{0,9}",
+            head in ".{0,30}",
+            tail in ".{0,30}",
+            place: u8,
+            created_place: u8,
+        ) {
             let (owner, draft) = (Owner::new(&owner), Draft::new(head, tail));
-            let value = object(&owner, &draft);
-            prop_assert_eq!(read_object(value), Ok((owner, draft.clone())));
+            let object = Object { place, created_place, owner, draft };
+            prop_assert_eq!(object.value().len(), object.len());
+            prop_assert_eq!(read_object(object.value()), Ok(object.clone()));
             let key = Key::new("", "pods", "shop", "web");
             let mut value = Vec::new();
-            push_last(&mut value, &key, &draft);
-            push_last(&mut value, &key, &draft);
-            let both = vec![(key.clone(), draft.clone()), (key, draft)];
+            push_last(&mut value, &key, &object);
+            push_last(&mut value, &key, &object);
+            let both = vec![(key.clone(), object.clone()), (key, object)];
             prop_assert_eq!(read_last(value.into()), Ok(both));
         }
 

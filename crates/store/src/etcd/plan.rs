@@ -5,8 +5,8 @@ use bytes::Bytes;
 use toono_mvcc::{Draft, Entry, Expect, Key, Op, Owner, Rejected, Rev, Txn};
 
 use super::messages::{Compare, DeleteRangeRequest, Operation, PutRequest, RequestOp, TxnRequest};
-use super::names::{object, push_last};
-use super::{Shared, revision};
+use super::names::{Object, push_last};
+use super::{Shared, place, rev, revision};
 use crate::Committed;
 
 /// A commit that would succeed if etcd has what memory has.
@@ -20,8 +20,7 @@ struct Change {
     key: Key,
     /// The key in etcd.
     name: Bytes,
-    /// The object's new value; `None` deletes it.
-    value: Option<Bytes>,
+    deletes: bool,
     draft: Draft,
     /// When the object came to be, if it is there already.
     created: Option<Rev>,
@@ -63,10 +62,10 @@ impl Plan {
             Op::Delete { key, last } => (key, last, Owner::PLATFORM),
         };
         let owner = present.map_or(owner, |entry| entry.owner);
-        let value = matches!(op, Op::Put { .. }).then(|| object(&owner, draft));
+        let deletes = matches!(op, Op::Delete { .. });
         self.bytes = self.bytes.saturating_add(2 * name.len()).saturating_add(draft.max_len());
         let (key, draft) = (key.clone(), draft.clone());
-        self.changes.push(Change { key, name, value, draft, created, owner });
+        self.changes.push(Change { key, name, deletes, draft, created, owner });
     }
 
     pub(super) fn changes_nothing(&self) -> bool {
@@ -86,23 +85,29 @@ impl Plan {
         self.bytes
     }
 
-    /// Adds it to a transaction, and what it deletes to `lasts`.
-    pub(super) fn add_to(&self, request: &mut TxnRequest, lasts: &mut Vec<u8>) {
+    /// Adds it to a transaction in this place, and what it deletes to `lasts`.
+    pub(super) fn add_to(&self, request: &mut TxnRequest, at: u8, lasts: &mut Vec<u8>) {
         request.compare.extend(self.conditions.iter().cloned());
         for change in &self.changes {
             let key = change.name.clone();
-            request.success.push(match &change.value {
-                Some(value) => put(key, value.clone()),
-                None => {
-                    push_last(lasts, &change.key, &change.draft);
-                    Operation::DeleteRange(DeleteRangeRequest { key }).into()
-                }
+            let object = Object {
+                place: at,
+                created_place: change.created.map_or(at, place),
+                owner: change.owner.clone(),
+                draft: change.draft.clone(),
+            };
+            request.success.push(if change.deletes {
+                push_last(lasts, &change.key, &object);
+                Operation::DeleteRange(DeleteRangeRequest { key }).into()
+            } else {
+                put(key, object.value())
             });
         }
     }
 
-    /// What it did, if it happened at `rev`.
-    pub(super) fn committed(&self, rev: Rev) -> Committed {
+    /// What it did, if it happened in this place of etcd's transaction.
+    pub(super) fn committed(&self, revision: i64, at: u8) -> Committed {
+        let rev = rev(revision, at);
         let entries = self.changes.iter().map(|change| Entry {
             key: change.key.clone(),
             value: change.draft.seal(rev),

@@ -5,9 +5,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use toono_mvcc::Rev;
 
+use super::Shared;
 use super::messages::{RangeRequest, RangeResponse};
 use super::snapshot::RANGE;
-use super::{Shared, rev};
 use crate::Unavailable;
 
 /// Those who wait for the next question to etcd; more wait in their callers.
@@ -75,9 +75,9 @@ async fn ask(shared: &Shared, deadline: Instant) -> Answer {
     let request = RangeRequest { key: shared.names.compact(), ..RangeRequest::default() };
     let asked = shared.rpc.call::<_, RangeResponse>(RANGE, &request, deadline).await;
     let response = asked.map_err(|error| Unavailable { reason: error.to_string() })?;
-    let rev = rev(response.header.unwrap_or_default().revision);
+    let rev = response.header.unwrap_or_default().revision;
     if shared.reached(rev, deadline).await {
-        Ok(rev)
+        Ok(shared.memory.visible())
     } else {
         let reason = format!("this server has not heard of etcd's revision {rev} in time");
         Err(Unavailable { reason })

@@ -9,10 +9,13 @@ use toono_mvcc::{Entry, Limits, Restore, Table};
 use super::messages::{KeyValue, RangeRequest, RangeResponse};
 use super::names::{Names, Place, read_object};
 use super::rpc::{CallError, Rpc};
-use super::{ConnectError, REQUEST_TIMEOUT, rev};
+use super::{ConnectError, REQUEST_TIMEOUT, rev, whole};
 
 /// Objects that are asked for at a time. etcd holds up its writers for a part of each answer.
 const PAGE: i64 = 2000;
+
+/// Revisions of history that a start reads at the most, so that it does not take long.
+const RESUMED: i64 = 20_000;
 
 /// The method of a read.
 pub(super) const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -25,15 +28,38 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) async fn read(
+    /// As of some minutes ago, so that what follows is history that watches of another server, or of
+    /// before a restart, can be resumed in.
+    pub(super) async fn read_old(
         rpc: &Rpc,
         names: &Names,
         limits: Limits,
     ) -> Result<Self, ConnectError> {
+        let request = RangeRequest { key: names.compact(), ..RangeRequest::default() };
+        let compact: RangeResponse =
+            rpc.call(RANGE, &request, Instant::now() + REQUEST_TIMEOUT).await?;
+        let newest = compact.header.unwrap_or_default().revision;
+        // What was the newest when history was last compacted is what it is compacted to next.
+        let noted =
+            compact.kvs.first().and_then(|kv| std::str::from_utf8(&kv.value).ok()?.parse().ok());
+        let old = noted.unwrap_or(newest).clamp(newest.saturating_sub(RESUMED).max(1), newest);
+        match Self::read(rpc, names, limits, old).await {
+            // By somebody, a moment ago.
+            Err(ConnectError::Compacted) => Self::read(rpc, names, limits, 0).await,
+            read => read,
+        }
+    }
+
+    /// As of a revision; 0 is the newest one.
+    pub(super) async fn read(
+        rpc: &Rpc,
+        names: &Names,
+        limits: Limits,
+        mut revision: i64,
+    ) -> Result<Self, ConnectError> {
         let (mut key, range_end) = names.objects();
         // Keys come in etcd's order, which is not that of resources: `pods-x/` comes before `pods/`.
         let mut resources: BTreeMap<Box<str>, Vec<Entry>> = BTreeMap::new();
-        let mut revision = 0;
         let cluster = loop {
             let range_end = range_end.clone();
             let request = RangeRequest { key, range_end, limit: PAGE, revision };
@@ -57,7 +83,7 @@ impl Snapshot {
                 .push(entry)
                 .map_err(|error| CallError::Unknown(format!("etcd's order: {error}")))?;
         }
-        Ok(Self { table: restore.finish(rev(revision)), cluster })
+        Ok(Self { table: restore.finish(whole(revision)), cluster })
     }
 }
 
@@ -70,12 +96,13 @@ fn sort_in(
         let foreign =
             || ConnectError::Foreign { key: String::from_utf8_lossy(&kv.key).into_owned() };
         let Place::Object(key) = names.place(&kv.key) else { return Err(foreign()) };
-        let (owner, draft) = read_object(kv.value.clone()).map_err(|_| foreign())?;
+        let object = read_object(kv.value.clone()).map_err(|_| foreign())?;
+        let modified = rev(kv.mod_revision, object.place);
         let entry = Entry {
-            value: draft.seal(rev(kv.mod_revision)),
-            created: rev(kv.create_revision),
-            modified: rev(kv.mod_revision),
-            owner,
+            value: object.draft.seal(modified),
+            created: rev(kv.create_revision, object.created_place),
+            modified,
+            owner: object.owner,
             key,
         };
         match resources.get_mut(entry.key.resource()) {
