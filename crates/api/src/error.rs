@@ -52,6 +52,10 @@ pub enum FieldReason {
     TooLong,
     /// More items than there may be.
     TooMany,
+    /// Of another JSON type.
+    TypeInvalid,
+    /// Could not be judged.
+    Internal,
 }
 
 impl FieldReason {
@@ -65,6 +69,8 @@ impl FieldReason {
             Self::NotFound => "FieldValueNotFound",
             Self::TooLong => "FieldValueTooLong",
             Self::TooMany => "FieldValueTooMany",
+            Self::TypeInvalid => "FieldValueTypeInvalid",
+            Self::Internal => "InternalError",
         }
     }
 }

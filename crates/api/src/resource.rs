@@ -111,6 +111,17 @@ pub struct Strategy {
     pub initial_status: fn(&Value) -> Value,
 }
 
+/// What a `scale` subresource shows of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scale {
+    /// How many replicas it wants.
+    pub wanted: i64,
+    /// How many there are.
+    pub present: i64,
+    /// The selector of its pods as a text; empty if it tells none.
+    pub selector: String,
+}
+
 /// One column of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
@@ -198,6 +209,20 @@ pub trait Behaviour: Debug + Send + Sync {
     /// ([`component`](crate::openapi::component)); built-in kinds have theirs in the table of types.
     fn components(&self) -> serde_json::Map<String, Value> {
         serde_json::Map::new()
+    }
+    /// What clients are told at each request, as that the version is deprecated.
+    fn warning(&self) -> Option<&str> {
+        None
+    }
+    /// Changes an object whose deletion begins, as by a finalizer that waits for what depends on it.
+    fn begin_deletion(&self, _object: &mut Value) {}
+    /// What a custom kind's `scale` subresource shows of an object.
+    fn scale(&self, _object: &Value) -> Option<Scale> {
+        None
+    }
+    /// Sets the number of replicas that a custom kind's object wants; whether it could.
+    fn set_replicas(&self, _object: &mut Value, _replicas: i64) -> bool {
+        false
     }
     /// The row of the table of built-in kinds; `None` for custom kinds, which take no strategic merge
     /// patch.

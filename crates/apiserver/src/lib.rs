@@ -11,6 +11,7 @@ mod body;
 mod bootstrap;
 mod client;
 mod compress;
+mod custom;
 mod discovery;
 mod encode;
 mod fairness;

@@ -30,3 +30,5 @@ pub const LIST_CHUNK_BYTES: usize = 128 * 1024;
 pub const CONFLICT_RETRIES: usize = 8;
 /// How often a generated name that is taken is replaced by another.
 pub const GENERATE_NAME_RETRIES: usize = 8;
+/// How often the objects of a custom kind that is going away are looked at again.
+pub const CUSTOM_KIND_SWEEP: Duration = Duration::from_millis(500);

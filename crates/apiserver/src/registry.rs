@@ -9,9 +9,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use tokio::sync::watch;
 use toono_api::{BuiltIn, Resource, kinds};
 
-use crate::openapi::Documents;
+use crate::{custom, openapi::Documents};
 
 /// An unchanging set of served kinds.
 #[derive(Debug, Default)]
@@ -26,7 +27,7 @@ pub(crate) struct Registry {
 impl Registry {
     /// The built-in kinds, and these.
     pub(crate) fn with(custom: impl IntoIterator<Item = Arc<Resource>>) -> Self {
-        let built_in = kinds::RESOURCES.iter().map(|row| Arc::new(Resource::from(*row)));
+        let built_in = kinds::RESOURCES.iter().map(|row| custom::built_in(row));
         let mut registry = Self::default();
         for resource in built_in.chain(custom) {
             let version = registry.by_path.entry(resource.api_version().into()).or_default();
@@ -54,6 +55,12 @@ impl Registry {
             Cow::Owned(format!("{group}/{version}"))
         };
         self.by_path.get(&*key)?.get(plural)
+    }
+
+    /// Whether that kind is still served, with the same schema.
+    pub(crate) fn serves(&self, resource: &Resource) -> bool {
+        let found = self.find(&resource.group, &resource.version, &resource.plural);
+        found.is_some_and(|found| Arc::ptr_eq(&found.behaviour, &resource.behaviour))
     }
 
     /// The kinds of one version of a group.
@@ -98,6 +105,8 @@ impl Registry {
 #[derive(Debug)]
 pub(crate) struct Registries {
     now: RwLock<Arc<Registry>>,
+    /// Sent to whenever other kinds are served; gone with the server.
+    changes: watch::Sender<()>,
     /// The built-in kinds by their rows' addresses, which never change.
     built_in: HashMap<usize, Arc<Resource>>,
 }
@@ -111,7 +120,8 @@ impl Registries {
         let rows = registry.resources.iter();
         let built_in =
             rows.filter_map(|resource| Some((address(resource)?, Arc::clone(resource)))).collect();
-        Self { now: RwLock::new(Arc::new(registry)), built_in }
+        let now = RwLock::new(Arc::new(registry));
+        Self { now, changes: watch::Sender::new(()), built_in }
     }
 
     /// The kinds that are served now.
@@ -120,10 +130,15 @@ impl Registries {
     }
 
     /// Serves the built-in kinds and these from now on.
-    #[expect(dead_code, reason = "custom kinds are not served yet")]
     pub(crate) fn serve(&self, custom: impl IntoIterator<Item = Arc<Resource>>) {
         let registry = Arc::new(Registry::with(custom));
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = registry;
+        self.changes.send_replace(());
+    }
+
+    /// Tells of changes of the served kinds, and by an error of the server's end.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// A built-in kind by its row.

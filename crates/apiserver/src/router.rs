@@ -107,8 +107,9 @@ async fn resource(
         current.map_err(|error| ApiError::Unavailable(error.to_string()))?;
     }
     let (parts, body) = request.into_parts();
+    let kind = std::sync::Arc::clone(&target.resource);
     let call = verbs::Call { server, user, target, query, headers: &parts.headers };
-    match verb {
+    let mut answer = match verb {
         "get" => call.read(),
         "list" => call.list(),
         "watch" => call.watch(),
@@ -120,5 +121,9 @@ async fn resource(
             call.delete_collection(&body::object(&parts.headers, body).await?).await
         }
         _ => Err(ApiError::MethodNotAllowed),
+    };
+    if let (Ok(response), Some(warning)) = (&mut answer, kind.behaviour.warning()) {
+        respond::warn(response, &[warning.to_owned()]);
     }
+    answer
 }

@@ -13,6 +13,7 @@ use toono_store::Store;
 use crate::{
     access::{self, Gate},
     audit::{Audit, AuditConfig},
+    custom,
     fairness::Fairness,
     limits,
     metrics::Metrics,
@@ -82,6 +83,7 @@ pub struct ApiServer {
 pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) registries: Registries,
+    pub(crate) removals: custom::Removals,
     pub(crate) config: ApiConfig,
     pub(crate) remote: remote::Context,
     pub(crate) fleet: OnceLock<Handler>,
@@ -133,6 +135,7 @@ impl ApiServer {
             inner: Arc::new(Inner {
                 store,
                 registries: Registries::new(),
+                removals: custom::Removals::default(),
                 config,
                 remote: remote::Context { pods: lookup, link },
                 fleet: OnceLock::new(),
@@ -147,6 +150,7 @@ impl ApiServer {
         };
         server.create_system_namespaces().await?;
         access::start(&server).await.map_err(StartError::Access)?;
+        server.serve_custom_kinds().await;
         Ok(server)
     }
 

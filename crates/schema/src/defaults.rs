@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::node::Node;
+use crate::node::{Additional, Node};
 
 /// Applies defaults below `node`: a null that the schema does not allow becomes its default or goes
 /// away, then each absent property that has a default is set. In a list such a null stays if there
@@ -48,4 +48,12 @@ pub(crate) fn apply(value: &mut Value, node: &Node) {
 
 fn is_refused(value: &Value, schema: &Node) -> bool {
     value.is_null() && !schema.nullable
+}
+
+/// Whether anything below the node has a default.
+pub(crate) fn any(node: &Node) -> bool {
+    node.default.is_some()
+        || node.properties.iter().any(|(_, child)| any(child))
+        || node.items.as_deref().is_some_and(any)
+        || matches!(&node.additional, Additional::Of(child) if any(child))
 }

@@ -82,6 +82,30 @@ impl Schema {
         if errors.is_empty() { Ok(Self { root }) } else { Err(errors.into_vec()) }
     }
 
+    /// Whether any field has a default.
+    #[must_use]
+    pub fn has_defaults(&self) -> bool {
+        defaults::any(&self.root)
+    }
+
+    /// Whether names lead to a field.
+    #[must_use]
+    pub fn has_field(&self, names: &[&str]) -> bool {
+        self.field(names).is_some()
+    }
+
+    fn field(&self, names: &[&str]) -> Option<&Node> {
+        names.iter().try_fold(&self.root, |node, name| node.child(name))
+    }
+
+    /// The type of the field that names lead to, if it is a scalar one.
+    #[must_use]
+    pub fn scalar_at(&self, names: &[&str]) -> Option<&'static str> {
+        let node = self.field(names)?;
+        let kind = node.kind.filter(|kind| kind.is_scalar())?;
+        Some(kind.name())
+    }
+
     /// Removes what the schema does not know and names it, up to [`MAX_ERRORS`] fields. The
     /// object's own `apiVersion`, `kind` and `metadata`, and those of embedded objects, stay.
     pub fn prune(&self, object: &mut Value) -> Vec<UnknownField> {

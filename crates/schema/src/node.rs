@@ -27,6 +27,10 @@ impl Type {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
+    pub(crate) fn is_scalar(self) -> bool {
+        !matches!(self, Self::Object | Self::Array)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Object => "object",

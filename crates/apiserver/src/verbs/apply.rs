@@ -175,12 +175,17 @@ impl Call<'_> {
             encode::set(&mut applied, "metadata", metadata.clone());
         }
         if let Some(replicas) = at(scale, &["spec", "replicas"]) {
-            encode::set(&mut applied, "spec", json!({"replicas": replicas}));
+            let own = &self.resource().behaviour;
+            let is_set =
+                replicas.as_i64().is_some_and(|count| own.set_replicas(&mut applied, count));
+            if !is_set {
+                encode::set(&mut applied, "spec", json!({"replicas": replicas}));
+            }
         }
         let change = Change { options, ..self.scale_change("PatchOptions")? };
         let written = self.apply_to_live(change, manager, &applied).await?;
         let scaled = encode::decode(self.resource(), &written.entry)?;
-        Ok(respond::value(&scale::of(&scaled)))
+        Ok(respond::value(&scale::of(self.resource(), &scaled)?))
     }
 
     fn created(&self, written: &Written) -> Result<Response<Body>, ApiError> {

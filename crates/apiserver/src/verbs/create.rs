@@ -108,9 +108,11 @@ fn set_first_status(resource: &Resource, object: &mut Value) {
         return;
     }
     let status = (resource.strategy.initial_status)(object);
-    if let Some(fields) = object.as_object_mut().filter(|_| !status.is_null()) {
-        fields.insert("status".to_owned(), status);
-    }
+    let Some(fields) = object.as_object_mut() else { return };
+    match status {
+        Value::Null => fields.remove("status"),
+        status => fields.insert("status".to_owned(), status),
+    };
 }
 
 /// Sets what only the server sets.

@@ -253,9 +253,16 @@ fn marked(resource: &Resource, old: &Value, options: &DeleteOptions) -> Result<V
         if let Some(count) = metadata.get("generation").and_then(Value::as_i64) {
             metadata.insert("generation".into(), (count + 1).into());
         }
+        if !deleting {
+            resource.behaviour.begin_deletion(&mut new);
+        }
     }
+    let metadata = encode::metadata(&mut new)?;
     if let Some(policy) = options.propagation {
-        let mut finalizers: Vec<Value> = items_at(old, &["metadata", "finalizers"])
+        let present = metadata.get("finalizers").and_then(Value::as_array);
+        let mut finalizers: Vec<Value> = present
+            .into_iter()
+            .flatten()
             .filter(|one| *one != FOREGROUND && *one != ORPHAN)
             .cloned()
             .collect();

@@ -24,7 +24,9 @@ use toono_store::CommitError;
 use crate::{query::Query, represent::Form, request::ResourcePath, server::ApiServer};
 
 pub(crate) use create::{create_object, whole_seconds};
+pub(crate) use delete::{DeleteOptions, delete_object};
 pub(crate) use managers::Record;
+pub(crate) use update::modify_own;
 
 /// One call of a verb.
 pub(crate) struct Call<'a> {

@@ -13,7 +13,10 @@ impl Call<'_> {
         let entry = self.server.existing(&target.resource, target.namespace, target.name)?;
         match target.subresource_name() {
             "" | "status" => self.form()?.response(StatusCode::OK, &target.resource, &entry.value),
-            "scale" => Ok(respond::value(&scale::of(&encode::decode(&target.resource, &entry)?))),
+            "scale" => {
+                let object = encode::decode(&target.resource, &entry)?;
+                Ok(respond::value(&scale::of(&target.resource, &object)?))
+            }
             _ => Err(ApiError::MethodNotAllowed),
         }
     }

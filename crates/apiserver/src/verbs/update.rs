@@ -97,11 +97,12 @@ impl Call<'_> {
     ) -> Result<Response<Body>, ApiError> {
         let change = self.scale_change(options)?;
         let written = modify(self.server, change, |current| {
-            scale::applied(current, &to(&scale::of(current))?)
+            let resource = self.resource();
+            scale::applied(resource, current, &to(&scale::of(resource, current)?)?)
         })
         .await?;
         let scaled = encode::decode(self.resource(), &written.entry)?;
-        Ok(respond::value(&scale::of(&scaled)))
+        Ok(respond::value(&scale::of(self.resource(), &scaled)?))
     }
 }
 
@@ -203,7 +204,7 @@ fn next_state(
     let (mut new, warnings) = prepare::decode(resource, sent, options)?;
     keep_metadata(&mut new, old)?;
     match part {
-        Part::Status => new = with_status_of(old, &new)?,
+        Part::Status => new = with_status_of(resource, old, &new)?,
         Part::Finalizers => new = namespaces::with_finalizers_of(old, &new),
         Part::Desired if resource.strategy.has_status => copy(&mut new, old, "status"),
         Part::Desired => {}
@@ -220,7 +221,7 @@ fn next_state(
 /// Counts a change of what is desired.
 fn count_generation(change: Change<'_>, old: &Value, new: &mut Value) -> Result<(), ApiError> {
     let counts = change.resource.strategy.counts_generation && change.part == Part::Desired;
-    if counts && desired_differs(new, old) {
+    if counts && desired_differs(change.resource, new, old) {
         let count = toono_api::meta::at(old, &["metadata", "generation"]).and_then(Value::as_i64);
         encode::metadata(new)?.insert("generation".into(), (count.unwrap_or(0) + 1).into());
     }
@@ -299,10 +300,14 @@ fn copy(to: &mut Value, from: &Value, field: &str) {
     };
 }
 
-/// A status write also carries labels, annotations and finalizers, as in Kubernetes.
-fn with_status_of(old: &Value, new: &Value) -> Result<Value, ApiError> {
+/// A status write of a built-in kind also carries labels, annotations and finalizers, as in
+/// Kubernetes.
+fn with_status_of(resource: &Resource, old: &Value, new: &Value) -> Result<Value, ApiError> {
     let mut merged = old.clone();
     copy(&mut merged, new, "status");
+    if resource.behaviour.built_in().is_none() {
+        return Ok(merged);
+    }
     let metadata = encode::metadata(&mut merged)?;
     for field in ["labels", "annotations", "finalizers", "managedFields"] {
         match new.get("metadata").and_then(|metadata| metadata.get(field)) {
@@ -313,19 +318,21 @@ fn with_status_of(old: &Value, new: &Value) -> Result<Value, ApiError> {
     Ok(merged)
 }
 
-/// Whether anything but metadata and status differs.
-fn desired_differs(new: &Value, old: &Value) -> bool {
+/// Whether anything but metadata and a status that is kept apart differs.
+fn desired_differs(resource: &Resource, new: &Value, old: &Value) -> bool {
     let desired = |object: &Value| {
         let mut fields = object.as_object().cloned().unwrap_or_default();
         fields.remove("metadata");
-        fields.remove("status");
+        if resource.strategy.has_status {
+            fields.remove("status");
+        }
         fields
     };
     desired(new) != desired(old)
 }
 
 /// Changes an object as the server itself, past the rules for clients' updates.
-pub(super) async fn modify_own(
+pub(crate) async fn modify_own(
     server: &ApiServer,
     resource: &Resource,
     namespace: &str,

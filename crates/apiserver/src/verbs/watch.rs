@@ -16,6 +16,7 @@ use toono_store::{WatchItem, Watcher};
 
 use super::{Call, cursor::Cursor, list::too_large};
 use crate::{
+    custom::Tenure,
     encode, limits,
     query::Filter,
     represent::{Form, bookmark},
@@ -44,6 +45,7 @@ impl Call<'_> {
             ends: Instant::now() + self.watch_timeout()?,
             next_bookmark: Instant::now() + limits::BOOKMARK_INTERVAL,
             columns_sent: false,
+            tenure: Tenure::of(self.server, &self.target.resource),
             sent: self.server.inner.metrics.watch_events(self.resource()),
             server_ends: self.server.inner.ends.subscribe(),
             _slot: slot,
@@ -126,6 +128,8 @@ struct Stream {
     ends: Instant,
     next_bookmark: Instant,
     columns_sent: bool,
+    /// Ends with the kind.
+    tenure: Tenure,
     /// Counts the events.
     sent: Counter,
     /// Becomes true when the server is about to end.
@@ -160,9 +164,11 @@ impl Stream {
             }
             let watcher = self.watcher.as_mut()?;
             let item = tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(self.ends) => return None,
                 () = ended(&mut self.server_ends) => return None,
                 item = watcher.next() => item,
+                () = self.tenure.ended() => return None,
             };
             let done = match item {
                 Ok(WatchItem::Event(event)) => self.take(&event),

@@ -51,10 +51,35 @@ impl Cluster {
     }
 
     pub(crate) async fn start_with(config: ApiConfig) -> Self {
-        let dir = TempDir::new().unwrap();
-        let (store, _) = Store::open(StoreConfig::new(dir.path().join("store"))).unwrap();
+        Self::over(config, TempDir::new().unwrap(), ClusterCa::generate().unwrap()).await
+    }
+
+    /// Ends the server and begins another over the same store, at another address.
+    pub(crate) async fn restart(mut self) -> Self {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(serving) = self.serving.take() {
+            serving.await.unwrap();
+        }
+        let Self { api, ca, dir, .. } = self;
+        drop(api);
+        Self::over(ApiConfig::default(), dir, ca).await
+    }
+
+    async fn over(config: ApiConfig, dir: TempDir, ca: ClusterCa) -> Self {
+        let stored = StoreConfig::new(dir.path().join("store"));
+        // A server that has just ended gives its store back in a moment.
+        let opened = async {
+            loop {
+                match Store::open(stored.clone()) {
+                    Ok((store, _)) => return store,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let store = timeout(COMMAND_TIMEOUT, opened).await.expect("the store can be opened");
         let api = ApiServer::start(store, config, Arc::new(NoNodes)).await.unwrap();
-        let ca = ClusterCa::generate().unwrap();
         let own = ca.issue_server(&["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
         let tls = toono_pki::server_config(&ca, &own).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -9,6 +9,8 @@
 mod access;
 mod apply;
 mod cluster;
+mod custom;
+mod custom_typed;
 mod in_process;
 mod kubectl;
 mod openapi;

@@ -1,0 +1,1 @@
+//! Custom kinds as programs use them with kube-rs.
