@@ -5,6 +5,7 @@
 //! Pure functions: who asks, and what is kept between requests, is the server's matter.
 
 mod custom;
+mod describe;
 mod gnostic;
 mod names;
 mod operation;

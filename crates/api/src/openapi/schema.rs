@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::{Dialect, custom, message_of, names};
+use super::{Dialect, custom, describe, message_of, names};
 use crate::{
     Resource,
     types::{self, Field, MergeType, Message, SCHEMA, Shape, Type},
@@ -13,9 +13,6 @@ use crate::{
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const RAW_EXTENSION: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
-const API_VERSION: &str =
-    "The version of the API that this object's form follows: the group, a slash, the version.";
-const KIND: &str = "The kind of object that this is.";
 
 /// The schemas of a document as they come together.
 pub(super) struct Schemas<'s> {
@@ -93,6 +90,9 @@ impl<'s> Schemas<'s> {
 
     fn message(&mut self, message: &'static Message) -> Value {
         let mut schema = json!({"type": "object"});
+        if let Some(description) = describe::message(message.name()) {
+            set(&mut schema, "description", description);
+        }
         let properties: Map<String, Value> = message
             .fields()
             .iter()
@@ -151,6 +151,9 @@ impl<'s> Schemas<'s> {
             if let Some(default) = default {
                 set(&mut schema, "default", default);
             }
+        }
+        if let Some(description) = describe::field(owner.name(), field.name) {
+            set(&mut schema, "description", description);
         }
         Self::merging(&mut schema, field);
         schema
@@ -293,8 +296,10 @@ fn set(schema: &mut Value, name: &str, value: impl Into<Value>) {
 /// `apiVersion` and `kind`, and whose kind it is.
 fn add_kind(schema: &mut Value, versions: &[(&str, &str)], kind: &str) {
     if let Some(properties) = schema.get_mut("properties") {
-        set(properties, "apiVersion", json!({"type": "string", "description": API_VERSION}));
-        set(properties, "kind", json!({"type": "string", "description": KIND}));
+        for name in ["apiVersion", "kind"] {
+            let description = describe::field("*", name);
+            set(properties, name, json!({"type": "string", "description": description}));
+        }
     }
     identify(schema, versions, kind);
 }

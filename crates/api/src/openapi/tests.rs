@@ -121,6 +121,7 @@ fn merge_keys_lists_and_defaults_are_told() {
         of("PodSpec")["volumes"],
         json!({
             "type": "array",
+            "description": "What its containers can mount.",
             "items": {"allOf": [{"$ref": "#/components/schemas/io.k8s.api.core.v1.Volume"}], "default": {}},
             "x-kubernetes-list-map-keys": ["name"],
             "x-kubernetes-list-type": "map",
@@ -130,9 +131,13 @@ fn merge_keys_lists_and_defaults_are_told() {
     );
     assert_eq!(
         of("Pod")["spec"],
-        json!({"allOf": [{"$ref": "#/components/schemas/io.k8s.api.core.v1.PodSpec"}], "default": {}})
+        json!({
+            "allOf": [{"$ref": "#/components/schemas/io.k8s.api.core.v1.PodSpec"}],
+            "default": {},
+            "description": "What is wanted.",
+        })
     );
-    assert_eq!(of("ContainerPort")["protocol"], json!({"type": "string", "default": "TCP"}));
+    assert_eq!(of("ContainerPort")["protocol"]["default"], "TCP");
     assert_eq!(of("ContainerPort")["containerPort"]["default"], 0);
     assert_eq!(of("PodSpec")["nodeSelector"]["x-kubernetes-map-type"], "atomic");
     assert_eq!(

@@ -308,5 +308,11 @@ proptest! {
         let length = encoded.len();
         encoded[at % length] ^= flip;
         let _ = decode(&enveloped("v1", "Pod", &encoded));
+        let mut encoded = Vec::new();
+        put_all(&mut encoded, "apiextensions.CustomResourceDefinition");
+        let length = encoded.len();
+        encoded[at % length] ^= flip;
+        let extension = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+        let _ = decode(&enveloped(extension.0, extension.1, &encoded));
     }
 }

@@ -53,6 +53,7 @@ async fn schemas_are_explained() {
         let deployment = explain("deployment").await;
         for line in [
             "VERSION:    v1",
+            "how a new version takes the place of the old",
             "rollingUpdate\t<RollingUpdateDeployment>",
             "tolerationSeconds\t<integer>",
         ] {
