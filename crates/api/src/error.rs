@@ -195,6 +195,16 @@ pub enum ApiError {
     /// 403 for a path that is no resource.
     #[error("forbidden: {0}")]
     ForbiddenPath(String),
+    /// A refusal in the words of another program, with its code and reason.
+    #[error("{message}")]
+    Denied {
+        /// The HTTP status code.
+        code: u16,
+        /// The machine-readable reason.
+        reason: String,
+        /// Why.
+        message: String,
+    },
     /// 405.
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
@@ -288,12 +298,13 @@ impl ApiError {
 
     /// The machine-readable reason (`metav1.StatusReason`).
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &str {
         self.code_and_reason().1
     }
 
-    fn code_and_reason(&self) -> (u16, &'static str) {
+    fn code_and_reason(&self) -> (u16, &str) {
         match self {
+            Self::Denied { code, reason, .. } => (*code, reason),
             Self::NotFound { .. } | Self::UnknownPath => (404, "NotFound"),
             Self::AlreadyExists { .. } => (409, "AlreadyExists"),
             Self::Conflict { .. } | Self::ApplyConflict { .. } => (409, "Conflict"),

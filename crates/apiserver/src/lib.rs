@@ -30,6 +30,7 @@ mod respond;
 mod reviews;
 mod router;
 mod server;
+mod service_target;
 pub mod tokens;
 mod trail;
 mod verbs;

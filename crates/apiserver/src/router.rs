@@ -67,6 +67,9 @@ async fn respond(
             handler(request).await
         }
         Route::Path(path) => special(server, path, &request, &query)?,
+        Route::Resource(_) if remote::proxy::handles(&path) => {
+            remote::proxy::handle(server, request).await?
+        }
         Route::Resource(_) if remote::handles(&path) => {
             remote::handle(&server.inner.remote, request, &user).await
         }

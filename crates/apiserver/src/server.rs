@@ -63,6 +63,14 @@ pub enum StartError {
     /// The default roles could not be written, or roles not be read.
     #[error("cannot prepare access control")]
     Access(#[source] ApiError),
+    /// A priority class that every cluster has could not be written.
+    #[error("cannot create priority class {name:?}")]
+    PriorityClass {
+        /// Which one.
+        name: &'static str,
+        /// Why.
+        source: toono_store::CommitError,
+    },
     /// A namespace that every cluster has could not be written.
     #[error("cannot create namespace {name:?}")]
     Namespace {
@@ -149,6 +157,7 @@ impl ApiServer {
             }),
         };
         server.create_system_namespaces().await?;
+        server.create_priority_classes().await?;
         access::start(&server).await.map_err(StartError::Access)?;
         server.serve_custom_kinds().await;
         Ok(server)

@@ -117,6 +117,30 @@ impl Connection {
         Self::speak_http(endpoint, stream).await
     }
 
+    /// Speaks over a stream that is connected already, with TLS if `tls` is given; the peer must then
+    /// show a certificate for the endpoint's host.
+    ///
+    /// # Errors
+    /// [`ClientError::Tls`], [`ClientError::TimedOut`] or [`ClientError::Request`].
+    pub async fn over<S>(
+        stream: S,
+        endpoint: &Endpoint,
+        tls: Option<&Arc<rustls::ClientConfig>>,
+    ) -> Result<Self, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Some(tls) = tls else { return Self::speak_http(endpoint, stream).await };
+        let refused = |source| ClientError::Tls { endpoint: endpoint.clone(), source };
+        let name = ServerName::try_from(endpoint.host.clone())
+            .map_err(|error| refused(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let stream = within_deadline(endpoint, async {
+            TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.map_err(refused)
+        })
+        .await?;
+        Self::speak_http(endpoint, stream).await
+    }
+
     async fn speak_http<S>(endpoint: &Endpoint, stream: S) -> Result<Self, ClientError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -16,7 +16,8 @@ pub use jwt::{BadJwt, TOKEN_MAX_BYTES, TokenKey, unverified_claims};
 pub use pin::{BadPin, CaPin};
 pub use request::{REQUEST_MAX_BYTES, requested_subject};
 pub use tls::{
-    Subject, client_config, client_config_pinned, pin_of, server_config, subject, verified_ca_pem,
+    Subject, client_config, client_config_pinned, client_config_unverified, pin_of, server_config,
+    subject, verified_ca_pem,
 };
 pub use token::{BadToken, BootstrapToken};
 

@@ -70,7 +70,21 @@ pub fn client_config_pinned(pin: CaPin) -> Result<Arc<ClientConfig>, PkiError> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinnedCa { pin }))
+        .with_custom_certificate_verifier(Arc::new(Pinned { pin: Some(pin) }))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// A client that takes any certificate: for peers whose identity the way to them vouches for, as a
+/// pod's does that is reached through its node's own link. Kubernetes' proxies do the same.
+///
+/// # Errors
+/// When the provider offers no protocol version.
+pub fn client_config_unverified() -> Result<Arc<ClientConfig>, PkiError> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Pinned { pin: None }))
         .with_no_client_auth();
     Ok(Arc::new(config))
 }
@@ -162,12 +176,13 @@ fn is_pinned(pin: CaPin, certificate: &CertificateDer<'_>) -> bool {
         .is_ok_and(|(_, parsed)| pin.matches(parsed.public_key().raw))
 }
 
+/// Takes servers whose CA has the pin; without a pin, any.
 #[derive(Debug)]
-struct PinnedCa {
-    pin: CaPin,
+struct Pinned {
+    pin: Option<CaPin>,
 }
 
-impl ServerCertVerifier for PinnedCa {
+impl ServerCertVerifier for Pinned {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -176,10 +191,11 @@ impl ServerCertVerifier for PinnedCa {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(pin) = self.pin else { return Ok(ServerCertVerified::assertion()) };
         // The leaf may be the pinned CA's own certificate only by mistake; look at what follows it.
         let ca = intermediates
             .iter()
-            .find(|certificate| is_pinned(self.pin, certificate))
+            .find(|certificate| is_pinned(pin, certificate))
             .ok_or(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;

@@ -43,7 +43,7 @@ pub use openapi::PublishedKind;
 pub use prune::UnknownField;
 pub use rules::{
     Budget, MAX_MESSAGE_BYTES, MAX_RULE_BYTES, MAX_RULE_NESTING, OBJECT_STEPS, RULE_STEPS,
-    StopSignal,
+    StopSignal, evaluate_condition,
 };
 pub use subresources::{ScaleError, ScalePaths, Subresources, keep_status, only_status};
 

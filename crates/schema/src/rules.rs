@@ -5,6 +5,7 @@
 //! loops and copies are paid for; parsing and evaluation run on a stack of their own.
 
 mod compile;
+mod condition;
 mod evaluate;
 mod meter;
 mod values;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 use kube_cel::cel::parser::Expression;
 
 use crate::error::FieldErrorKind;
+
+pub use condition::evaluate_condition;
 
 pub(crate) use compile::{check_node, warnings};
 pub(crate) use evaluate::{evaluate, has_rules};

@@ -19,7 +19,6 @@ pub fn pod(object: &mut Value) {
     }
     set_default(spec, "enableServiceLinks", true);
     pod_spec(spec);
-    set_default(spec, "priority", 0);
     set_default(spec, "preemptionPolicy", "PreemptLowerPriority");
     tolerate_node_failures(spec);
 }

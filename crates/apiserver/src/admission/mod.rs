@@ -6,6 +6,12 @@
 //! that the write is tried, [`charge`].
 
 pub(crate) mod authority;
+mod lifecycle;
+mod limit_ranger;
+mod priority;
+mod quota;
+mod service_account;
+mod webhooks;
 
 use serde_json::Value;
 use toono_api::{ApiError, Resource, UserInfo};
@@ -50,29 +56,47 @@ pub(crate) struct Charge {
 ///
 /// # Errors
 /// When the cluster does not take the write.
-#[expect(clippy::unused_async, reason = "webhooks are asked here")]
 pub(crate) async fn mutate(
     review: &Review<'_>,
     object: &mut Value,
 ) -> Result<Vec<String>, ApiError> {
     authority::sign_as_requester(review, object);
-    Ok(Vec::new())
+    limit_ranger::mutate(review, object)?;
+    service_account::mutate(review, object)?;
+    priority::mutate(review, object)?;
+    webhooks::mutate(review, object).await
 }
 
 /// Judges the object as it is about to be stored; on deletion, as it is. Answers warnings.
 ///
 /// # Errors
 /// When the cluster does not take the write.
-#[expect(clippy::unused_async, reason = "webhooks are asked here")]
 pub(crate) async fn validate(review: &Review<'_>, object: &Value) -> Result<Vec<String>, ApiError> {
     authority::check(review, object)?;
-    Ok(Vec::new())
+    lifecycle::validate(review)?;
+    limit_ranger::validate(review, object)?;
+    priority::validate(review, object)?;
+    webhooks::validate(review, object).await
 }
 
 /// What must be written together with the object. Called anew each time the write is tried.
 ///
 /// # Errors
 /// When there is no room for the object.
-pub(crate) fn charge(_review: &Review<'_>, _object: &Value) -> Result<Charge, ApiError> {
-    Ok(Charge::default())
+pub(crate) fn charge(review: &Review<'_>, object: &Value) -> Result<Charge, ApiError> {
+    let mut charge = Charge::default();
+    service_account::charge(review, &mut charge)?;
+    quota::charge(review, object, &mut charge)?;
+    Ok(charge)
+}
+
+impl Review<'_> {
+    /// The refusal of the write, in the words of whoever refuses it.
+    fn forbidden(&self, why: &str) -> ApiError {
+        ApiError::Forbidden {
+            resource: self.resource.group_resource(),
+            name: self.name.to_owned(),
+            why: why.to_owned(),
+        }
+    }
 }

@@ -12,11 +12,13 @@ use toono_api::{ApiError, GroupResource, UserInfo};
 use toono_http::Body;
 
 mod command;
+pub(crate) mod dial;
 mod forward;
 mod link;
 mod log;
 mod node;
 mod pod;
+pub(crate) mod proxy;
 mod pump;
 mod query;
 mod upgrade;

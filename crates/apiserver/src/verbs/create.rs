@@ -83,6 +83,8 @@ pub(crate) async fn create_object(
         old: None,
         dry_run: options.dry_run,
     };
+    // Before anything of the namespace is looked up.
+    home(&first)?;
     warnings.extend(admission::mutate(&first, &mut object).await?);
     for _ in 0..limits::GENERATE_NAME_RETRIES {
         let generated = prefix.as_deref().map(generated_name);

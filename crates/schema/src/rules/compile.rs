@@ -37,10 +37,10 @@ impl Rule {
         check_message(raw, path, errors);
         let reason = reason(raw, path, errors);
         let field_path = field_path(raw, path, errors);
-        let rule = program(raw.rule, &path.field("rule"), errors);
+        let rule = program(raw.rule, RULE_VARIABLES, &path.field("rule"), errors);
         let message_expression = raw.message_expression.filter(|text| !text.trim().is_empty());
         let message_expression = message_expression.and_then(|text| {
-            let program = program(text, &path.field("messageExpression"), errors)?;
+            let program = program(text, RULE_VARIABLES, &path.field("messageExpression"), errors)?;
             Some((text.into(), Arc::new(program)))
         });
         if errors.len() > before {
@@ -116,7 +116,15 @@ fn reason(raw: &RawRule<'_>, path: &Path<'_>, errors: &mut Errors) -> FieldError
     FieldErrorKind::Invalid
 }
 
-fn program(source: &str, path: &Path<'_>, errors: &mut Errors) -> Option<Program> {
+/// The variables of rules.
+const RULE_VARIABLES: &[&str] = &["self", "oldSelf"];
+
+pub(crate) fn program(
+    source: &str,
+    variables: &[&str],
+    path: &Path<'_>,
+    errors: &mut Errors,
+) -> Option<Program> {
     let mut refuse = |detail: String| {
         let detail = format!("compilation failed: {detail}");
         errors.push(FieldError::invalid(path, &json!(source), detail));
@@ -134,7 +142,7 @@ fn program(source: &str, path: &Path<'_>, errors: &mut Errors) -> Option<Program
             .enable_optional_syntax(true)
             .parse(source)
             .map_err(|error| error.to_string())?;
-        let metered = meter::rewrite(&written)?;
+        let metered = meter::rewrite(&written, variables)?;
         let mut uses_old_self = false;
         for name in meter::functions(&written) {
             if !is_function(&name) {

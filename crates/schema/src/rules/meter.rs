@@ -315,8 +315,8 @@ fn is_namespace(name: &str) -> bool {
 }
 
 /// The metered form of an expression, or what in it cannot be evaluated.
-pub(crate) fn rewrite(expr: &IdedExpr) -> Result<IdedExpr, String> {
-    let mut scope = vec!["self".to_owned(), "oldSelf".to_owned()];
+pub(crate) fn rewrite(expr: &IdedExpr, variables: &[&str]) -> Result<IdedExpr, String> {
+    let mut scope = variables.iter().map(|name| (*name).to_owned()).collect();
     metered(expr, &mut scope)
 }
 
