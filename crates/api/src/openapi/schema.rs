@@ -61,6 +61,17 @@ impl<'s> Schemas<'s> {
                     if self.dialect == Dialect::V2 { custom::in_version_2(schema) } else { schema };
                 self.made.insert(name, schema);
             }
+            // A kind that publishes nothing is an object of which nothing more is known.
+            for (name, kind) in [
+                (names::component(resource), &resource.kind),
+                (names::of_list(resource), &resource.list_kind),
+            ] {
+                self.made.entry(name).or_insert_with(|| {
+                    let mut schema = json!({"type": "object"});
+                    identify(&mut schema, &[(&resource.group, &resource.version)], kind);
+                    schema
+                });
+            }
             return;
         };
         self.add_message(row.message);
