@@ -6,6 +6,7 @@
 //! that the write is tried, [`charge`].
 
 pub(crate) mod authority;
+mod certificates;
 mod lifecycle;
 mod limit_ranger;
 mod priority;
@@ -60,7 +61,7 @@ pub(crate) async fn mutate(
     review: &Review<'_>,
     object: &mut Value,
 ) -> Result<Vec<String>, ApiError> {
-    authority::sign_as_requester(review, object);
+    certificates::complete(review, object);
     limit_ranger::mutate(review, object)?;
     service_account::mutate(review, object)?;
     priority::mutate(review, object)?;

@@ -12,10 +12,12 @@ impl Call<'_> {
         let target = &self.target;
         let entry = self.server.existing(&target.resource, target.namespace, target.name)?;
         match target.subresource_name() {
-            "" | "status" => self.form()?.response(StatusCode::OK, &target.resource, &entry.value),
             "scale" => {
                 let object = encode::decode(&target.resource, &entry)?;
                 Ok(respond::value(&scale::of(&target.resource, &object)?))
+            }
+            "" | "status" | "approval" => {
+                self.form()?.response(StatusCode::OK, &target.resource, &entry.value)
             }
             _ => Err(ApiError::MethodNotAllowed),
         }

@@ -177,6 +177,17 @@ impl Cluster {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
+    /// Runs kubectl until it prints this: roles take effect a moment after they are written.
+    pub(crate) async fn until(&self, program: &str, args: &[&str], expected: &str) {
+        let settled = async {
+            while String::from_utf8_lossy(&self.run(program, "admin.kubeconfig", args).await.stdout)
+                .trim()
+                != expected
+            {}
+        };
+        timeout(COMMAND_TIMEOUT, settled).await.expect("it says so in time");
+    }
+
     /// Asks without any credential; the answer's code.
     pub(crate) async fn anonymous_status(&self, path: &str) -> u16 {
         let tls = toono_pki::client_config(self.ca.cert_pem(), None).unwrap();
