@@ -79,6 +79,33 @@ pub(crate) async fn replace<K>(client: &Client, object: &K) -> Result<K, kube::E
 where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
 {
+    let (request, name, body) = prepare(object)?;
+    let request =
+        request.replace(name, &PostParams::default(), body).map_err(kube::Error::BuildRequest)?;
+    client.request(request).await
+}
+
+/// The same for a part of the object below its path, such as `status`.
+pub(crate) async fn replace_part<K>(
+    client: &Client,
+    object: &K,
+    part: &str,
+) -> Result<K, kube::Error>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
+{
+    let (request, name, body) = prepare(object)?;
+    let request = request
+        .replace_subresource(part, name, &PostParams::default(), body)
+        .map_err(kube::Error::BuildRequest)?;
+    client.request(request).await
+}
+
+/// Its path, its name, and its bytes.
+fn prepare<K>(object: &K) -> Result<(Request, &str, Vec<u8>), kube::Error>
+where
+    K: Resource<DynamicType = ()> + Serialize,
+{
     let mut body = serde_json::to_value(object).map_err(kube::Error::SerdeError)?;
     if let Some(fields) = body.as_object_mut() {
         fields.insert("apiVersion".to_owned(), K::api_version(&()).into());
@@ -87,10 +114,7 @@ where
     let body = serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?;
     let metadata = object.meta();
     let name = metadata.name.as_deref().unwrap_or_default();
-    let request = Request::new(K::url_path(&(), metadata.namespace.as_deref()))
-        .replace(name, &PostParams::default(), body)
-        .map_err(kube::Error::BuildRequest)?;
-    client.request(request).await
+    Ok((Request::new(K::url_path(&(), metadata.namespace.as_deref())), name, body))
 }
 
 /// A namespace.

@@ -6,6 +6,7 @@
 //! loop is a queue of names ([`queue`]) and a function that compares what is with what should be,
 //! so a lost event, a repeated one or a restart does no harm.
 
+mod certificates;
 mod claim;
 mod config;
 mod context;
@@ -42,15 +43,24 @@ use std::{future::Future, sync::Arc};
 
 use kube::Client;
 use tokio::task::JoinSet;
+use toono_pki::ClusterCa;
 
 pub use config::{ControllersConfig, EvictionConfig};
 use context::Context;
+
+/// What signs for the cluster. Against a cluster that has its own controllers there is nothing.
+#[derive(Clone, Default)]
+pub struct Signers {
+    /// Signs approved certificate requests.
+    pub certificates: Option<Arc<ClusterCa>>,
+}
 
 /// Runs all controllers until `shutdown` completes. Errors of single objects are retried and
 /// logged; nothing ends a controller but the shutdown.
 pub async fn run(
     client: Client,
     config: ControllersConfig,
+    signers: Signers,
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let mut tasks = JoinSet::new();
@@ -69,6 +79,7 @@ pub async fn run(
     let jobs = job::Controller::new(&mut context);
     let cron_jobs = cronjob::Controller::new(&mut context);
     let expired_jobs = job::ttl::Controller::new(&mut context);
+    let certificates = certificates::Controller::new(signers.certificates);
     let context = Arc::new(context);
     context.start(&mut tasks);
     tasks.spawn(Arc::new(scheduler).run(Arc::clone(&context)));
@@ -76,6 +87,7 @@ pub async fn run(
     tasks.spawn(deployments.run(Arc::clone(&context)));
     tasks.spawn(daemon_sets.run(Arc::clone(&context)));
     tasks.spawn(node_lifecycle.run(Arc::clone(&context)));
+    tasks.spawn(certificates.run(Arc::clone(&context)));
     tasks.spawn(endpoints.run(Arc::clone(&context)));
     tasks.spawn(namespaces.run(Arc::clone(&context)));
     tasks.spawn(service_accounts.run(Arc::clone(&context)));

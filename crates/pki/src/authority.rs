@@ -111,6 +111,11 @@ impl ClusterCa {
         &self.cert_pem
     }
 
+    /// The key that signs.
+    pub(crate) fn key(&self) -> &KeyPair {
+        self.issuer.key()
+    }
+
     /// What a joining node pins.
     #[must_use]
     pub fn pin(&self) -> CaPin {

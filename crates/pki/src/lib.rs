@@ -5,6 +5,8 @@
 //! certificate names, not what they may do.
 
 mod authority;
+mod csr;
+mod der;
 mod jwt;
 mod pin;
 mod request;
@@ -12,6 +14,7 @@ mod tls;
 mod token;
 
 pub use authority::{CLIENT_LIFETIME, ClusterCa, Issued, NodeKey, SERVER_LIFETIME};
+pub use csr::CertificateRequest;
 pub use jwt::{BadJwt, TOKEN_MAX_BYTES, TokenKey, unverified_claims};
 pub use pin::{BadPin, CaPin};
 pub use request::{REQUEST_MAX_BYTES, requested_subject};

@@ -16,7 +16,7 @@ use tokio::{
 };
 use toono_api::UserInfo;
 use toono_apiserver::{ApiConfig, ApiServer, AuditConfig};
-use toono_controllers::ControllersConfig;
+use toono_controllers::{ControllersConfig, Signers};
 use toono_fleet::{ClusterSecret, Fleet, FleetConfig};
 use toono_http::server::Limits;
 use toono_pki::{BootstrapToken, ClusterCa, TokenKey};
@@ -49,6 +49,7 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
         .and_then(|own| toono_pki::server_config(&ca, &own))
         .map_err(pki_failure)?;
     write_credentials(dir, &ca, args.listen, port)?;
+    let ca = Arc::new(ca);
     let root_ca = ca.cert_pem().to_owned();
 
     let link = Arc::new(FleetLink::default());
@@ -70,7 +71,7 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
         env!("CARGO_PKG_VERSION"),
     );
     config.cluster_cidr = args.cluster_cidr;
-    let fleet = Fleet::new(config, api.client(component("toono:fleet")), Arc::new(ca))
+    let fleet = Fleet::new(config, api.client(component("toono:fleet")), Arc::clone(&ca))
         .map_err(|error| Failure::caused("fleet-failed", &error, "is /dev/urandom there?"))?;
     link.connect(fleet.clone());
     api.set_fleet(fleet.handler());
@@ -85,6 +86,7 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     services.spawn(toono_controllers::run(
         api.client(component("kube-controller-manager")),
         controllers,
+        Signers { certificates: Some(ca) },
         shutdown.clone().wait(),
     ));
     let ending = shutdown.clone();

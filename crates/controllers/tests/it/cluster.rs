@@ -20,8 +20,9 @@ use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::timeout};
 use toono_api::UserInfo;
 use toono_apiserver::{ApiConfig, ApiServer, LinkError, NodeLink};
-use toono_controllers::ControllersConfig;
+use toono_controllers::{ControllersConfig, Signers};
 use toono_http::Body;
+use toono_pki::ClusterCa;
 use toono_store::{Store, StoreConfig};
 
 /// Longer than anything here takes on a busy machine.
@@ -42,6 +43,8 @@ impl NodeLink for NoNodes {
 
 pub(crate) struct Cluster {
     pub(crate) client: Client,
+    pub(crate) ca: Arc<ClusterCa>,
+    server: ApiServer,
     tasks: Vec<JoinHandle<()>>,
     _dir: TempDir,
 }
@@ -59,6 +62,8 @@ impl Cluster {
     }
 
     pub(crate) async fn with(config: ControllersConfig, nodes: &[&str]) -> Self {
+        let ca = Arc::new(ClusterCa::generate().unwrap());
+        let signers = Signers { certificates: Some(Arc::clone(&ca)) };
         let dir = TempDir::new().unwrap();
         let (store, _) = Store::open(StoreConfig::new(dir.path().join("store"))).unwrap();
         let server =
@@ -67,11 +72,14 @@ impl Cluster {
         let controllers = toono_controllers::run(
             client("system:kube-controller-manager"),
             config,
+            signers,
             std::future::pending(),
         );
         let kubelets = run_pods(client("system:node:any"));
         let cluster = Self {
             client: client("kubernetes-admin"),
+            ca,
+            server: server.clone(),
             tasks: vec![tokio::spawn(controllers), tokio::spawn(kubelets)],
             _dir: dir,
         };
@@ -79,6 +87,11 @@ impl Cluster {
             cluster.add_node(node).await;
         }
         cluster
+    }
+
+    /// The client of a user in these groups.
+    pub(crate) fn client_of(&self, user: &str, groups: &[&str]) -> Client {
+        self.server.client(UserInfo::new(user, groups.iter().copied()))
     }
 
     pub(crate) fn nodes(&self) -> Api<Node> {

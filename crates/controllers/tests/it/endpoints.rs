@@ -1,6 +1,9 @@
 //! Endpoints follow pods and services.
 
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::{
+    core::v1::{Endpoints, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -81,4 +84,109 @@ async fn endpoints_follow_their_pods() {
     wait(&["10.244.0.1 |  : 8080"]).await;
     cluster.api::<Service>().delete("web", &DeleteParams::default()).await.unwrap();
     wait_for(endpoints(), "no endpoints", |all| shown(all, "web").is_none()).await;
+}
+
+/// `address ready/serving/terminating @node`, of all endpoints of a service.
+fn in_slices(slices: &[EndpointSlice], service: &str) -> Option<Vec<String>> {
+    let label = |slice: &EndpointSlice| {
+        slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name").cloned()
+    };
+    let mut found = slices.iter().filter(|one| label(one).as_deref() == Some(service)).peekable();
+    found.peek()?;
+    let mut shown: Vec<_> = found
+        .flat_map(|slice| slice.endpoints.clone())
+        .map(|endpoint| {
+            let conditions = endpoint.conditions.unwrap_or_default();
+            let flags = [conditions.ready, conditions.serving, conditions.terminating];
+            let flags = flags.map(|flag| flag.map_or("-".to_owned(), |flag| flag.to_string()));
+            let node = endpoint.node_name.unwrap_or_default();
+            format!("{} {} @{node}", endpoint.addresses.join(","), flags.join("/"))
+        })
+        .collect();
+    shown.sort();
+    Some(shown)
+}
+
+async fn wait_slices(cluster: &Cluster, service: &str, expected: &[&str]) -> Vec<EndpointSlice> {
+    let wanted: Vec<_> = expected.iter().map(|&one| one.to_owned()).collect();
+    wait_for(cluster.api::<EndpointSlice>(), &wanted.join(", "), |all| {
+        in_slices(all, service) == Some(wanted.clone())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn slices_tell_of_pods_that_become_ready_and_that_leave() {
+    let cluster = Cluster::start(&["a1"]).await;
+    let zone = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "z1"}}});
+    cluster.nodes().patch("a1", &PatchParams::default(), &Patch::Merge(&zone)).await.unwrap();
+    service(&cluster).await;
+    let empty = wait_slices(&cluster, "web", &[]).await;
+    pod(&cluster, "one", "10.244.0.1").await;
+    pod(&cluster, "two", "10.244.0.2").await;
+    let both = ["10.244.0.1 true/true/false @a1", "10.244.0.2 true/true/false @a1"];
+    let found = wait_slices(&cluster, "web", &both).await;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].metadata.name, empty[0].metadata.name, "the slice is used again");
+    let labels = found[0].metadata.labels.clone().unwrap();
+    assert_eq!(labels["endpointslice.kubernetes.io/managed-by"], "endpointslice-controller.k8s.io");
+    assert_eq!(labels["tier"], "front");
+    let owner = &found[0].metadata.owner_references.as_ref().unwrap()[0];
+    assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("Service", "web"));
+    let port = &found[0].ports.as_ref().unwrap()[0];
+    assert_eq!((port.name.as_deref(), port.port), (Some("http"), Some(8080)));
+    assert_eq!(found[0].endpoints[0].zone.as_deref(), Some("z1"));
+    set_ready(&cluster, "one", false).await;
+    let unready = "10.244.0.1 false/false/false @a1";
+    wait_slices(&cluster, "web", &[unready, both[1]]).await;
+    // It is on its way out and still serves.
+    let held = json!({"metadata": {"finalizers": ["example.com/till"]}});
+    cluster.patch::<Pod>("two", held).await;
+    cluster.api::<Pod>().delete("two", &DeleteParams::default()).await.unwrap();
+    wait_slices(&cluster, "web", &[unready, "10.244.0.2 false/true/true @a1"]).await;
+    cluster.patch::<Pod>("two", json!({"metadata": {"finalizers": null}})).await;
+    wait_slices(&cluster, "web", &[unready]).await;
+    set_ready(&cluster, "one", true).await;
+    let near = json!({"spec": {"trafficDistribution": "PreferClose"}});
+    cluster.patch::<Service>("web", near).await;
+    wait_for(cluster.api::<EndpointSlice>(), "a hint", |all| {
+        all.iter().flat_map(|slice| &slice.endpoints).any(|endpoint| {
+            let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_ref());
+            hints.is_some_and(|zones| zones.len() == 1 && zones[0].name == "z1")
+        })
+    })
+    .await;
+    cluster.api::<Service>().delete("web", &DeleteParams::default()).await.unwrap();
+    wait_for(cluster.api::<EndpointSlice>(), "no slice", |all| in_slices(all, "web").is_none())
+        .await;
+}
+
+#[tokio::test]
+async fn endpoints_that_somebody_writes_are_mirrored() {
+    let cluster = Cluster::start(&[]).await;
+    cluster
+        .create::<Service>(
+            json!({"metadata": {"name": "outside"}, "spec": {"ports": [{"port": 80}]}}),
+        )
+        .await;
+    cluster
+        .create::<Endpoints>(
+            json!({"metadata": {"name": "outside", "labels": {"a": "b"}}, "subsets": [
+            {"addresses": [{"ip": "192.0.2.1"}], "notReadyAddresses": [{"ip": "192.0.2.2"}],
+             "ports": [{"port": 8000}]}]}),
+        )
+        .await;
+    let expected = ["192.0.2.1 true/-/- @", "192.0.2.2 false/-/- @"];
+    let found = wait_slices(&cluster, "outside", &expected).await;
+    let labels = found[0].metadata.labels.clone().unwrap();
+    let manager = "endpointslicemirroring-controller.k8s.io";
+    assert_eq!(labels["endpointslice.kubernetes.io/managed-by"], manager);
+    assert_eq!(labels["a"], "b");
+    let fewer =
+        json!({"subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 8000}]}]});
+    cluster.patch::<Endpoints>("outside", fewer).await;
+    wait_slices(&cluster, "outside", &expected[..1]).await;
+    cluster.api::<Endpoints>().delete("outside", &DeleteParams::default()).await.unwrap();
+    wait_for(cluster.api::<EndpointSlice>(), "no slice", |all| in_slices(all, "outside").is_none())
+        .await;
 }

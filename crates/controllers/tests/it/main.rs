@@ -7,6 +7,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod certificates;
 mod cluster;
 mod endpoints;
 mod garbage;
