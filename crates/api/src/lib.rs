@@ -2,6 +2,7 @@
 //!
 //! Types only: no I/O, no async runtime, no clock. Time is passed in.
 
+pub mod allocation;
 pub mod cron;
 pub mod decode;
 pub mod error;

@@ -1,7 +1,16 @@
-//! What every cluster has from its first start: four namespaces and two priority classes.
+//! What every cluster has from its first start: four namespaces, two priority classes, the range of
+//! Services' addresses, and the Service by which pods reach the server.
 
-use serde_json::json;
-use toono_api::{ApiError, UserInfo, kinds};
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use toono_api::{
+    ApiError, BuiltIn, UserInfo,
+    kinds::{
+        core::NAMESPACE, discovery::ENDPOINT_SLICE, networking::SERVICE_CIDR,
+        scheduling::PRIORITY_CLASS, service::SERVICE,
+    },
+};
 use toono_mvcc::{Expect, Op, Owner, Txn};
 use toono_store::CommitError;
 
@@ -13,6 +22,11 @@ use crate::{
 };
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The name of the server's Service, of its endpoints and of the range that it is in.
+const SERVER: &str = "kubernetes";
+const HTTPS_PORT: u16 = 443;
+/// The port behind the Service when the server does not say where it is.
+const SERVER_PORT: u16 = 6443;
 
 /// Priority classes of what a node or the cluster cannot be without: name, value, description.
 const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
@@ -32,7 +46,7 @@ const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
 impl ApiServer {
     /// Objects that no client may make, past the rules for clients.
     pub(crate) async fn create_priority_classes(&self) -> Result<(), StartError> {
-        let resource = self.built_in(&kinds::scheduling::PRIORITY_CLASS);
+        let resource = self.built_in(&PRIORITY_CLASS);
         for (name, value, description) in PRIORITY_CLASSES {
             let key = key(&resource, "", name);
             let object = json!({
@@ -58,21 +72,66 @@ impl ApiServer {
         Ok(())
     }
 
-    pub(crate) async fn create_system_namespaces(&self) -> Result<(), StartError> {
+    pub(crate) async fn create_what_every_cluster_has(&self) -> Result<(), StartError> {
+        for name in NAMESPACES {
+            let object = json!({"metadata": {"name": name}});
+            self.ensure(&NAMESPACE, "", name, object).await?;
+        }
+        let range = self.inner.config.service_range;
+        let cidr = json!({"metadata": {"name": SERVER}, "spec": {"cidrs": [range.to_string()]}});
+        self.ensure(&SERVICE_CIDR, "", SERVER, cidr).await?;
+        let advertise = self.inner.config.advertise;
+        let port = advertise.map_or(SERVER_PORT, |address| address.port());
+        let service = json!({
+            "metadata": {"name": SERVER,
+                         "labels": {"component": "apiserver", "provider": "kubernetes"}},
+            "spec": {
+                "clusterIP": range.first().to_string(),
+                "ports": [{"name": "https", "protocol": "TCP", "port": HTTPS_PORT,
+                           "targetPort": port}],
+            },
+        });
+        self.ensure(&SERVICE, "default", SERVER, service).await?;
+        match advertise.filter(|address| !address.ip().is_loopback()) {
+            Some(address) => self.publish(address).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Says where the server is. Several servers are so many endpoints.
+    async fn publish(&self, address: SocketAddr) -> Result<(), StartError> {
+        let kind = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let name = format!("{SERVER}-{}", address.ip().to_string().replace(['.', ':'], "-"));
+        let slice = json!({
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": SERVER}},
+            "addressType": kind,
+            "endpoints": [{"addresses": [address.ip().to_string()], "conditions": {"ready": true}}],
+            "ports": [{"name": "https", "protocol": "TCP", "port": address.port()}],
+        });
+        self.ensure(&ENDPOINT_SLICE, "default", &name, slice).await
+    }
+
+    /// Creates an object unless it is there.
+    async fn ensure(
+        &self,
+        row: &'static BuiltIn,
+        namespace: &str,
+        name: &str,
+        object: Value,
+    ) -> Result<(), StartError> {
         let user = UserInfo::component("system:apiserver");
         let options = WriteOptions {
             dry_run: false,
             field_validation: FieldValidation::Strict,
             record: verbs::Record::Changes("kube-apiserver"),
         };
-        for name in NAMESPACES {
-            let object = json!({"metadata": {"name": name}});
-            let resource = self.built_in(&kinds::core::NAMESPACE);
-            match verbs::create_object(self, &user, &resource, "", object, options).await {
-                Ok(_) | Err(ApiError::AlreadyExists { .. }) => {}
-                Err(source) => return Err(StartError::Namespace { name, source }),
+        let resource = self.built_in(row);
+        match verbs::create_object(self, &user, &resource, namespace, object, options).await {
+            Ok(_) | Err(ApiError::AlreadyExists { .. }) => Ok(()),
+            Err(source) => {
+                let name = format!("{} {name:?}", row.singular);
+                Err(StartError::Bootstrap { name, source })
             }
         }
-        Ok(())
     }
 }

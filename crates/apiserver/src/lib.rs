@@ -31,6 +31,7 @@ mod reviews;
 mod router;
 mod server;
 mod service_target;
+mod services;
 pub mod tokens;
 mod trail;
 mod verbs;

@@ -1,10 +1,16 @@
 //! The server as a value: what it holds, how it is made, and what others get from it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
-use toono_api::{ApiError, BuiltIn, Resource};
+use toono_api::{
+    ApiError, BuiltIn, Resource,
+    allocation::{PortRange, ServiceRange},
+};
 use toono_http::Handler;
 use toono_mvcc::{Entry, Key, Rev};
 use toono_pki::TokenKey;
@@ -33,6 +39,12 @@ pub struct ApiConfig {
     pub audit: Option<AuditConfig>,
     /// The key of service accounts' tokens; without one, tokens are good for as long as the server runs.
     pub token_key: Option<Arc<TokenKey>>,
+    /// Addresses of Services.
+    pub service_range: ServiceRange,
+    /// Ports of Services on nodes.
+    pub node_ports: PortRange,
+    /// Where pods reach this server, if they can.
+    pub advertise: Option<SocketAddr>,
 }
 
 impl Default for ApiConfig {
@@ -42,6 +54,9 @@ impl Default for ApiConfig {
             watches_max: limits::WATCHES_MAX,
             audit: None,
             token_key: None,
+            service_range: ServiceRange::default(),
+            node_ports: PortRange::default(),
+            advertise: None,
         }
     }
 }
@@ -71,11 +86,11 @@ pub enum StartError {
         /// Why.
         source: toono_store::CommitError,
     },
-    /// A namespace that every cluster has could not be written.
-    #[error("cannot create namespace {name:?}")]
-    Namespace {
+    /// What every cluster has could not be written.
+    #[error("cannot create {name}")]
+    Bootstrap {
         /// Which one.
-        name: &'static str,
+        name: String,
         /// Why.
         source: ApiError,
     },
@@ -156,7 +171,7 @@ impl ApiServer {
                 issuer: Issuer::new(key),
             }),
         };
-        server.create_system_namespaces().await?;
+        server.create_what_every_cluster_has().await?;
         server.create_priority_classes().await?;
         access::start(&server).await.map_err(StartError::Access)?;
         server.serve_custom_kinds().await;

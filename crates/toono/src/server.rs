@@ -14,7 +14,7 @@ use tokio::{
     net::{TcpListener, UdpSocket},
     task::JoinSet,
 };
-use toono_api::UserInfo;
+use toono_api::{UserInfo, allocation::ServiceRange};
 use toono_apiserver::{ApiConfig, ApiServer, AuditConfig};
 use toono_controllers::{ControllersConfig, Signers};
 use toono_fleet::{ClusterSecret, Fleet, FleetConfig};
@@ -56,7 +56,8 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     let audit = args.audit_log_path.clone().map(AuditConfig::new);
     let token_key = TokenKey::load_or_create(&dir.join("pki").join(TOKEN_KEY_FILE));
     let token_key = Some(Arc::new(token_key.map_err(pki_failure)?));
-    let config = ApiConfig { audit, token_key, ..ApiConfig::default() };
+    let advertise = pods_reach(args).map(|address| SocketAddr::new(address, port));
+    let config = ApiConfig { audit, token_key, advertise, ..ApiConfig::default() };
     let api = ApiServer::start(store, config, link.clone())
         .await
         .map_err(|error| Failure::caused("store-failed", &error, "look at the store's disk"))?;
@@ -147,6 +148,22 @@ fn pki_failure(error: toono_pki::PkiError) -> Failure {
     Failure::caused("pki-failed", &error, "look at the files in the data directory's pki folder")
 }
 
+/// The address that the `kubernetes` Service leads to: the one advertised, else that of the port, else the
+/// machine's first that is not its own alone.
+fn pods_reach(args: &ServerArgs) -> Option<IpAddr> {
+    let listen = args.listen.ip();
+    let advertised = args.advertise.iter().filter_map(|name| name.parse().ok());
+    advertised.chain((!listen.is_unspecified()).then_some(listen)).chain(local_addresses()).find(
+        |address: &IpAddr| {
+            let link_local = match address {
+                IpAddr::V4(v4) => v4.is_link_local(),
+                IpAddr::V6(v6) => v6.is_unicast_link_local(),
+            };
+            !address.is_loopback() && !address.is_unspecified() && !link_local
+        },
+    )
+}
+
 /// Everything by which this machine may be dialled: its names, its addresses, and what the
 /// administrator adds.
 fn certificate_names(args: &ServerArgs) -> Vec<String> {
@@ -161,6 +178,7 @@ fn certificate_names(args: &ServerArgs) -> Vec<String> {
     ]
     .map(str::to_owned)
     .into();
+    names.push(ServiceRange::default().first().to_string());
     names.extend(nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()));
     names.extend(local_addresses().into_iter().map(|address| address.to_string()));
     if !args.listen.ip().is_unspecified() {

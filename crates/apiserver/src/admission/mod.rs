@@ -15,10 +15,13 @@ mod service_account;
 mod webhooks;
 
 use serde_json::Value;
-use toono_api::{ApiError, Resource, UserInfo};
+use toono_api::{
+    ApiError, Resource, UserInfo,
+    kinds::service::{self, SERVICE},
+};
 use toono_mvcc::{Expect, Key, Op};
 
-use crate::server::ApiServer;
+use crate::{server::ApiServer, services};
 
 /// What is done to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,9 @@ pub(crate) async fn mutate(
     object: &mut Value,
 ) -> Result<Vec<String>, ApiError> {
     certificates::complete(review, object);
+    if let Some(old) = review.old.filter(|_| review.resource.is(&SERVICE)) {
+        service::carry_over(object, old);
+    }
     limit_ranger::mutate(review, object)?;
     service_account::mutate(review, object)?;
     priority::mutate(review, object)?;
@@ -80,14 +86,30 @@ pub(crate) async fn validate(review: &Review<'_>, object: &Value) -> Result<Vec<
     webhooks::validate(review, object).await
 }
 
-/// What must be written together with the object. Called anew each time the write is tried.
+/// What must be written together with the object, and what is written into it for that: addresses that
+/// it takes. Called anew each time the write is tried.
 ///
 /// # Errors
 /// When there is no room for the object.
-pub(crate) fn charge(review: &Review<'_>, object: &Value) -> Result<Charge, ApiError> {
+pub(crate) fn charge(review: &Review<'_>, object: &mut Value) -> Result<Charge, ApiError> {
     let mut charge = Charge::default();
     service_account::charge(review, &mut charge)?;
     quota::charge(review, object, &mut charge)?;
+    if review.resource.is(&SERVICE) {
+        services::charge(review, object, &mut charge)?;
+    }
+    Ok(charge)
+}
+
+/// What goes together with an object that goes.
+///
+/// # Errors
+/// When what it had cannot be read.
+pub(crate) fn release(review: &Review<'_>, object: &mut Value) -> Result<Charge, ApiError> {
+    let mut charge = Charge::default();
+    if review.resource.is(&SERVICE) {
+        services::charge(review, object, &mut charge)?;
+    }
     Ok(charge)
 }
 

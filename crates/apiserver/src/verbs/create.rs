@@ -96,7 +96,7 @@ pub(crate) async fn create_object(
         let review = Review { name: generated.as_deref().unwrap_or(&given), ..first };
         prepare::validate(resource, &object, None)?;
         warnings.extend(admission::validate(&review, &object).await?);
-        match insert(&review, &object).await {
+        match insert(&review, &mut object).await {
             Err(ApiError::AlreadyExists { .. }) if prefix.is_some() => {}
             Err(error) => return Err(error),
             Ok(entry) => return Ok(Written { entry, warnings }),
@@ -164,14 +164,16 @@ fn generated_name(prefix: &str) -> String {
     name
 }
 
-async fn insert(review: &Review<'_>, object: &Value) -> Result<Entry, ApiError> {
+async fn insert(review: &Review<'_>, object: &mut Value) -> Result<Entry, ApiError> {
     let Review { server, resource, namespace, name, .. } = *review;
     let key = key(resource, namespace, name);
     let taken =
         || ApiError::AlreadyExists { resource: resource.group_resource(), name: name.to_owned() };
-    let draft = encode::draft(resource, object);
+    // What a failed try was given is not asked for by the next one.
+    let asked = resource.is(&kinds::service::SERVICE).then(|| object.clone());
     loop {
         let home = home(review)?;
+        asked.iter().for_each(|asked| object.clone_from(asked));
         let charge = admission::charge(review, object)?;
         if review.dry_run {
             return match server.current(&key)? {
@@ -180,7 +182,7 @@ async fn insert(review: &Review<'_>, object: &Value) -> Result<Entry, ApiError> 
             };
         }
         let owner = home.as_ref().map_or(Owner::PLATFORM, |namespace| namespace.owner.clone());
-        let op = Op::Put { key: key.clone(), value: draft.clone(), owner };
+        let op = Op::Put { key: key.clone(), value: encode::draft(resource, object), owner };
         let mut txn = Txn { guards: charge.guards, ops: vec![(Expect::Absent, op)] };
         txn.guards.extend(home.map(|namespace| (namespace.key, Expect::At(namespace.modified))));
         txn.ops.extend(charge.ops);

@@ -18,7 +18,7 @@ use super::{
     update::{may_go, unwritten},
 };
 use crate::{
-    admission::{self, Operation, Review},
+    admission::{self, Charge, Operation, Review},
     encode, limits, respond,
     server::ApiServer,
 };
@@ -205,10 +205,14 @@ pub(crate) async fn delete_object(
             dry_run: options.dry_run,
         };
         admission::validate(&review, &old).await?;
-        let new = marked(resource, &old, options)?;
+        let mut new = marked(resource, &old, options)?;
         let gone = may_go(&new);
         if new == old && !gone {
             return Ok(Deleted::Marked(entry));
+        }
+        let mut charge = Charge::default();
+        if gone {
+            charge = admission::release(&review, &mut new)?;
         }
         let draft = encode::draft(resource, &new);
         if options.dry_run {
@@ -221,7 +225,9 @@ pub(crate) async fn delete_object(
         } else {
             Op::Put { key, value: draft, owner: entry.owner }
         };
-        match server.inner.store.commit(Txn::of(Expect::At(entry.modified), op)).await {
+        let mut txn = Txn { guards: charge.guards, ops: vec![(Expect::At(entry.modified), op)] };
+        txn.ops.extend(charge.ops);
+        match server.inner.store.commit(txn).await {
             Ok(committed) => {
                 let written = committed.entries.into_iter().next();
                 let written = written

@@ -146,7 +146,7 @@ pub(super) async fn modify(
         if new == old {
             return Ok(Written { entry, warnings });
         }
-        let charge = admission::charge(&review, &new)?;
+        let charge = admission::charge(&review, &mut new)?;
         let draft = encode::draft(resource, &new);
         if change.options.dry_run {
             return Ok(Written { entry: unwritten(entry, &draft), warnings });
@@ -188,7 +188,7 @@ async fn write(
 }
 
 /// Whether nothing holds an object that is being deleted any more.
-pub(super) fn may_go(object: &Value) -> bool {
+pub(crate) fn may_go(object: &Value) -> bool {
     let deleting = text_at(object, &["metadata", "deletionTimestamp"]).is_some();
     let grace = toono_api::meta::at(object, &["metadata", "deletionGracePeriodSeconds"]);
     deleting

@@ -20,5 +20,6 @@ mod nodes;
 mod openapi;
 mod operation;
 mod rights;
+mod services;
 mod tokens;
 mod verbs;
