@@ -31,6 +31,10 @@ impl Registry {
         let mut registry = Self::default();
         for resource in built_in.chain(custom) {
             let version = registry.by_path.entry(resource.api_version().into()).or_default();
+            // No custom kind takes the place of a built-in one.
+            if version.contains_key(&*resource.plural) {
+                continue;
+            }
             version.insert((&*resource.plural).into(), Arc::clone(&resource));
             registry.resources.push(resource);
         }

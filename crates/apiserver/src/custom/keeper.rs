@@ -7,10 +7,11 @@ use std::{
     sync::{Arc, PoisonError, Weak},
 };
 
-use serde_json::Value;
-use toono_api::{ApiError, Resource, kinds};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use toono_api::{ApiError, Resource, kinds, meta::text_at};
 use toono_mvcc::{Entry, Prefix, Rev};
-use toono_store::WatchItem;
+use toono_store::{WatchItem, Watcher};
 
 use super::{
     compile::{Compiled, compile, priority},
@@ -19,6 +20,7 @@ use super::{
     view::View,
 };
 use crate::{
+    limits,
     server::{ApiServer, Inner, expired},
     verbs,
 };
@@ -54,37 +56,52 @@ impl ApiServer {
         tokio::spawn(follow(Arc::downgrade(&self.inner), keeper, seen));
     }
 
-    /// One round; the revision that it goes by.
-    async fn keep_custom_kinds(&self, keeper: &mut Keeper) -> Rev {
+    /// One round; the revision that it goes by, or none if it has to be done again.
+    async fn keep_custom_kinds(&self, keeper: &mut Keeper) -> Option<Rev> {
         let rev = self.revision();
         match keeper.round(self, rev).await {
-            Ok(()) => {}
-            Err(error) => tracing::warn!(%error, "cannot bring the custom kinds up to date"),
+            Ok(()) => Some(rev),
+            Err(error) => {
+                tracing::warn!(%error, "cannot bring the custom kinds up to date");
+                None
+            }
         }
-        rev
     }
 }
 
 /// Goes round at each change of a definition, until the server ends.
-async fn follow(server: Weak<Inner>, mut keeper: Keeper, mut seen: Rev) {
+async fn follow(server: Weak<Inner>, mut keeper: Keeper, mut seen: Option<Rev>) {
     loop {
-        let Some(inner) = server.upgrade() else { return };
-        let mut ended = inner.registries.changes();
-        let watcher = inner.store.watch(&definitions(), seen);
-        drop(inner);
-        if let Ok(mut watcher) = watcher {
-            loop {
-                tokio::select! {
-                    item = watcher.next() => match item {
-                        Ok(WatchItem::Event(_)) | Err(_) => break,
-                        Ok(WatchItem::Progress(_)) => {}
-                    },
-                    change = ended.changed() => if change.is_err() { return },
+        match seen {
+            None => tokio::time::sleep(limits::CUSTOM_KIND_SWEEP).await,
+            Some(rev) => {
+                let Some(inner) = server.upgrade() else { return };
+                let changes = inner.registries.changes();
+                let watcher = inner.store.watch(&definitions(), rev);
+                drop(inner);
+                // What is no longer in the history is looked at anew as well.
+                if let Ok(watcher) = watcher
+                    && !changed(watcher, changes).await
+                {
+                    return;
                 }
             }
         }
         let Some(inner) = server.upgrade() else { return };
         seen = ApiServer { inner }.keep_custom_kinds(&mut keeper).await;
+    }
+}
+
+/// Waits for a change of a definition; false at the server's end.
+async fn changed(mut watcher: Watcher, mut ends: watch::Receiver<()>) -> bool {
+    loop {
+        tokio::select! {
+            item = watcher.next() => match item {
+                Ok(WatchItem::Event(_)) | Err(_) => return true,
+                Ok(WatchItem::Progress(_)) => {}
+            },
+            change = ends.changed() => if change.is_err() { return false },
+        }
     }
 }
 
@@ -102,13 +119,22 @@ impl Keeper {
         self.known.retain(|name, _| names.contains(name.as_str()));
         entries.iter().for_each(|entry| self.read(entry));
         let order: Vec<String> = entries.iter().map(|entry| entry.key.name().to_owned()).collect();
-        let settled = self.settle_names(&order);
+        let mut settled = self.settle_names(&order);
         for name in &order {
             self.recompile(name);
+            if self.is_fault_untold(name) {
+                settled.push(name.clone());
+            }
         }
         self.serve(server, &order);
         for name in settled {
-            self.tell(server, &name).await?;
+            if let Err(error) = self.tell(server, &name).await {
+                // Read and told again in the next round.
+                if let Some(known) = self.known.get_mut(&name) {
+                    known.modified = Rev::ZERO;
+                }
+                return Err(error);
+            }
         }
         for known in self.known.values() {
             let view = View(&known.object);
@@ -181,8 +207,7 @@ impl Keeper {
         }
         let spec = known.object.get("spec").cloned().unwrap_or_default();
         let accepted = view.accepted().0.clone();
-        let generation = view.generation() == Some(1);
-        let basis = serde_json::json!([spec, accepted, generation]);
+        let basis = json!([spec, accepted]);
         if known.compiled.is_none() || known.basis != basis {
             let compiled = compile(view);
             for problem in &compiled.problems {
@@ -196,6 +221,14 @@ impl Keeper {
             known.compiled = known.compiled.as_ref().map(|compiled| Arc::new(compiled.last()));
             known.is_last = true;
         }
+    }
+
+    /// Whether the status does not say whether the schemas compile.
+    fn is_fault_untold(&self, name: &str) -> bool {
+        let Some(known) = self.known.get(name) else { return false };
+        let is_faulty =
+            known.compiled.as_ref().is_some_and(|compiled| !compiled.problems.is_empty());
+        is_faulty != View(&known.object).condition(FAULT).is_some()
     }
 
     fn serve(&mut self, server: &ApiServer, order: &[String]) {
@@ -228,19 +261,14 @@ impl Keeper {
                 return Ok(());
             }
             let decided = known.object.get("status").cloned().unwrap_or_default();
-            let status = object.as_object_mut().map(|fields| {
-                fields.entry("status").or_insert_with(|| Value::Object(serde_json::Map::new()))
-            });
-            if let Some(status) = status.and_then(Value::as_object_mut) {
-                for field in ["acceptedNames", "conditions"] {
-                    if let Some(value) = decided.get(field) {
-                        status.insert(field.to_owned(), value.clone());
-                    }
-                }
+            let present = object.get("status").cloned().unwrap_or_default();
+            if !says_the_same(&decided, &present) {
+                take_over(object, &decided);
             }
-            if !problems.is_empty() {
-                let text = problems.join("; ");
-                set_condition(object, ("NonStructuralSchema", true), "Violations", &text, &now);
+            if problems.is_empty() {
+                forget_fault(object);
+            } else {
+                set_condition(object, (FAULT, true), "Violations", &problems.join("; "), &now);
             }
             Ok(())
         });
@@ -248,6 +276,43 @@ impl Keeper {
             Ok(_) | Err(ApiError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// The condition that tells of schemas that do not compile.
+const FAULT: &str = "NonStructuralSchema";
+
+/// Whether two statuses differ in nothing but the moments of their conditions. Another server of the
+/// store may have decided the same a moment earlier.
+fn says_the_same(one: &Value, other: &Value) -> bool {
+    let said = |status: &Value| {
+        let mut conditions = status.get("conditions").cloned().unwrap_or_default();
+        for condition in conditions.as_array_mut().into_iter().flatten() {
+            if let Some(fields) = condition.as_object_mut() {
+                fields.remove("lastTransitionTime");
+            }
+        }
+        (conditions, status.get("acceptedNames").cloned())
+    };
+    said(one) == said(other)
+}
+
+/// Takes over names and conditions.
+fn take_over(object: &mut Value, decided: &Value) {
+    let Some(fields) = object.as_object_mut() else { return };
+    let status = fields.entry("status").or_insert_with(|| json!({}));
+    let Some(status) = status.as_object_mut() else { return };
+    for field in ["acceptedNames", "conditions"] {
+        if let Some(value) = decided.get(field) {
+            status.insert(field.to_owned(), value.clone());
+        }
+    }
+}
+
+fn forget_fault(object: &mut Value) {
+    let conditions = object.get_mut("status").and_then(|status| status.get_mut("conditions"));
+    if let Some(conditions) = conditions.and_then(Value::as_array_mut) {
+        conditions.retain(|condition| text_at(condition, &["type"]) != Some(FAULT));
     }
 }
 
