@@ -210,7 +210,9 @@ async fn run_pods(client: Client) {
         if pod.metadata.deletion_timestamp.is_some() {
             let _ = api.delete(&name, &DeleteParams::default().grace_period(0)).await;
         } else if starts
-            && pod.status.is_none_or(|status| status.phase.as_deref() != Some("Running"))
+            && pod
+                .status
+                .is_none_or(|status| matches!(status.phase.as_deref(), None | Some("Pending")))
         {
             let now = Timestamp::now();
             let containers: Vec<_> = spec

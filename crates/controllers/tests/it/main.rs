@@ -11,6 +11,8 @@ mod certificates;
 mod cluster;
 mod endpoints;
 mod garbage;
+mod jobs;
 mod namespaces;
 mod nodes;
+mod stateful;
 mod workloads;
