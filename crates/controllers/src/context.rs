@@ -19,6 +19,8 @@ use crate::{
     informer::{Index, Informer, by_namespace, by_owner},
     kinds::{Namespace, Service},
     recorder::Recorder,
+    resourcequota::ResourceQuota,
+    served::Served,
     statefulset::claims::Claim,
 };
 
@@ -27,6 +29,7 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) config: ControllersConfig,
     pub(crate) recorder: Recorder,
+    pub(crate) served: Served,
     pub(crate) pods: Informer<Pod>,
     pub(crate) nodes: Informer<Node>,
     pub(crate) replica_sets: Informer<ReplicaSet>,
@@ -35,6 +38,7 @@ pub(crate) struct Context {
     pub(crate) revisions: Informer<ControllerRevision>,
     pub(crate) stateful_sets: Informer<StatefulSet>,
     pub(crate) claims: Informer<Claim>,
+    pub(crate) quotas: Informer<ResourceQuota>,
     pub(crate) jobs: Informer<Job>,
     pub(crate) cron_jobs: Informer<CronJob>,
     pub(crate) namespaces: Informer<Namespace>,
@@ -45,6 +49,7 @@ impl Context {
     pub(crate) fn new(client: Client, config: ControllersConfig) -> Self {
         Self {
             recorder: Recorder::new(client.clone()),
+            served: Served::default(),
             client,
             config,
             pods: Informer::new(vec![
@@ -62,6 +67,7 @@ impl Context {
             revisions: Informer::new(vec![(Index::Owner, by_owner)]),
             stateful_sets: Informer::new(vec![(Index::Namespace, by_namespace)]),
             claims: Informer::new(Vec::new()),
+            quotas: Informer::new(vec![(Index::Namespace, by_namespace)]),
             jobs: Informer::new(vec![(Index::Owner, by_owner), (Index::Namespace, by_namespace)]),
             cron_jobs: Informer::new(Vec::new()),
             namespaces: Informer::new(Vec::new()),
@@ -79,6 +85,7 @@ impl Context {
         self.watch(tasks, |context| &context.revisions);
         self.watch(tasks, |context| &context.stateful_sets);
         self.watch(tasks, |context| &context.claims);
+        self.watch(tasks, |context| &context.quotas);
         self.watch(tasks, |context| &context.jobs);
         self.watch(tasks, |context| &context.cron_jobs);
         self.watch(tasks, |context| &context.namespaces);

@@ -1,5 +1,6 @@
-//! The loops that make the cluster what its objects say: replica sets, deployments, daemon sets,
-//! node lifecycle, garbage collection, expiry of events, and the scheduler.
+//! The loops that make the cluster what its objects say: replica, daemon and stateful sets,
+//! deployments, jobs and cron jobs, quotas, what every namespace has, endpoints, node lifecycle,
+//! garbage collection, expiry of events and of finished jobs, and the scheduler.
 //!
 //! They know the API as a [`kube::Client`] and nothing else of the server, so they also run
 //! against any other Kubernetes. Each kind is watched once ([`informer`]) for all of them; every
@@ -33,8 +34,10 @@ mod pods;
 mod queue;
 mod recorder;
 mod replicaset;
+mod resourcequota;
 mod rootca;
 mod scheduler;
+mod served;
 mod serviceaccount;
 mod statefulset;
 mod worker;
@@ -76,6 +79,7 @@ pub async fn run(
     let service_accounts = serviceaccount::Controller::new(&mut context);
     let root_ca = rootca::Controller::new(&mut context);
     let stateful_sets = statefulset::Controller::new(&mut context);
+    let quotas = resourcequota::Controller::new(&mut context);
     let jobs = job::Controller::new(&mut context);
     let cron_jobs = cronjob::Controller::new(&mut context);
     let expired_jobs = job::ttl::Controller::new(&mut context);
@@ -93,6 +97,7 @@ pub async fn run(
     tasks.spawn(service_accounts.run(Arc::clone(&context)));
     tasks.spawn(root_ca.run(Arc::clone(&context)));
     tasks.spawn(stateful_sets.run(Arc::clone(&context)));
+    tasks.spawn(quotas.run(Arc::clone(&context)));
     tasks.spawn(jobs.run(Arc::clone(&context)));
     tasks.spawn(cron_jobs.run(Arc::clone(&context)));
     tasks.spawn(expired_jobs.run(Arc::clone(&context)));

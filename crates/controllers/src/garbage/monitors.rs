@@ -114,6 +114,7 @@ async fn discover(collector: &Collector) -> Result<Vec<KindId>, kube::Error> {
                 .iter()
                 .all(|verb| capabilities.supports_operation(verb));
             if collectable && !ignored {
+                collector.context.served.add(resource.clone());
                 new.extend(kinds.add(resource, capabilities.scope));
             }
         }
@@ -148,6 +149,8 @@ async fn watch(collector: &Collector, id: KindId) {
                 collector.graph().put(uid.into(), Vertex::new(id, &object.metadata))
             }
             Ok(watcher::Event::Delete(object)) => {
+                let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+                collector.context.served.removed(&resource, namespace);
                 collector.graph().remove(object.metadata.uid.as_deref().unwrap_or_default())
             }
             Err(error) => {

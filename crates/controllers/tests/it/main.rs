@@ -14,5 +14,6 @@ mod garbage;
 mod jobs;
 mod namespaces;
 mod nodes;
+mod quotas;
 mod stateful;
 mod workloads;
