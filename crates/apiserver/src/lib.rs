@@ -22,6 +22,7 @@ mod namespaces;
 mod openapi;
 mod process;
 mod query;
+mod reach;
 mod registry;
 pub mod remote;
 mod represent;

@@ -3,12 +3,14 @@
 use http::{Method, Request, Response};
 use toono_api::{ApiError, UserInfo};
 use toono_http::Body;
+use toono_mvcc::Owner;
 
 use crate::{
     access::Asked,
     authenticate::{authenticate, impersonate},
     body, compress, discovery, openapi,
     query::Query,
+    reach::{self, Restricted},
     remote,
     request::{ResourcePath, Route},
     respond,
@@ -52,12 +54,16 @@ async fn respond(
     }
     let fields = query.text("fieldSelector");
     let asked = Asked::of(request.method(), &path, fields, query.flag("watch"));
-    let passed = server.inner.gate.require(&asked.attributes(&user));
+    let passed = server.inner.gate.pass(&asked.attributes(&user));
     let reason = passed.as_ref().err().map_or_else(String::new, ToString::to_string);
     trail.decision = Some(Decided { allowed: passed.is_ok(), reason });
-    passed?;
+    let granted = passed?.map(|owner| Owner::new(owner.name()));
+    let owner = request.extensions().get().map(|Restricted(owner)| owner.clone()).or(granted);
     // Only now, so that whoever may not ask learns nothing of which paths there are.
     let route = route?;
+    if let (Some(owner), Route::Resource(target)) = (&owner, &route) {
+        reach::check(server, owner, target, asked.verb())?;
+    }
     let under_way = server.inner.metrics.begin(trail);
     let seat = server.inner.fairness.seat(&server.inner.metrics, &user, trail, 0).await?;
     let response = match route {
@@ -73,7 +79,9 @@ async fn respond(
         Route::Resource(_) if remote::handles(&path) => {
             remote::handle(&server.inner.remote, request, &user).await
         }
-        Route::Resource(target) => resource(server, &user, target, request, &query).await?,
+        Route::Resource(target) => {
+            resource(server, &user, target, request, (&query, owner)).await?
+        }
     };
     drop(seat);
     Ok(if trail.is_long_running() { respond::keeping(response, under_way) } else { response })
@@ -102,7 +110,7 @@ async fn resource(
     user: &UserInfo,
     target: ResourcePath<'_>,
     request: Request<Body>,
-    query: &Query,
+    (query, owner): (&Query, Option<Owner>),
 ) -> Result<Response<Body>, ApiError> {
     let verb = target.verb(request.method(), query.flag("watch"))?;
     if !query.may_be_old(verb, server.revision()) {
@@ -111,7 +119,7 @@ async fn resource(
     }
     let (parts, body) = request.into_parts();
     let kind = std::sync::Arc::clone(&target.resource);
-    let call = verbs::Call { server, user, target, query, headers: &parts.headers };
+    let call = verbs::Call { server, user, target, query, headers: &parts.headers, owner };
     let mut answer = match verb {
         "get" => call.read(),
         "list" => call.list(),

@@ -47,6 +47,11 @@ impl<'p> Asked<'p> {
         Self { verb, path, resource: Some(resource), selector }
     }
 
+    /// The verb: the API's, or for paths that are no resource the method in lower case.
+    pub(crate) fn verb(&self) -> &str {
+        &self.verb
+    }
+
     /// The same, asked by a user.
     pub(crate) fn attributes<'a>(&'a self, user: &'a UserInfo) -> Attributes<'a> {
         let request = match (self.resource, &self.selector) {

@@ -10,7 +10,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use toono_access::{Access, Attributes, Decision, Request, forbidden};
+use toono_access::{Access, Attributes, Decision, Owner, Request, forbidden};
 use toono_api::ApiError;
 
 use crate::server::ApiServer;
@@ -56,8 +56,19 @@ impl Gate {
     /// # Errors
     /// The refusal, as it is answered.
     pub(crate) fn require(&self, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+        match self.pass(attributes)? {
+            None => Ok(()),
+            Some(_) => Err(forbidden(attributes, "")),
+        }
+    }
+
+    /// Lets a request pass: for the objects of all, or for those of the owner that is answered.
+    ///
+    /// # Errors
+    /// The refusal, as it is answered.
+    pub(crate) fn pass(&self, attributes: &Attributes<'_>) -> Result<Option<Owner>, ApiError> {
         match self.decide(attributes) {
-            Decision::Allow { owner: None, .. } => Ok(()),
+            Decision::Allow { owner, .. } => Ok(owner),
             Decision::Deny { .. } | Decision::NoOpinion { .. }
                 if attributes.user.node_name().is_some()
                     && !self.knows_nodes.load(Ordering::Acquire) =>

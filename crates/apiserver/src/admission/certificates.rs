@@ -1,42 +1,23 @@
-//! Requests for certificates: who made one, which part of it each of its paths changes, and whether who
-//! approves or signs it is trusted by its signer.
+//! Requests for certificates: who made one, and whether who approves or signs it is trusted by its signer.
+//! Which part of a request each of its paths changes is not looked at here.
 
 use serde_json::{Value, json};
 use toono_access::{Attributes, Request, ResourceRequest};
-use toono_api::{
-    ApiError, Resource, UserInfo,
-    meta::{items_at, text_at},
-    user::GROUP_MASTERS,
-};
+use toono_api::{ApiError, Resource, UserInfo, meta::text_at, user::GROUP_MASTERS};
 
 use super::{Operation, Review};
-use crate::{access::Gate, encode, server::ApiServer, verbs::whole_seconds};
+use crate::access::Gate;
 
 const CERTIFICATES: &str = "certificates.k8s.io";
 const REQUESTS: &str = "certificatesigningrequests";
 /// Signs whatever name a client asks for, so it must not make administrators.
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
-/// The conditions that are an approver's.
-const VERDICTS: [&str; 2] = ["Approved", "Denied"];
-
-/// Puts in place what the client does not choose.
-pub(super) fn complete(review: &Review<'_>, object: &mut Value) {
-    if !is_certificate_request(review.resource) {
-        return;
-    }
-    match review.subresource {
-        "" => sign_as_requester(review, object),
-        "status" => keep_verdict(review, object),
-        "approval" => keep_certificate(review, object),
-        _ => {}
-    }
-    if !review.subresource.is_empty() {
-        date_conditions(review, object);
-    }
-}
 
 /// Notes in a request for a certificate who made it, whatever it says itself.
-fn sign_as_requester(review: &Review<'_>, object: &mut Value) {
+pub(super) fn complete(review: &Review<'_>, object: &mut Value) {
+    if !is_certificate_request(review.resource) || !review.subresource.is_empty() {
+        return;
+    }
     let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
     let old = review.old.and_then(|old| old.get("spec"));
     let user = review.user;
@@ -59,58 +40,6 @@ fn sign_as_requester(review: &Review<'_>, object: &mut Value) {
             Some(value) => spec.insert(field.to_owned(), value),
             None => spec.remove(field),
         };
-    }
-}
-
-fn conditions(object: &Value) -> impl Iterator<Item = &Value> {
-    items_at(object, &["status", "conditions"])
-}
-
-fn is_verdict(condition: &Value) -> bool {
-    text_at(condition, &["type"]).is_some_and(|kind| VERDICTS.contains(&kind))
-}
-
-fn set_status(object: &mut Value, field: &str, value: Option<Value>) {
-    let Some(fields) = object.as_object_mut() else { return };
-    let status = fields.entry("status").or_insert_with(|| json!({}));
-    match (value, status.as_object_mut()) {
-        (Some(value), Some(status)) => drop(status.insert(field.to_owned(), value)),
-        (None, Some(status)) => drop(status.remove(field)),
-        (_, None) => {}
-    }
-}
-
-/// A signer reports, and judges nothing.
-fn keep_verdict(review: &Review<'_>, object: &mut Value) {
-    let old = review.old.into_iter().flat_map(conditions).filter(|one| is_verdict(one));
-    let new = conditions(object).filter(|one| !is_verdict(one));
-    let all: Vec<Value> = old.chain(new).cloned().collect();
-    set_status(object, "conditions", (!all.is_empty()).then(|| all.into()));
-}
-
-/// An approver judges, and signs nothing.
-fn keep_certificate(review: &Review<'_>, object: &mut Value) {
-    let old = review.old.and_then(|old| old.pointer("/status/certificate")).cloned();
-    set_status(object, "certificate", old);
-}
-
-/// Conditions tell since when they are, whether or not the client did.
-fn date_conditions(review: &Review<'_>, object: &mut Value) {
-    let now = whole_seconds(ApiServer::now());
-    let mut dated: Vec<Value> = conditions(object).cloned().collect();
-    for condition in &mut dated {
-        let same = |field: &str, old: &Value| condition.get(field) == old.get(field);
-        let old = review.old.into_iter().flat_map(conditions);
-        let before = old.into_iter().find(|old| same("type", old) && same("status", old)).cloned();
-        for field in ["lastUpdateTime", "lastTransitionTime"] {
-            if condition.get(field).is_none_or(Value::is_null) {
-                let kept = before.as_ref().and_then(|before| before.get(field)).cloned();
-                encode::set(condition, field, kept.unwrap_or_else(|| now.clone().into()));
-            }
-        }
-    }
-    if !dated.is_empty() {
-        set_status(object, "conditions", Some(dated.into()));
     }
 }
 

@@ -5,7 +5,7 @@
 use std::{sync::Arc, vec};
 
 use toono_api::Resource;
-use toono_mvcc::{Compacted, Entry, Key, Prefix, Rev};
+use toono_mvcc::{Compacted, Entry, Key, Owner, Prefix, Rev};
 use toono_store::Store;
 
 use crate::{limits, query::Filter};
@@ -16,6 +16,8 @@ pub(super) struct Selection {
     pub(super) prefix: Prefix,
     pub(super) filter: Filter,
     pub(super) rev: Rev,
+    /// Whose objects alone; everyone's when there is none.
+    pub(super) owner: Option<Owner>,
 }
 
 /// A position among them.
@@ -65,8 +67,12 @@ impl Cursor {
     }
 
     fn turn_page(&mut self, most: usize) -> Result<(), Compacted> {
-        let Selection { prefix, rev, .. } = &self.selection;
-        let page = self.store.list(prefix, *rev, self.last.as_ref(), most)?;
+        let Selection { prefix, rev, owner, .. } = &self.selection;
+        let after = self.last.as_ref();
+        let page = match owner {
+            None => self.store.list(prefix, *rev, after, most)?,
+            Some(owner) => self.store.list_owned(prefix, owner, *rev, after, most)?,
+        };
         self.more = page.more;
         if let Some(last) = page.entries.last() {
             self.last = Some(last.key.clone());

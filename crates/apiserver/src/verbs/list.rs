@@ -82,6 +82,7 @@ impl Call<'_> {
             prefix: self.prefix(),
             filter: self.query.filter(self.resource())?,
             rev,
+            owner: self.owner.clone(),
         })
     }
 

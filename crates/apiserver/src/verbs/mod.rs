@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use toono_api::{ApiError, Resource, UserInfo};
-use toono_mvcc::Entry;
+use toono_mvcc::{Entry, Owner};
 use toono_store::CommitError;
 
 use crate::{query::Query, represent::Form, request::ResourcePath, server::ApiServer};
@@ -35,6 +35,8 @@ pub(crate) struct Call<'a> {
     pub(crate) target: ResourcePath<'a>,
     pub(crate) query: &'a Query,
     pub(crate) headers: &'a HeaderMap,
+    /// Whose objects alone the request is about; everyone's when there is none.
+    pub(crate) owner: Option<Owner>,
 }
 
 /// A written object, and what the client should be told.

@@ -58,8 +58,7 @@ impl Call<'_> {
     pub(super) fn change(&self, options: &str) -> Result<Change<'_>, ApiError> {
         let part = match self.target.subresource_name() {
             "" => Part::Desired,
-            // What of the status each may change, admission sees to.
-            "status" | "approval" => Part::Status,
+            "status" => Part::Status,
             "finalize" => Part::Finalizers,
             _ => return Err(ApiError::MethodNotAllowed),
         };

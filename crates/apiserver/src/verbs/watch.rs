@@ -65,7 +65,12 @@ impl Call<'_> {
                 rev
             }
         };
-        match self.server.inner.store.watch(&self.prefix(), since) {
+        let store = &self.server.inner.store;
+        let watcher = match &self.owner {
+            None => store.watch(&self.prefix(), since),
+            Some(owner) => store.watch_owned(&self.prefix(), owner, since),
+        };
+        match watcher {
             Ok(watcher) => stream.watcher = Some(watcher),
             // Clients expect the end of history inside the stream.
             Err(compacted) => stream.ready.push_back(error_event(&expired(compacted))),

@@ -19,6 +19,7 @@ mod kubectl;
 mod nodes;
 mod openapi;
 mod operation;
+mod owners;
 mod rights;
 mod services;
 mod tokens;
