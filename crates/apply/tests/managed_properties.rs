@@ -179,7 +179,7 @@ fn every_field_has_an_owner(
 
 fn owned_by_anybody(object: &Value) -> FieldSet {
     let managers = Managers::decode(object.pointer("/metadata/managedFields")).unwrap();
-    managers.iter().fold(FieldSet::new(), |all, (_, owned)| all.union(&owned.fields))
+    managers.iter().fold(FieldSet::new(), |all, (_, owned)| all.union(owned.fields.clone()))
 }
 
 /// The case that the property found when it was not said of objects without owners.
@@ -200,8 +200,8 @@ proptest! {
 
     #[test]
     fn operations_are_those_of_sets(one in field_sets(), other in field_sets()) {
-        let (union, both) = (one.union(&other), one.intersection(&other));
-        let rest = one.difference(&other);
+        let (union, both) = (one.clone().union(other.clone()), one.intersection(&other));
+        let rest = one.clone().difference(&other);
         for path in union.paths() {
             let (here, there) = (one.contains(&path), other.contains(&path));
             prop_assert!(here || there);
@@ -209,12 +209,12 @@ proptest! {
             prop_assert_eq!(rest.contains(&path), here && !there);
             let below = (1..=path.len())
                 .any(|length| other.contains(path.get(..length).unwrap()));
-            prop_assert_eq!(one.recursive_difference(&other).contains(&path), here && !below);
+            prop_assert_eq!(one.clone().recursive_difference(&other).contains(&path), here && !below);
         }
         prop_assert_eq!(union.len() + both.len(), one.len() + other.len());
-        prop_assert_eq!(rest.union(&both), one.clone());
-        prop_assert!(one.difference(&one).is_empty());
-        prop_assert_eq!(one.union(&one), one);
+        prop_assert_eq!(rest.union(both), one.clone());
+        prop_assert!(one.clone().difference(&one).is_empty());
+        prop_assert_eq!(one.clone().union(one.clone()), one);
     }
 
     #[test]

@@ -31,6 +31,24 @@ pub enum Place<'p> {
     List(List<'p>),
 }
 
+/// What a map's field is.
+#[derive(Debug, Clone, Copy)]
+pub struct Child<'p> {
+    /// How it is merged.
+    pub place: Place<'p>,
+    /// Whether the type names it. A named field that holds a map or a list is owned through its
+    /// parts; under other names the place itself has an owner too.
+    pub named: bool,
+    /// The name as the table of types has it, if it does.
+    pub name: Option<&'static str>,
+}
+
+impl<'p> Child<'p> {
+    fn of(place: Place<'p>, named: bool) -> Self {
+        Self { place, named, name: None }
+    }
+}
+
 /// A map with named fields.
 #[derive(Debug, Clone, Copy)]
 pub struct Object<'p> {
@@ -97,17 +115,15 @@ impl<'p> Place<'p> {
         Self::Object(Object { fields: Fields::Table(message), always: false })
     }
 
-    /// What a map's field is, and whether the type names it. A named field that holds a map or a
-    /// list is owned through its parts; under other names the place itself has an owner too.
-    /// `None` when the type has no such field.
+    /// What a map's field is; `None` when the type has no such field.
     #[must_use]
-    pub fn field(self, name: &str) -> Option<(Self, bool)> {
+    pub fn field(self, name: &str) -> Option<Child<'p>> {
         match self {
             Self::Object(object) => object.field(name),
-            Self::Map(Values(Content::Table(kind))) => Some((Self::of_type(kind), false)),
-            Self::Map(Values(Content::Schema(values))) => Some((values.place(), false)),
-            Self::Deduced => Some((Self::Deduced, false)),
-            Self::Atomic | Self::Set | Self::List(_) => Some((Self::Atomic, false)),
+            Self::Map(Values(Content::Table(kind))) => Some(Child::of(Self::of_type(kind), false)),
+            Self::Map(Values(Content::Schema(values))) => Some(Child::of(values.place(), false)),
+            Self::Deduced => Some(Child::of(Self::Deduced, false)),
+            Self::Atomic | Self::Set | Self::List(_) => Some(Child::of(Self::Atomic, false)),
         }
     }
 
@@ -200,30 +216,36 @@ impl<'p> Place<'p> {
 // === impl Object ===
 
 impl<'p> Object<'p> {
-    fn field(self, name: &str) -> Option<(Place<'p>, bool)> {
+    fn field(self, name: &str) -> Option<Child<'p>> {
         match self.fields {
             Fields::Table(message) => match message.field(name) {
-                Some(field) => Some((Place::of_field(field), true)),
+                Some(field) => Some(Child {
+                    place: Place::of_field(field),
+                    named: true,
+                    name: Some(field.name),
+                }),
                 None if message.has_kind() => of_whole(name),
                 None => None,
             },
             Fields::Schema(schema) => match schema.fields.get(name) {
                 _ if schema.whole && of_whole(name).is_some() => of_whole(name),
-                Some(place) => Some((place.place(), true)),
-                None => schema.rest.as_ref().map(|rest| (rest.place(), false)),
+                Some(place) => Some(Child::of(place.place(), true)),
+                None => schema.rest.as_ref().map(|rest| Child::of(rest.place(), false)),
             },
-            Fields::Unknown => of_whole(name).or(Some((Place::Deduced, false))),
+            Fields::Unknown => of_whole(name).or(Some(Child::of(Place::Deduced, false))),
         }
     }
 }
 
 /// What every object of the API has.
-fn of_whole(name: &str) -> Option<(Place<'static>, bool)> {
-    match name {
-        "apiVersion" | "kind" => Some((Place::Atomic, true)),
-        "metadata" => Some((Place::metadata(), true)),
-        _ => None,
-    }
+fn of_whole(name: &str) -> Option<Child<'static>> {
+    let (name, place) = match name {
+        "apiVersion" => ("apiVersion", Place::Atomic),
+        "kind" => ("kind", Place::Atomic),
+        "metadata" => ("metadata", Place::metadata()),
+        _ => return None,
+    };
+    Some(Child { place, named: true, name: Some(name) })
 }
 
 // === impl List ===

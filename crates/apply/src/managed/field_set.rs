@@ -98,11 +98,16 @@ impl FieldSet {
         if !node.member && node.below.is_empty() {
             return;
         }
+        // Most are put in order.
+        if self.nodes.last().is_none_or(|last| last.element < node.element) {
+            self.nodes.push(node);
+            return;
+        }
         match self.nodes.binary_search_by(|other| other.element.cmp(&node.element)) {
             Ok(at) => {
                 if let Some(found) = self.nodes.get_mut(at) {
                     found.member |= node.member;
-                    found.below = found.below.union(&node.below);
+                    found.below = std::mem::take(&mut found.below).union(node.below);
                 }
             }
             Err(at) => self.nodes.insert(at, node),
@@ -136,15 +141,35 @@ impl FieldSet {
 
     /// The places that are in either.
     #[must_use]
-    pub fn union(&self, other: &Self) -> Self {
-        self.join(other, &|mine, theirs| match (mine, theirs) {
-            (Some(mine), Some(theirs)) => Some(Node {
-                element: mine.element.clone(),
-                member: mine.member || theirs.member,
-                below: mine.below.union(&theirs.below),
-            }),
-            (one, None) | (None, one) => one.cloned(),
-        })
+    pub fn union(self, other: Self) -> Self {
+        if self.nodes.is_empty() {
+            return other;
+        }
+        if other.nodes.is_empty() {
+            return self;
+        }
+        let mut nodes = Vec::with_capacity(self.nodes.len().max(other.nodes.len()));
+        let (mut mine, mut theirs) =
+            (self.nodes.into_iter().peekable(), other.nodes.into_iter().peekable());
+        loop {
+            let order = match (mine.peek(), theirs.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(mine), Some(theirs)) => mine.element.cmp(&theirs.element),
+            };
+            let mine = if order.is_le() { mine.next() } else { None };
+            let theirs = if order.is_ge() { theirs.next() } else { None };
+            nodes.extend(match (mine, theirs) {
+                (Some(mine), Some(theirs)) => Some(Node {
+                    element: mine.element,
+                    member: mine.member || theirs.member,
+                    below: mine.below.union(theirs.below),
+                }),
+                (one, None) | (None, one) => one,
+            });
+        }
+        Self { nodes }
     }
 
     /// The places that are in both.
@@ -162,30 +187,34 @@ impl FieldSet {
 
     /// The places that are here and not there. Places below one that is there stay.
     #[must_use]
-    pub fn difference(&self, other: &Self) -> Self {
-        self.join(other, &|mine, theirs| {
-            let mine = mine?;
-            let Some(theirs) = theirs else { return Some(mine.clone()) };
-            Some(Node {
-                element: mine.element.clone(),
-                member: mine.member && !theirs.member,
-                below: mine.below.difference(&theirs.below),
-            })
-        })
+    pub fn difference(mut self, other: &Self) -> Self {
+        self.remove(other, false);
+        self
     }
 
     /// The places that are neither there nor below a place that is there.
     #[must_use]
-    pub fn recursive_difference(&self, other: &Self) -> Self {
-        self.join(other, &|mine, theirs| {
-            let mine = mine?;
-            let Some(theirs) = theirs else { return Some(mine.clone()) };
-            (!theirs.member).then(|| Node {
-                element: mine.element.clone(),
-                member: mine.member,
-                below: mine.below.recursive_difference(&theirs.below),
-            })
-        })
+    pub fn recursive_difference(mut self, other: &Self) -> Self {
+        self.remove(other, true);
+        self
+    }
+
+    fn remove(&mut self, other: &Self, with_below: bool) {
+        if other.nodes.is_empty() {
+            return;
+        }
+        let mut theirs = other.nodes.iter().peekable();
+        self.nodes.retain_mut(|mine| {
+            while theirs.next_if(|theirs| theirs.element < mine.element).is_some() {}
+            if let Some(theirs) = theirs.next_if(|theirs| theirs.element == mine.element) {
+                if theirs.member && with_below {
+                    return false;
+                }
+                mine.member &= !theirs.member;
+                mine.below.remove(&theirs.below, with_below);
+            }
+            mine.member || !mine.below.is_empty()
+        });
     }
 
     /// The members below which there is no other.
@@ -306,7 +335,7 @@ fn decode(
         match set.nodes.last_mut() {
             Some(last) if last.element == node.element => {
                 last.member |= node.member;
-                last.below = last.below.union(&node.below);
+                last.below = std::mem::take(&mut last.below).union(node.below);
             }
             _ => set.nodes.push(node),
         }
@@ -342,20 +371,20 @@ mod tests {
         let other = set(json!({"f:b": {"f:c": {}}, "f:e": {}}));
         assert_eq!(one.len(), 4);
         assert_eq!(
-            one.union(&other).encode(),
+            one.clone().union(other.clone()).encode(),
             json!({"f:a": {}, "f:b": {".": {}, "f:c": {}, "f:d": {}}, "f:e": {}})
         );
         assert_eq!(one.intersection(&other).encode(), json!({"f:b": {"f:c": {}}}));
         assert_eq!(
-            one.difference(&other).encode(),
+            one.clone().difference(&other).encode(),
             json!({"f:a": {}, "f:b": {".": {}, "f:d": {}}})
         );
         let whole = set(json!({"f:b": {}}));
         assert_eq!(
-            one.difference(&whole).encode(),
+            one.clone().difference(&whole).encode(),
             json!({"f:a": {}, "f:b": {"f:c": {}, "f:d": {}}})
         );
-        assert_eq!(one.recursive_difference(&whole).encode(), json!({"f:a": {}}));
+        assert_eq!(one.clone().recursive_difference(&whole).encode(), json!({"f:a": {}}));
         assert_eq!(one.leaves().encode(), json!({"f:a": {}, "f:b": {"f:c": {}, "f:d": {}}}));
         assert_eq!(one.prefixes().encode(), json!({"f:b": {}}));
         assert!(one.contains(&[Element::field("b")]));

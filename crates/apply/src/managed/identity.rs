@@ -69,7 +69,7 @@ mod tests {
     fn at<'p>(place: Place<'p>, path: &str) -> Place<'p> {
         path.split('.').fold(place, |place, step| match step {
             "*" => place.item(),
-            name => place.field(name).unwrap().0,
+            name => place.field(name).unwrap().place,
         })
     }
 
@@ -150,8 +150,8 @@ mod tests {
             }},
         }}));
         let place = schema.place();
-        let (spec, named) = place.field("spec").unwrap();
-        assert!(named);
+        assert!(place.field("spec").unwrap().named);
+        let spec = at(place, "spec");
         let ports = at(spec, "ports");
         assert_eq!(
             identity(ports, &json!({"port": 80})).unwrap().encode(),
@@ -163,8 +163,9 @@ mod tests {
         for atomic in ["args", "ref", "amount"] {
             assert!(matches!(at(spec, atomic), Place::Atomic), "{atomic}");
         }
-        assert!(matches!(spec.field("any").unwrap().0.field("x"), Some((Place::Deduced, false))));
-        assert!(matches!(spec.field("labels").unwrap().0.field("a"), Some((Place::Atomic, false))));
+        assert!(matches!(at(spec, "any.x"), Place::Deduced));
+        assert!(matches!(at(spec, "labels.a"), Place::Atomic));
+        assert!(!at(spec, "labels").field("a").unwrap().named);
         assert!(spec.field("unlisted").is_none());
         assert!(matches!(at(place, "metadata.finalizers"), Place::Set));
     }

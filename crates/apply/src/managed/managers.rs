@@ -176,7 +176,7 @@ impl Managers {
             if let Some(owned) = self.0.remove(&id)
                 && let Some(ancient) = self.0.get_mut(&bucket)
             {
-                ancient.fields = ancient.fields.union(&owned.fields);
+                ancient.fields = std::mem::take(&mut ancient.fields).union(owned.fields);
                 // The younger one's: it is the last change that the entry stands for.
                 ancient.time = owned.time;
                 count -= 1;

@@ -24,7 +24,7 @@ fn merged_map(live: &Map<String, Value>, applied: &Map<String, Value>, place: Pl
     let mut result = Map::new();
     for (name, value) in live {
         let value = match applied.get(name) {
-            Some(applied) => merged(value, applied, child(place, name).0),
+            Some(applied) => merged(value, applied, child(place, name).place),
             None => value.clone(),
         };
         result.insert(name.clone(), value);
@@ -90,7 +90,7 @@ pub(super) fn without(value: &Value, remove: &FieldSet, place: Place<'_>) -> Opt
         Shape::Leaf => Some(value.clone()),
         Shape::Map(fields) => {
             let kept = |(name, value): (&String, &Value)| {
-                Some((name.clone(), part(&Element::field(name), value, child(place, name).0)?))
+                Some((name.clone(), part(&Element::field(name), value, child(place, name).place)?))
             };
             let kept: Map<String, Value> = fields.iter().filter_map(kept).collect();
             (fields.is_empty() || !kept.is_empty()).then_some(Value::Object(kept))
@@ -125,8 +125,8 @@ mod tests {
 
     #[test]
     fn items_take_the_applied_order_and_others_stay_near() {
-        let containers = kinds::pod::POD.place().field("spec").unwrap().0.field("containers");
-        let place = containers.unwrap().0;
+        let containers = kinds::pod::POD.place().field("spec").unwrap().place.field("containers");
+        let place = containers.unwrap().place;
         let table = [
             ("abc", "abc", "abc"),
             ("abc", "cba", "cba"),

@@ -34,7 +34,7 @@ mod merge;
 mod path;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde_json::{Map, Value};
 use toono_api::Place;
@@ -246,7 +246,9 @@ fn current(write: &Write<'_>, mut managers: Managers) -> Managers {
         version == write.api_version || write.other_versions.contains(&version)
     });
     for owned in managers.0.values_mut() {
-        owned.fields = walk::reconciled(&owned.fields, write.place);
+        if !walk::is_current(&owned.fields, write.place) {
+            owned.fields = walk::reconciled(&owned.fields, write.place);
+        }
     }
     managers
 }
@@ -291,20 +293,25 @@ static UNTRACKED: &[&[&str]] = &[
     &["metadata", "resourceVersion"],
 ];
 
-fn tracked(fields: &FieldSet) -> FieldSet {
-    fields.difference(&FieldSet::of_fields(UNTRACKED))
+static UNTRACKED_SET: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_fields(UNTRACKED));
+
+fn tracked(fields: FieldSet) -> FieldSet {
+    fields.difference(&UNTRACKED_SET)
+}
+
+/// Without what a write sets and what it removes.
+fn lose(owned: &mut Owned, set: &FieldSet, removed: &FieldSet) {
+    owned.fields = std::mem::take(&mut owned.fields).difference(set).difference(removed);
 }
 
 /// A plain write: what it changes or adds is the writer's and nobody else's, what it removes is
 /// nobody's.
 fn track(write: &Write<'_>, mut managers: Managers, live: &Value, object: &Value) -> Managers {
     let changes = Comparison::of(live, object, write.place).without(write.reset);
-    let taken = changes.set();
-    for owned in managers.0.values_mut() {
-        owned.fields = owned.fields.difference(&taken).difference(&changes.removed);
-    }
+    let (taken, removed) = changes.split();
+    managers.0.values_mut().for_each(|owned| lose(owned, &taken, &removed));
     managers.0.retain(|_, owned| !owned.fields.is_empty());
-    let fields = tracked(&taken);
+    let fields = tracked(taken);
     if !fields.is_empty() {
         let id = ManagerId {
             name: write.manager.to_owned(),
@@ -316,7 +323,7 @@ fn track(write: &Write<'_>, mut managers: Managers, live: &Value, object: &Value
         let owned = Owned {
             api_version: write.api_version.to_owned(),
             time: Some(write.now.to_owned()),
-            fields: before.union(&fields),
+            fields: before.union(fields),
         };
         managers.0.insert(id, owned);
     }
@@ -345,7 +352,8 @@ fn merge_and_own(
     let fields = walk::places(applied, place).recursive_difference(write.reset);
     let merged =
         if live.is_object() { merge::merged(live, applied, place) } else { applied.clone() };
-    let owned = managers.0.values().fold(fields.clone(), |all, owned| all.union(&owned.fields));
+    let owned =
+        managers.0.values().fold(fields.clone(), |all, owned| all.union(owned.fields.clone()));
     let object = match &last {
         Some(last) => match prune(&merged, place, &last.fields, &owned) {
             // An applied map or list that lost its last part is there, empty.
@@ -355,8 +363,8 @@ fn merge_and_own(
         None => merged,
     };
     let changes = Comparison::of(live, &object, place).without(write.reset);
-    take_over(&mut managers, &changes, force)?;
-    let fields = tracked(&fields);
+    take_over(&mut managers, changes, force)?;
+    let fields = tracked(fields);
     if !fields.is_empty() {
         let unchanged = object == *live;
         let time = match &last {
@@ -373,8 +381,8 @@ fn merge_and_own(
 ///
 /// # Errors
 /// When others own what it sets, unless it is forced.
-fn take_over(managers: &mut Managers, changes: &Comparison, force: bool) -> Result<(), Conflicts> {
-    let set = changes.set();
+fn take_over(managers: &mut Managers, changes: Comparison, force: bool) -> Result<(), Conflicts> {
+    let (set, removed) = changes.split();
     let contested = |fields: &FieldSet| fields.intersection(&set);
     let mut conflicts = managers
         .0
@@ -385,9 +393,7 @@ fn take_over(managers: &mut Managers, changes: &Comparison, force: bool) -> Resu
     if !force && conflicts.peek().is_some() {
         return Err(Conflicts::of(conflicts.map(|(id, contested)| (id.clone(), contested))));
     }
-    for owned in managers.0.values_mut() {
-        owned.fields = owned.fields.difference(&set).difference(&changes.removed);
-    }
+    managers.0.values_mut().for_each(|owned| lose(owned, &set, &removed));
     managers.0.retain(|_, owned| !owned.fields.is_empty());
     Ok(())
 }
@@ -400,7 +406,7 @@ fn take_over(managers: &mut Managers, changes: &Comparison, force: bool) -> Resu
 fn prune(merged: &Value, place: Place<'_>, last: &FieldSet, owned: &FieldSet) -> Option<Value> {
     let last = walk::with_named(last, place);
     let owned = walk::with_named(owned, place);
-    if last.difference(&owned).is_empty() {
+    if last.clone().difference(&owned).is_empty() {
         return None;
     }
     let without = |remove: &FieldSet| {
@@ -408,8 +414,8 @@ fn prune(merged: &Value, place: Place<'_>, last: &FieldSet, owned: &FieldSet) ->
     };
     let places_of = |value: &Value| walk::with_named(&walk::places(value, place), place);
     let all = places_of(merged);
-    let kept = places_of(&without(&last)).union(&owned);
-    let kept = places_of(&without(&all.difference(&kept)));
+    let kept = places_of(&without(&last)).union(owned);
+    let kept = places_of(&without(&all.clone().difference(&kept)));
     // Only what was applied last time may go.
     Some(without(&all.difference(&kept).intersection(&last)))
 }

@@ -2,24 +2,35 @@
 //!
 //! It knows the four forms of a step and nothing of sets or schemas.
 
-use std::{collections::BTreeMap, fmt};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, ops::Deref, sync::Arc};
 
 use serde_json::Value;
 
 /// One step below a map or a list.
 ///
 /// The order of the variants is the order in which Kubernetes walks a set.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Element {
     /// A field of a map: `f:name`.
-    Field(Box<str>),
+    Field(Name),
     /// An item of a list of maps, by the values of its keys: `k:{"name":"app"}`. Holds the JSON
     /// object with sorted keys, so that equal keys are equal texts.
-    Key(Box<str>),
+    Key(Name),
     /// An item of a set: `v:"value"`. Holds the JSON value.
-    Value(Box<str>),
+    Value(Name),
     /// An item by its position: `i:0`.
     Index(i64),
+}
+
+/// The text of a step. Sets are copied all the time, so it is never copied: it is the program's own,
+/// or shared.
+#[derive(Clone)]
+pub struct Name(Text);
+
+#[derive(Clone)]
+enum Text {
+    Own(&'static str),
+    Shared(Arc<str>),
 }
 
 /// A step of `fieldsV1` that cannot be read.
@@ -32,7 +43,72 @@ pub struct ElementError {
     pub why: String,
 }
 
+// === impl Name ===
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match &self.0 {
+            Text::Own(text) => text,
+            Text::Shared(text) => text,
+        }
+    }
+}
+
+impl From<String> for Name {
+    fn from(text: String) -> Self {
+        Self(Text::Shared(text.into()))
+    }
+}
+
+impl From<&str> for Name {
+    fn from(text: &str) -> Self {
+        Self(Text::Shared(text.into()))
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+// === impl Element ===
+
 impl Element {
+    /// The step to a field that a type names.
+    #[must_use]
+    pub fn known_field(name: &'static str) -> Self {
+        Self::Field(Name(Text::Own(name)))
+    }
+
     /// The step to a field.
     #[must_use]
     pub fn field(name: &str) -> Self {
@@ -87,12 +163,26 @@ impl Element {
     /// The step as `fieldsV1` writes it.
     #[must_use]
     pub fn encode(&self) -> String {
-        match self {
-            Self::Field(name) => format!("f:{name}"),
-            Self::Key(values) => format!("k:{values}"),
-            Self::Value(value) => format!("v:{value}"),
-            Self::Index(index) => format!("i:{index}"),
-        }
+        let mut text = String::new();
+        self.write(&mut text);
+        text
+    }
+
+    /// Writes the step as `fieldsV1` does.
+    pub(super) fn write(&self, into: &mut String) {
+        let (form, name) = match self {
+            Self::Field(name) => ("f:", name),
+            Self::Key(values) => ("k:", values),
+            Self::Value(value) => ("v:", value),
+            Self::Index(index) => {
+                into.push_str("i:");
+                into.push_str(&index.to_string());
+                return;
+            }
+        };
+        into.reserve(form.len() + name.len());
+        into.push_str(form);
+        into.push_str(name);
     }
 }
 

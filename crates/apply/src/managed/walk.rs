@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde_json::{Map, Value};
-use toono_api::Place;
+use toono_api::place::{Child, Place};
 
 use super::{
     field_set::{FieldSet, Node, kind_of},
@@ -13,16 +13,25 @@ use super::{
     path::Element,
 };
 
-/// What a map's field is, and whether the type names it. Of a field that the type does not have
-/// nothing is known: an object that was stored under an older schema may have such.
-pub(super) fn child<'p>(place: Place<'p>, name: &str) -> (Place<'p>, bool) {
-    place.field(name).unwrap_or((Place::Deduced, false))
+/// What a map's field is. Of a field that the type does not have nothing is known: an object that was
+/// stored under an older schema may have such.
+pub(super) fn child<'p>(place: Place<'p>, name: &str) -> Child<'p> {
+    let unknown = Child { place: Place::Deduced, named: false, name: None };
+    place.field(name).unwrap_or(unknown)
+}
+
+/// The step to a field.
+fn field_step(child: Child<'_>, name: &str) -> Element {
+    child.name.map_or_else(|| Element::field(name), Element::known_field)
 }
 
 /// What is under a step of a path, and whether the step is a field that the type names.
 fn step<'p>(place: Place<'p>, element: &Element) -> (Place<'p>, bool) {
     match element {
-        Element::Field(name) => child(place, name),
+        Element::Field(name) => {
+            let child = child(place, name);
+            (child.place, child.named)
+        }
         _ => (place.item(), false),
     }
 }
@@ -104,7 +113,7 @@ pub(super) fn check(
         (Place::Object(_) | Place::Map(_) | Place::Deduced, Value::Object(fields)) => {
             for (name, value) in fields {
                 at.push(Element::field(name));
-                let Some((place, _)) = place.field(name) else {
+                let Some(Child { place, .. }) = place.field(name) else {
                     return wrong("field not declared in schema".to_owned(), at);
                 };
                 check(value, place, at)?;
@@ -157,13 +166,14 @@ pub(super) fn places(value: &Value, place: Place<'_>) -> FieldSet {
         Shape::Leaf => {}
         Shape::Map(fields) => {
             for (name, value) in fields {
-                let (place, named) = child(place, name);
+                let child = child(place, name);
+                let Child { place, named, .. } = child;
                 let member = match Shape::of(value, place) {
                     Shape::Leaf => true,
                     Shape::Map(fields) => !named || fields.is_empty(),
                     Shape::List(_) => !named,
                 };
-                let element = Element::field(name);
+                let element = field_step(child, name);
                 set.put(Node { element, member, below: places(value, place) });
             }
         }
@@ -191,6 +201,16 @@ pub(super) fn with_named(set: &FieldSet, place: Place<'_>) -> FieldSet {
         result.put(Node { element: node.element.clone(), member, below });
     }
     result
+}
+
+/// Whether nothing is owned in parts that is one thing today.
+pub(super) fn is_current(set: &FieldSet, place: Place<'_>) -> bool {
+    set.nodes().iter().all(|node| {
+        node.below.is_empty() || {
+            let (place, _) = step(place, &node.element);
+            !matches!(place, Place::Atomic) && is_current(&node.below, place)
+        }
+    })
 }
 
 /// The set as its places are now: what was owned in parts and is one thing today is owned whole.
@@ -233,13 +253,13 @@ impl Comparison {
         found
     }
 
-    /// The places that somebody set.
-    pub(super) fn set(&self) -> FieldSet {
-        self.added.union(&self.modified)
+    /// The places that somebody set, and those that are gone.
+    pub(super) fn split(self) -> (FieldSet, FieldSet) {
+        (self.added.union(self.modified), self.removed)
     }
 
     /// Without some places and all below them.
-    pub(super) fn without(&self, ignored: &FieldSet) -> Self {
+    pub(super) fn without(self, ignored: &FieldSet) -> Self {
         Self {
             added: self.added.recursive_difference(ignored),
             modified: self.modified.recursive_difference(ignored),
@@ -266,11 +286,12 @@ impl Comparison {
         let names = before.into_iter().flat_map(Map::keys);
         let names = names.chain(after.into_iter().flat_map(Map::keys).filter(only_after));
         for name in names {
-            let (place, _) = child(place, name);
+            let child = child(place, name);
+            let place = child.place;
             let stand_in = place.is_always_there().then_some(&*EMPTY);
             let before = before.and_then(|map| map.get(name).or(stand_in));
             let after = after.and_then(|map| map.get(name).or(stand_in));
-            self.part(Element::field(name), before, after, place);
+            self.part(field_step(child, name), before, after, place);
         }
     }
 
@@ -317,10 +338,15 @@ impl Comparison {
     }
 
     fn member(&mut self, element: &Element, before: bool, after: bool, equal: bool, below: Self) {
-        let node = |member, below| Node { element: element.clone(), member, below };
-        self.added.put(node(!before, below.added));
-        self.removed.put(node(!after, below.removed));
-        self.modified.put(node(before && after && !equal, below.modified));
+        for (set, member, below) in [
+            (&mut self.added, !before, below.added),
+            (&mut self.removed, !after, below.removed),
+            (&mut self.modified, before && after && !equal, below.modified),
+        ] {
+            if member || !below.is_empty() {
+                set.put(Node { element: element.clone(), member, below });
+            }
+        }
     }
 }
 
