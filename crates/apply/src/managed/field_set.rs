@@ -21,7 +21,10 @@ pub const FIELD_SET_MAX_DEPTH: usize = 128;
 pub const FIELD_SET_MAX_PLACES: usize = 1 << 17;
 
 /// What `fieldsV1` calls the place itself among the places below it.
-const ITSELF: &str = ".";
+pub(super) const ITSELF: &str = ".";
+
+/// What `fieldsType` calls this form of a set.
+pub(super) const FIELDS_TYPE: &str = "FieldsV1";
 
 /// A set of places. The place at the root is never a member.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

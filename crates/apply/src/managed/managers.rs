@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::BTreeMap};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::field_set::{FieldSet, FieldSetError};
+use super::field_set::{FIELDS_TYPE, FieldSet, FieldSetError};
 
 /// Most entries of plain writes an object keeps; older ones are merged. As in Kubernetes.
 pub const UPDATE_MANAGERS_MAX: usize = 10;
@@ -18,8 +18,6 @@ pub const ANCIENT_CHANGES: &str = "ancient-changes";
 
 /// Who owns what was there before an object was first applied.
 pub const BEFORE_FIRST_APPLY: &str = "before-first-apply";
-
-const FIELDS_TYPE: &str = "FieldsV1";
 
 /// How an entry came to be. The order is that in which Kubernetes lists the entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

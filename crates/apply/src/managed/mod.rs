@@ -32,6 +32,7 @@ mod last_applied;
 mod managers;
 mod merge;
 mod path;
+mod settled;
 mod walk;
 
 use std::{collections::BTreeMap, sync::LazyLock};
@@ -125,7 +126,7 @@ pub fn apply(
     let recorded = Managers::decode(managed_fields(live)).map_err(ApplyError::Live)?;
     let managers = if recorded.is_empty() && live.is_object() {
         let first = Write { manager: BEFORE_FIRST_APPLY, ..*write };
-        track(&first, recorded, &Value::Null, live)
+        track(&first, recorded, changes(&first, &Value::Null, live))
     } else {
         current(write, recorded)
     };
@@ -156,11 +157,20 @@ pub fn apply(
 /// one with an empty entry, clears them. Malformed ones, and those sent to a subresource, are
 /// ignored. An object that was stored without them stays so until it is first applied.
 pub fn update(write: &Write<'_>, live: &Value, object: &mut Value) {
+    let changes = changes(write, live, object);
+    if let Some(recorded) = managed_fields(live) {
+        let sent = managed_fields(object).filter(|_| write.subresource.is_empty());
+        let (set, removed) = &changes;
+        if let Some(record) = settled::record(write, recorded, sent, set, removed) {
+            set_field(object, Some(record));
+            return;
+        }
+    }
     let managers = managers_to_update(write, live, object);
     let managers = if managers.is_empty() && live.is_object() {
         managers
     } else {
-        track(write, managers, live, object)
+        track(write, managers, changes)
     };
     set_managed_fields(object, &managers);
 }
@@ -211,14 +221,17 @@ fn managed_fields(object: &Value) -> Option<&Value> {
 }
 
 fn set_managed_fields(object: &mut Value, managers: &Managers) {
+    set_field(object, (!managers.is_empty()).then(|| managers.encode()));
+}
+
+fn set_field(object: &mut Value, managed_fields: Option<Value>) {
     let Some(object) = object.as_object_mut() else { return };
     let metadata = object.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
     let Some(metadata) = metadata.as_object_mut() else { return };
-    if managers.is_empty() {
-        metadata.remove("managedFields");
-    } else {
-        metadata.insert("managedFields".to_owned(), managers.encode());
-    }
+    match managed_fields {
+        None => metadata.remove("managedFields"),
+        Some(fields) => metadata.insert("managedFields".to_owned(), fields),
+    };
 }
 
 fn check_applied(write: &Write<'_>, applied: &Value) -> Result<(), ApplyError> {
@@ -304,14 +317,22 @@ fn lose(owned: &mut Owned, set: &FieldSet, removed: &FieldSet) {
     owned.fields = std::mem::take(&mut owned.fields).difference(set).difference(removed);
 }
 
+/// The tracked places that a write sets, and those that are gone by it.
+fn changes(write: &Write<'_>, live: &Value, object: &Value) -> (FieldSet, FieldSet) {
+    let changes = Comparison::of(live, object, write.place).without(write.reset);
+    let (set, removed) = changes.split();
+    (tracked(set), tracked(removed))
+}
+
 /// A plain write: what it changes or adds is the writer's and nobody else's, what it removes is
 /// nobody's.
-fn track(write: &Write<'_>, mut managers: Managers, live: &Value, object: &Value) -> Managers {
-    let changes = Comparison::of(live, object, write.place).without(write.reset);
-    let (taken, removed) = changes.split();
-    managers.0.values_mut().for_each(|owned| lose(owned, &taken, &removed));
+fn track(
+    write: &Write<'_>,
+    mut managers: Managers,
+    (fields, removed): (FieldSet, FieldSet),
+) -> Managers {
+    managers.0.values_mut().for_each(|owned| lose(owned, &fields, &removed));
     managers.0.retain(|_, owned| !owned.fields.is_empty());
-    let fields = tracked(taken);
     if !fields.is_empty() {
         let id = ManagerId {
             name: write.manager.to_owned(),
