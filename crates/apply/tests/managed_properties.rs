@@ -1,5 +1,5 @@
 //! Server-side apply for any configuration: what must hold whatever is applied.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};

@@ -324,6 +324,10 @@ impl Comparison {
         after: Option<&Value>,
         place: Place<'_>,
     ) {
+        // Most of an object stays as it is, and that is seen much faster than its parts are told.
+        if before.is_some() && before == after {
+            return;
+        }
         let old = before.map(|value| Shape::of(value, place));
         let new = after.map(|value| Shape::of(value, place));
         let whole = |shape: &Option<Shape<'_>>| matches!(shape, Some(Shape::Leaf));
