@@ -8,6 +8,7 @@ mod compile;
 mod condition;
 mod evaluate;
 mod meter;
+mod optional;
 mod values;
 
 use std::sync::Arc;

@@ -92,60 +92,22 @@ fn resource(definition: View<'_>, version: &Value, schema: Option<Schema>) -> Re
     let group = Text::from(definition.group().to_owned());
     let raw = version.get("subresources").unwrap_or(&Value::Null);
     let parts = Subresources::parse(raw).unwrap_or_default();
-    let kind = text("kind");
     let columns = columns(version);
     let mut headings = vec![print::NAME];
     headings.extend(columns.iter().map(heading));
-    let version_name = Text::from(name_of(version).to_owned());
-    let mut subresources = Vec::new();
-    if parts.status {
-        let (group, version, kind) = (group.clone(), version_name.clone(), kind.clone());
-        subresources.push(Subresource {
-            name: "status",
-            group,
-            version,
-            kind,
-            verbs: STATUS_VERBS,
-        });
-    }
-    if parts.scale.is_some() {
-        subresources.push(Subresource {
-            name: "scale",
-            group: "autoscaling".into(),
-            version: "v1".into(),
-            kind: "Scale".into(),
-            verbs: STATUS_VERBS,
-        });
-    }
-    let api_version = |version: &str| format!("{}/{version}", definition.group());
-    // Objects of another version, without a default or with a field that the schema had once.
-    let changed = definition.generation() != Some(1);
-    let converts = changed
-        || definition.versions().count() > 1
-        || schema.as_ref().is_some_and(Schema::has_defaults);
-    let place = SchemaPlace::of_open_api(raw_schema(version));
-    let published = PublishedKind {
-        group: definition.group().to_owned(),
-        version: name_of(version).to_owned(),
-        kind: names.text("kind").to_owned(),
-        list_kind: names.text("listKind").to_owned(),
-    };
-    let behaviour = CustomKind {
-        api_version: api_version(&version_name),
-        stored_api_version: api_version(definition.storage_version()),
-        schema,
-        place,
-        published,
-        columns,
-        scale: parts.scale,
-        warning: flag(version, "deprecated").then(|| warning(definition, version)),
-        converts,
+    let has_status = parts.status;
+    let strategy = Strategy {
+        has_status,
+        counts_generation: true,
+        graceful: false,
+        name_rule: names::dns_subdomain,
+        initial_status: if has_status { no_status } else { sent_status },
     };
     Resource {
         stored_group: group.clone(),
         group,
-        version: version_name,
-        kind,
+        version: Text::from(name_of(version).to_owned()),
+        kind: text("kind"),
         list_kind: text("listKind"),
         stored_plural: text("plural"),
         plural: text("plural"),
@@ -154,17 +116,61 @@ fn resource(definition: View<'_>, version: &Value, schema: Option<Schema>) -> Re
         categories: texts("categories"),
         namespaced: definition.is_namespaced(),
         verbs: ALL_VERBS,
-        subresources,
-        strategy: Strategy {
-            has_status: parts.status,
-            counts_generation: true,
-            graceful: false,
-            name_rule: names::dns_subdomain,
-            initial_status: if parts.status { no_status } else { sent_status },
-        },
+        subresources: subresources(definition, version, &parts),
+        strategy,
         columns: headings,
         field_selectors: selectable_fields(version),
-        behaviour: Arc::new(behaviour),
+        behaviour: Arc::new(behaviour(definition, version, schema, columns, parts)),
+    }
+}
+
+fn subresources(definition: View<'_>, version: &Value, parts: &Subresources) -> Vec<Subresource> {
+    let status = parts.status.then(|| Subresource {
+        name: "status",
+        group: definition.group().to_owned().into(),
+        version: name_of(version).to_owned().into(),
+        kind: definition.accepted().text("kind").to_owned().into(),
+        verbs: STATUS_VERBS,
+    });
+    let scale = parts.scale.is_some().then(|| Subresource {
+        name: "scale",
+        group: "autoscaling".into(),
+        version: "v1".into(),
+        kind: "Scale".into(),
+        verbs: STATUS_VERBS,
+    });
+    status.into_iter().chain(scale).collect()
+}
+
+fn behaviour(
+    definition: View<'_>,
+    version: &Value,
+    schema: Option<Schema>,
+    columns: Vec<Column>,
+    parts: Subresources,
+) -> CustomKind {
+    let api_version = |version: &str| format!("{}/{version}", definition.group());
+    let names = definition.accepted();
+    // Stored objects may be of another version, lack a default, or have a field that the schema had
+    // once.
+    let converts = definition.generation() != Some(1)
+        || definition.versions().count() > 1
+        || schema.as_ref().is_some_and(Schema::has_defaults);
+    CustomKind {
+        api_version: api_version(name_of(version)),
+        stored_api_version: api_version(definition.storage_version()),
+        schema,
+        place: SchemaPlace::of_open_api(raw_schema(version)),
+        published: PublishedKind {
+            group: definition.group().to_owned(),
+            version: name_of(version).to_owned(),
+            kind: names.text("kind").to_owned(),
+            list_kind: names.text("listKind").to_owned(),
+        },
+        columns,
+        scale: parts.scale,
+        warning: flag(version, "deprecated").then(|| warning(definition, version)),
+        converts,
     }
 }
 

@@ -17,6 +17,7 @@ use kube_cel::cel::objects::Value;
 use kube_cel::cel::{Context, ExecutionError};
 
 use crate::rules::compile::visit;
+use crate::rules::optional;
 use crate::rules::{OBJECT_STEPS, RULE_STEPS};
 
 /// Told true when evaluation must end, as when a deadline has passed. Asked once per loop turn.
@@ -57,7 +58,7 @@ const JOIN: &str = "@join";
 const INSERTED: char = '@';
 
 /// Operators and the like whose cost does not grow with their operands.
-const CHEAP: [&str; 18] = [
+const CHEAP: [&str; 16] = [
     operators::CONDITIONAL,
     operators::LOGICAL_AND,
     operators::LOGICAL_OR,
@@ -72,11 +73,11 @@ const CHEAP: [&str; 18] = [
     operators::LESS,
     operators::NEGATE,
     operators::INDEX,
-    operators::OPT_INDEX,
-    operators::OPT_SELECT,
     operators::NOT_STRICTLY_FALSE,
     operators::HAS,
 ];
+/// Operators that are replaced.
+const OPTIONAL: [&str; 2] = [operators::OPT_SELECT, operators::OPT_INDEX];
 /// Operators that the interpreter handles itself and whose cost grows with their operands.
 const COMPARING: [&str; 4] =
     [operators::ADD, operators::EQUALS, operators::NOT_EQUALS, operators::IN];
@@ -202,6 +203,7 @@ pub(crate) fn register(context: &mut Context<'_>, meter: &Arc<Meter>) {
     context.add_function(JOIN, move |This(list): This<Value>, Arguments(args): Arguments| {
         join(&own, &list, &args)
     });
+    optional::register(context);
     // Types are not checked beforehand, so there is nothing for `dyn` to hide.
     context.add_function("type", |value: Value| -> Result<Value, ExecutionError> {
         let name = match value {
@@ -282,7 +284,7 @@ pub(crate) fn functions(expr: &IdedExpr) -> Vec<String> {
     visit(expr, &mut |expr| {
         let Expr::Call(call) = expr else { return };
         let name = call.func_name.as_str();
-        if CHEAP.contains(&name) || COMPARING.contains(&name) {
+        if CHEAP.contains(&name) || COMPARING.contains(&name) || OPTIONAL.contains(&name) {
             return;
         }
         // A namespace is no variable: `sets.contains` is one name.
@@ -330,6 +332,11 @@ fn metered(expr: &IdedExpr, scope: &mut Vec<String>) -> Result<IdedExpr, String>
         Expr::Literal(_) => expr.expr.clone(),
         Expr::Unspecified => return Err("an empty expression cannot be evaluated".to_owned()),
         Expr::Struct(_) => return Err("message construction is not supported".to_owned()),
+        Expr::Select(select) if !select.test && is_optional(&select.operand) => {
+            let field = Expr::Literal(LiteralValue::String(select.field.as_str().into()));
+            let args = vec![metered(&select.operand, scope)?, IdedExpr { id: 0, expr: field }];
+            inserted(optional::SELECT, args).expr
+        }
         Expr::Select(select) => Expr::Select(SelectExpr {
             operand: Box::new(metered(&select.operand, scope)?),
             ..select.clone()
@@ -407,6 +414,10 @@ fn called(call: &CallExpr, scope: &mut Vec<String>) -> Result<Expr, String> {
         None => {}
     }
     let mut args = all(&call.args, scope)?;
+    let is_chained = name == operators::INDEX && call.args.first().is_some_and(is_optional);
+    if OPTIONAL.contains(&name) || is_chained {
+        return Ok(inserted(optional::SELECT, args).expr);
+    }
     if CHEAP.contains(&name) {
         return Ok(Expr::Call(CallExpr { func_name: name.to_owned(), target, args }));
     }
@@ -435,6 +446,18 @@ fn called(call: &CallExpr, scope: &mut Vec<String>) -> Result<Expr, String> {
         return Ok(Expr::Call(call));
     }
     Ok(inserted(CHARGE, vec![IdedExpr { id: 0, expr: Expr::Call(call) }]).expr)
+}
+
+/// Whether a chain of selections has one of an optional part in it: what follows is optional too.
+fn is_optional(expr: &IdedExpr) -> bool {
+    match &expr.expr {
+        Expr::Select(select) => !select.test && is_optional(&select.operand),
+        Expr::Call(call) if call.func_name == operators::INDEX => {
+            call.args.first().is_some_and(is_optional)
+        }
+        Expr::Call(call) => OPTIONAL.contains(&call.func_name.as_str()),
+        _ => false,
+    }
 }
 
 fn inserted(name: &str, args: Vec<IdedExpr>) -> IdedExpr {

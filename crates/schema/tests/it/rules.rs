@@ -362,3 +362,107 @@ fn a_rule_of_unbounded_cost_is_warned_of() {
     assert!(!schema.rule_warnings().is_empty());
     assert!(with_rules("[{rule: self.a > 1}]").rule_warnings().is_empty());
 }
+
+/// Rules as the Gateway API and others ship them.
+#[test]
+fn rules_of_the_field() {
+    let fields = "type: object, properties: {
+        type: {type: string}, group: {type: string}, kind: {type: string}, port: {type: integer},
+        namespace: {type: string}, timeout: {type: string, format: duration},
+        requestRedirect: {type: object, properties: {scheme: {type: string}}},
+        filters: {type: array, items: {type: object, properties: {type: {type: string}}}},
+        listeners: {type: array, items: {type: object, properties: {name: {type: string}, port: {type: integer}, hostname: {type: string}}}},
+        hostnames: {type: array, items: {type: string}},
+        limits: {type: object, additionalProperties: {x-kubernetes-int-or-string: true}}}";
+    let cases: &[(&str, &str, bool)] = &[
+        (
+            "!(has(self.requestRedirect) && self.type != 'RequestRedirect')",
+            "{type: Other, requestRedirect: {scheme: https}}",
+            false,
+        ),
+        ("!(!has(self.requestRedirect) && self.type == 'RequestRedirect')", "{type: Other}", true),
+        (
+            "(size(self.group) == 0 && self.kind == 'Service') ? has(self.port) : true",
+            "{group: '', kind: Service}",
+            false,
+        ),
+        (
+            "self.filters.filter(f, f.type == 'RequestRedirect').size() <= 1",
+            "{filters: [{type: RequestRedirect}, {type: RequestRedirect}]}",
+            false,
+        ),
+        (
+            "!(self.filters.exists(f, f.type == 'A') && self.filters.exists(f, f.type == 'B'))",
+            "{filters: [{type: A}, {type: C}]}",
+            true,
+        ),
+        (
+            "self.listeners.all(l1, self.listeners.exists_one(l2, l1.port == l2.port && (has(l1.hostname) && has(l2.hostname) ? l1.hostname == l2.hostname : !has(l1.hostname) && !has(l2.hostname))))",
+            "{listeners: [{name: a, port: 80}, {name: b, port: 80, hostname: x}]}",
+            true,
+        ),
+        (
+            "self.listeners.all(l1, self.listeners.exists_one(l2, l1.name == l2.name))",
+            "{listeners: [{name: a}, {name: a}]}",
+            false,
+        ),
+        ("self.hostnames.map(h, h.lowerAscii()) == self.hostnames", "{hostnames: [a, b]}", true),
+        (
+            "self.hostnames.all(h, h.matches('^[a-z.]+$') && !h.startsWith('.') && h.size() < 64)",
+            "{hostnames: [a.b]}",
+            true,
+        ),
+        (
+            "self.timeout == duration('0s') || self.timeout >= duration('1ms')",
+            "{timeout: 500us}",
+            false,
+        ),
+        ("has(self.__namespace__) == has(self.type)", "{namespace: a, type: b}", true),
+        ("self.hostnames.size() == 0 || self.hostnames[0] in ['a', 'b']", "{hostnames: [b]}", true),
+        (
+            "self.limits.all(k, type(self.limits[k]) == int ? self.limits[k] > 0 : string(self.limits[k]).endsWith('%'))",
+            "{limits: {a: 5, b: 10%}}",
+            true,
+        ),
+        ("(has(self.port) ? 1 : 0) + (has(self.type) ? 1 : 0) == 1", "{port: 5}", true),
+        ("self.?requestRedirect.?scheme.orValue('x') == 'x'", "{}", true),
+        (
+            "self.?requestRedirect.?scheme.orValue('x') == 'y'",
+            "{requestRedirect: {scheme: y}}",
+            true,
+        ),
+        ("self.?requestRedirect.scheme.orValue('x') == 'x'", "{}", true),
+        (
+            "self.?requestRedirect.scheme.orValue('x') == 'y'",
+            "{requestRedirect: {scheme: y}}",
+            true,
+        ),
+        ("self.hostnames[?3].orValue('none') == 'none'", "{hostnames: [a]}", true),
+        ("self.?limits['a'].hasValue()", "{limits: {a: 1}}", true),
+        ("self.?port.orValue(80) == 80 && !self.?type.hasValue()", "{}", true),
+        (
+            "self.hostnames.exists(h, h.contains('x')) == false && !('y' in self.limits)",
+            "{hostnames: [a], limits: {}}",
+            true,
+        ),
+        ("self.kind.replace('a', 'b').split('b').join('-') == 'x-y'", "{kind: xay}", true),
+        ("self.kind == 'a' ? self.port in [1, 2] : self.port > 2", "{kind: b, port: 3}", true),
+        ("format.dns1123Label().validate(self.kind).hasValue()", "{kind: A_b}", true),
+        (
+            "quantity('1.5Gi').isLessThan(quantity('2Gi')) && semver('1.2.3').isLessThan(semver('1.3.0'))",
+            "{}",
+            true,
+        ),
+    ];
+    for (rule, spec, holds) in cases {
+        let text = format!("{{{fields}, x-kubernetes-validations: [{{rule: {rule:?}}}]}}");
+        match compile(&text) {
+            Ok(schema) => {
+                let found = faults(&schema, spec);
+                assert_eq!(found.is_empty(), *holds, "{rule} on {spec}: {found:?}");
+                assert!(found.iter().all(|text| text.contains("failed rule")), "{rule}: {found:?}");
+            }
+            Err(errors) => panic!("{rule}: {:?}", texts(&errors)),
+        }
+    }
+}
