@@ -566,3 +566,27 @@ fn large_lists_take_time_in_proportion() {
     let took = started.elapsed();
     assert!(took < std::time::Duration::from_secs(20), "{took:?}");
 }
+
+/// As deep as JSON is read. What a level costs must not multiply with the levels.
+#[test]
+fn deep_objects_take_time_in_proportion() {
+    const LEVELS: usize = 120;
+    let started = std::time::Instant::now();
+    let deep = |leaf: &str| {
+        (0..LEVELS).fold(json!({"leaf": leaf}), |below, at| match at % 3 {
+            0 => json!({"a": below, "b": {"c": at}}),
+            1 => json!([below, at]),
+            _ => json!({"a": {"x": below}}),
+        })
+    };
+    for place in [Place::UNKNOWN, kinds::core::CONFIG_MAP.place()] {
+        let mut object = Object::config_map();
+        object.place = place;
+        object.update("creator", |object| object["deep"] = deep("1"));
+        object.update("editor", |object| object["deep"] = deep("2"));
+        let _ = object.try_apply("me", json!({"deep": deep("3")}), true);
+        let _ = object.try_apply("me", json!({}), true);
+    }
+    let took = started.elapsed();
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+}

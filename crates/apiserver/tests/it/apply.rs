@@ -442,3 +442,51 @@ async fn people_move_from_the_clients_side() {
         cluster.stop().await;
     }
 }
+
+#[tokio::test]
+async fn custom_kinds_are_applied_by_their_schema() {
+    let cluster = Cluster::start().await;
+    let ports = json!({"type": "array", "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["port"], "items": {"type": "object", "required": ["port"],
+            "properties": {"port": {"type": "integer"}, "name": {"type": "string"}}}});
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition", "metadata": {"name": "gates.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"kind": "Gate", "plural": "gates", "singular": "gate", "listKind": "GateList"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {
+                "openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object",
+                    "properties": {"ports": ports, "open": {"type": "boolean"}}}}}}}]}});
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let (status, made) = send(&cluster, Method::POST, path, "application/json", definition).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let gate = |spec: Value| {
+        json!({"apiVersion": "example.com/v1", "kind": "Gate", "metadata": {"name": "g"},
+            "spec": spec})
+    };
+    let path = |manager: &str| {
+        format!("/apis/example.com/v1/namespaces/default/gates/g?fieldManager={manager}")
+    };
+    let mine = gate(json!({"open": true, "ports": [{"port": 1, "name": "one"}]}));
+    let mut applied = apply(&cluster, &path("me"), &mine).await;
+    // A definition is served a moment after it is written.
+    for _ in 0..100 {
+        if applied.0 != StatusCode::NOT_FOUND {
+            break;
+        }
+        tokio::task::yield_now().await;
+        applied = apply(&cluster, &path("me"), &mine).await;
+    }
+    assert_eq!(applied.0, StatusCode::CREATED, "{}", applied.1);
+    let yours = gate(json!({"ports": [{"port": 2, "name": "two"}]}));
+    let (status, both) = apply(&cluster, &path("you"), &yours).await;
+    assert_eq!((status, both["spec"]["ports"].as_array().unwrap().len()), (StatusCode::OK, 2));
+    let (status, refused) = apply(&cluster, &path("you"), &gate(json!({"open": false}))).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert_eq!(
+        refused["message"],
+        "Apply failed with 1 conflict: conflict with \"me\": .spec.open"
+    );
+    let (_, left) = apply(&cluster, &path("me"), &gate(json!({"open": true}))).await;
+    assert_eq!(left["spec"]["ports"], json!([{"port": 2, "name": "two"}]));
+    cluster.stop().await;
+}
