@@ -7,6 +7,8 @@
 //! loop is a queue of names ([`queue`]) and a function that compares what is with what should be,
 //! so a lost event, a repeated one or a restart does no harm.
 
+mod aggregation;
+mod bootstraptoken;
 mod certificates;
 mod claim;
 mod config;
@@ -14,6 +16,7 @@ mod context;
 mod cronjob;
 mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod error;
 mod expectations;
@@ -83,6 +86,9 @@ pub async fn run(
     let jobs = job::Controller::new(&mut context);
     let cron_jobs = cronjob::Controller::new(&mut context);
     let expired_jobs = job::ttl::Controller::new(&mut context);
+    let budgets = disruption::Controller::new(&mut context);
+    let cluster_roles = aggregation::Controller::new();
+    let bootstrap_tokens = bootstraptoken::Controller::new();
     let certificates = certificates::Controller::new(signers.certificates);
     let context = Arc::new(context);
     context.start(&mut tasks);
@@ -91,6 +97,9 @@ pub async fn run(
     tasks.spawn(deployments.run(Arc::clone(&context)));
     tasks.spawn(daemon_sets.run(Arc::clone(&context)));
     tasks.spawn(node_lifecycle.run(Arc::clone(&context)));
+    tasks.spawn(budgets.run(Arc::clone(&context)));
+    tasks.spawn(cluster_roles.run(Arc::clone(&context)));
+    tasks.spawn(bootstrap_tokens.run(Arc::clone(&context)));
     tasks.spawn(certificates.run(Arc::clone(&context)));
     tasks.spawn(endpoints.run(Arc::clone(&context)));
     tasks.spawn(namespaces.run(Arc::clone(&context)));

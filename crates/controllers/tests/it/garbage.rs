@@ -2,9 +2,13 @@
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, Event, Pod},
+    core::v1::{ConfigMap, Event, Pod, Secret},
+    rbac::v1::{ClusterRole, PolicyRule},
 };
-use kube::api::DeleteParams;
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
 use serde_json::json;
 use toono_controllers::ControllersConfig;
 
@@ -106,4 +110,46 @@ async fn events_go_when_nothing_renews_them() {
         all.iter().filter_map(|event| event.metadata.name.clone()).collect()
     };
     wait_for(cluster.api::<Event>(), "only news", |all| names(all) == ["news"]).await;
+}
+
+#[tokio::test]
+async fn bootstrap_tokens_go_when_they_expire() {
+    let cluster = Cluster::start(&[]).await;
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), "kube-system");
+    for (name, expires) in [
+        ("bootstrap-token-aaaaaa", "2026-01-01T00:00:00Z"),
+        ("bootstrap-token-bbbbbb", "2100-01-01T00:00:00Z"),
+    ] {
+        let secret = json!({"metadata": {"name": name}, "type": "bootstrap.kubernetes.io/token",
+            "stringData": {"token-id": &name[16..], "token-secret": "0123456789abcdef", "expiration": expires}});
+        let secret = serde_json::from_value(secret).unwrap();
+        secrets.create(&PostParams::default(), &secret).await.unwrap();
+    }
+    wait_for(secrets, "one token", |all| {
+        let names: Vec<_> =
+            all.iter().filter_map(|secret| secret.metadata.name.as_deref()).collect();
+        names == ["bootstrap-token-bbbbbb"]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cluster_role_made_of_others_has_their_rules() {
+    let cluster = Cluster::start(&[]).await;
+    let roles: Api<ClusterRole> = Api::all(cluster.client.clone());
+    let whole = json!({"metadata": {"name": "whole"}, "rules": [], "aggregationRule": {
+        "clusterRoleSelectors": [{"matchLabels": {"example.com/part": "yes"}}]}});
+    let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
+    let part = json!({"metadata": {"name": "part", "labels": {"example.com/part": "yes"}}, "rules": [rule]});
+    for role in [whole, part] {
+        roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
+    }
+    let rules = |all: &[ClusterRole]| {
+        let whole = all.iter().find(|role| role.metadata.name.as_deref() == Some("whole"));
+        whole.and_then(|role| role.rules.clone()).unwrap_or_default()
+    };
+    let rule: PolicyRule = serde_json::from_value(rule).unwrap();
+    wait_for(roles.clone(), "the rule", |all| rules(all) == std::slice::from_ref(&rule)).await;
+    roles.delete("part", &DeleteParams::default()).await.unwrap();
+    wait_for(roles, "no rule", |all| rules(all).is_empty()).await;
 }

@@ -9,6 +9,7 @@
 
 mod certificates;
 mod cluster;
+mod disruption;
 mod endpoints;
 mod garbage;
 mod jobs;
