@@ -1,6 +1,6 @@
 //! Bytes from anyone, in the parsers of tokens and certificate requests: no panic, no long thought, and
 //! nothing is taken for what it is not.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![expect(clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 use std::time::{Duration, Instant};
 
