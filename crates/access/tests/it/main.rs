@@ -8,6 +8,7 @@
 
 mod bootstrap;
 mod chain;
+mod cost;
 mod covers;
 mod escalation;
 mod node_graph;
