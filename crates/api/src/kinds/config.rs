@@ -71,13 +71,11 @@ fn config_map_rules(object: &Value) -> Errors {
     let root = At::root(object);
     let bytes =
         keys(root, "data", false, &mut errors) + keys(root, "binaryData", true, &mut errors);
-    for (key, value) in root.entries("binaryData") {
-        if root.get("data").get(key).is_set() {
-            errors.push(FieldError::invalid_text(
-                root.get("data").get(key).path(),
-                key,
-                &format!("duplicate of key present in {}", value.path()),
-            ));
+    for (list, other) in [("data", "binaryData"), ("binaryData", "data")] {
+        for (key, value) in root.entries(list).filter(|(key, _)| root.get(other).get(key).is_set())
+        {
+            let why = format!("duplicate of key present in {other}");
+            errors.push(FieldError::invalid_text(value.path(), key, &why));
         }
     }
     if bytes > DATA_MAX_BYTES {

@@ -118,8 +118,13 @@ impl<'v> At<'_, 'v> {
         FieldError::required(self.path(), why)
     }
 
+    /// What is absent is told as an empty text, as Go's zero of most fields is.
     pub(super) fn invalid(&self, why: &str) -> FieldError {
-        FieldError::invalid(self.path(), self.value, why)
+        if self.is_set() {
+            FieldError::invalid(self.path(), self.value, why)
+        } else {
+            self.invalid_empty(why)
+        }
     }
 
     /// Something is wrong with the whole of it, which is not told.
@@ -141,6 +146,14 @@ impl<'v> At<'_, 'v> {
 
     pub(super) fn forbidden(&self, why: &str) -> FieldError {
         FieldError::forbidden(self.path(), why)
+    }
+
+    pub(super) fn not_found(&self) -> FieldError {
+        FieldError {
+            reason: FieldReason::NotFound,
+            field: self.path(),
+            message: format!("Not found: {}", self.value),
+        }
     }
 
     pub(super) fn too_long(&self, max_bytes: usize) -> FieldError {

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod certificates;
 mod checks;
 pub mod config;
+mod container_rules;
 pub mod coordination;
 pub mod core;
 pub mod discovery;

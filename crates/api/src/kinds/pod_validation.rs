@@ -4,20 +4,26 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{checks, field::At, metadata::labels};
+use super::{
+    checks::{self, Errors},
+    container_rules::{self, Surroundings},
+    field::At,
+};
 use crate::{
     error::FieldError,
-    meta::{at, items_at, text_at},
+    meta::{items_at, text_at},
     names,
-    quantity::Quantity,
 };
 
 const RESTART_POLICIES: &[&str] = &["Always", "Never", "OnFailure"];
 const DNS_POLICIES: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
-const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
-const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "PreferNoSchedule"];
 const TOLERATION_OPERATORS: &[&str] = &["Equal", "Exists"];
+const SPREAD_ACTIONS: &[&str] = &["DoNotSchedule", "ScheduleAnyway"];
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+/// Most name servers of a pod.
+const NAME_SERVERS_MAX: usize = 3;
 
 const SPEC_CHANGED: &str = "pod updates may not change fields other than \
 `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
@@ -25,33 +31,31 @@ const SPEC_CHANGED: &str = "pod updates may not change fields other than \
 (allow it to be set to 1 if it was previously negative)";
 
 /// Rules of a Pod.
-pub(super) fn pod(object: &Value) -> Vec<FieldError> {
-    let mut errors = pod_spec(object.get("spec").unwrap_or(&Value::Null), "spec");
-    if let Some(node) = text_at(object, &["spec", "nodeName"]) {
-        let wrong = names::dns_subdomain(node);
-        errors.extend(wrong.iter().map(|why| FieldError::invalid_text("spec.nodeName", node, why)));
-    }
+pub(super) fn pod(object: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let root = At::root(object);
+    pod_spec(root.get("spec"), &mut errors);
     errors
 }
 
 /// Rules of a pod template.
-pub(super) fn template_at(template: At<'_, '_>) -> Vec<FieldError> {
+pub(super) fn template_at(template: At<'_, '_>) -> Errors {
     if !template.is_set() {
         return vec![template.required("")];
     }
-    let mut errors = Vec::new();
+    let mut errors = Errors::new();
     let metadata = template.get("metadata");
     checks::labels(metadata.get("labels"), &mut errors);
     let pod = template.get("spec");
-    errors.extend(pod_spec(pod.value, &pod.path()));
+    pod_spec(pod, &mut errors);
     errors
 }
 
 /// What may not change once a pod exists.
-pub(super) fn pod_update(new: &Value, old: &Value) -> Vec<FieldError> {
+pub(super) fn pod_update(new: &Value, old: &Value) -> Errors {
     let mut allowed = new.get("spec").cloned().unwrap_or_default();
     let old_spec = old.get("spec").cloned().unwrap_or_default();
-    let mut errors = Vec::new();
+    let mut errors = Errors::new();
     for list in ["containers", "initContainers"] {
         let olds: Vec<&Value> = items_at(&old_spec, &[list]).collect();
         let news = allowed.get_mut(list).and_then(Value::as_array_mut);
@@ -93,176 +97,229 @@ fn same_but_seconds(new: &Value, old: &Value) -> bool {
     ["key", "operator", "value", "effect"].iter().all(|field| new.get(field) == old.get(field))
 }
 
-fn pod_spec(spec: &Value, path: &str) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let volumes = volumes(spec, path, &mut errors);
-    if items_at(spec, &["containers"]).next().is_none() {
-        errors.push(FieldError::required(format!("{path}.containers"), ""));
+fn pod_spec(spec: At<'_, '_>, errors: &mut Errors) {
+    let volumes = volumes(spec, errors);
+    let around =
+        Surroundings { volumes: &volumes, host_network: spec.get("hostNetwork").is_true() };
+    if spec.get("containers").len() == 0 {
+        errors.push(spec.get("containers").required(""));
     }
-    let mut container_names = BTreeSet::new();
-    for list in ["initContainers", "containers"] {
-        for (index, one) in items_at(spec, &[list]).enumerate() {
-            let path = format!("{path}.{list}[{index}]");
-            let name = text_at(one, &["name"]).unwrap_or_default();
-            if !name.is_empty() && !container_names.insert(name) {
-                errors.push(FieldError::duplicate(format!("{path}.name"), name));
-            }
-            container(one, &path, &volumes, &mut errors);
+    let mut seen = BTreeSet::new();
+    for one in spec.each("initContainers") {
+        checks::unique(one.get("name"), &mut seen, errors);
+        container_rules::init_container(one, around, errors);
+    }
+    for one in spec.each("containers") {
+        checks::unique(one.get("name"), &mut seen, errors);
+        container_rules::container(one, around, errors);
+    }
+    checks::choice(spec.get("restartPolicy"), RESTART_POLICIES, errors);
+    dns(spec, errors);
+    let context = spec.get("securityContext");
+    container_rules::identities(context, errors);
+    checks::labels(spec.get("nodeSelector"), errors);
+    tolerations(spec, errors);
+    affinity(spec.get("affinity"), errors);
+    spread(spec, errors);
+    checks::between(spec.get("activeDeadlineSeconds"), 1, i64::from(i32::MAX), errors);
+    checks::not_negative(spec.get("terminationGracePeriodSeconds"), errors);
+    for (field, rule) in [
+        ("hostname", names::dns_label as fn(&str) -> Vec<String>),
+        ("subdomain", names::dns_label),
+        ("serviceAccountName", names::dns_subdomain),
+        ("priorityClassName", names::dns_subdomain),
+        ("runtimeClassName", names::dns_subdomain),
+        ("nodeName", names::dns_subdomain),
+    ] {
+        if !spec.get(field).text().is_empty() {
+            checks::named(spec.get(field), rule, errors);
         }
     }
-    one_of(spec, "restartPolicy", RESTART_POLICIES, path, &mut errors);
-    one_of(spec, "dnsPolicy", DNS_POLICIES, path, &mut errors);
-    errors.extend(labels(spec.get("nodeSelector"), &format!("{path}.nodeSelector")));
-    for (index, toleration) in items_at(spec, &["tolerations"]).enumerate() {
-        let path = format!("{path}.tolerations[{index}]");
-        one_of(toleration, "effect", EFFECTS, &path, &mut errors);
-        one_of(toleration, "operator", TOLERATION_OPERATORS, &path, &mut errors);
+    for gate in spec.each("readinessGates") {
+        checks::named(gate.get("conditionType"), names::qualified_name, errors);
     }
-    if let Some(seconds) = spec.get("activeDeadlineSeconds").filter(|s| s.as_i64() < Some(1)) {
-        let field = format!("{path}.activeDeadlineSeconds");
-        errors.push(FieldError::invalid(
-            field,
-            seconds,
-            "must be between 1 and 2147483647, inclusive",
-        ));
-    }
-    errors
-}
-
-/// Checks that a text, when given, is one of those known.
-fn one_of(object: &Value, field: &str, known: &[&str], path: &str, errors: &mut Vec<FieldError>) {
-    if let Some(text) = text_at(object, &[field])
-        && !text.is_empty()
-        && !known.contains(&text)
-    {
-        errors.push(FieldError::not_supported(format!("{path}.{field}"), text, known));
+    for alias in spec.each("hostAliases") {
+        checks::ip_address(alias.get("ip"), errors);
+        for host in alias.each("hostnames") {
+            checks::named(host, names::dns_subdomain, errors);
+        }
     }
 }
 
-fn volumes<'v>(spec: &'v Value, path: &str, errors: &mut Vec<FieldError>) -> BTreeSet<&'v str> {
+fn dns(spec: At<'_, '_>, errors: &mut Errors) {
+    let (policy, config) = (spec.get("dnsPolicy"), spec.get("dnsConfig"));
+    checks::choice(policy, DNS_POLICIES, errors);
+    if policy.text() == "None" {
+        if !config.is_set() {
+            let why = "must provide `dnsConfig` when `dnsPolicy` is None";
+            errors.push(config.required(why));
+        } else if config.get("nameservers").len() == 0 {
+            let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+            errors.push(config.get("nameservers").required(why));
+        }
+    }
+    if config.get("nameservers").len() > NAME_SERVERS_MAX {
+        let why = format!("must not have more than {NAME_SERVERS_MAX} nameservers");
+        errors.push(config.get("nameservers").invalid(&why));
+    }
+    for server in config.each("nameservers") {
+        checks::ip_address(server, errors);
+    }
+}
+
+fn volumes<'v>(spec: At<'_, 'v>, errors: &mut Errors) -> BTreeSet<&'v str> {
     let mut seen = BTreeSet::new();
-    for (index, volume) in items_at(spec, &["volumes"]).enumerate() {
-        let field = format!("{path}.volumes[{index}].name");
-        let name = dns_label_field(volume, &field, errors);
-        if !name.is_empty() && !seen.insert(name) {
-            errors.push(FieldError::duplicate(field, name));
+    for volume in spec.each("volumes") {
+        let name = volume.get("name");
+        checks::required_name(name, names::dns_label, errors);
+        checks::unique(name, &mut seen, errors);
+        let sources = volume.value.as_object().into_iter().flatten();
+        let sources: Vec<&str> =
+            sources.map(|(field, _)| field.as_str()).filter(|field| *field != "name").collect();
+        for more in sources.iter().skip(1) {
+            errors.push(volume.get(more).forbidden("may not specify more than 1 volume type"));
+        }
+        for (source, field) in [
+            ("secret", "secretName"),
+            ("configMap", "name"),
+            ("hostPath", "path"),
+            ("persistentVolumeClaim", "claimName"),
+            ("csi", "driver"),
+            ("nfs", "server"),
+            ("image", "reference"),
+        ] {
+            let source = volume.get(source);
+            if source.is_set() {
+                checks::required(source.get(field), errors);
+            }
+        }
+        for source in ["secret", "configMap", "projected", "downwardAPI"] {
+            let source = volume.get(source);
+            let mode = source.get("defaultMode");
+            if mode.number().is_some_and(|mode| !(0..=0o777).contains(&mode)) {
+                let why = "must be a number between 0 and 0777 (octal), both inclusive";
+                errors.push(mode.invalid(why));
+            }
         }
     }
     seen
 }
 
-/// Checks a required name, and returns it.
-fn dns_label_field<'v>(object: &'v Value, field: &str, errors: &mut Vec<FieldError>) -> &'v str {
-    let name = text_at(object, &["name"]).unwrap_or_default();
-    if name.is_empty() {
-        errors.push(FieldError::required(field, ""));
+fn tolerations(spec: At<'_, '_>, errors: &mut Errors) {
+    for toleration in spec.each("tolerations") {
+        let (key, operator, value, effect) = (
+            toleration.get("key"),
+            toleration.get("operator"),
+            toleration.get("value"),
+            toleration.get("effect"),
+        );
+        if !key.text().is_empty() {
+            checks::named(key, names::qualified_name, errors);
+        } else if operator.text() != "Exists" {
+            errors.push(operator.invalid(
+                "operator must be Exists when `key` is empty, which means \"match all values and \
+                 all keys\"",
+            ));
+        }
+        if toleration.get("tolerationSeconds").is_set() && effect.text() != "NoExecute" {
+            let why = "effect must be 'NoExecute' when `tolerationSeconds` is set";
+            errors.push(effect.invalid(why));
+        }
+        match operator.text() {
+            "" | "Equal" => checks::named(value, names::label_value, errors),
+            "Exists" if !value.text().is_empty() => {
+                errors.push(value.invalid("value must be empty when `operator` is 'Exists'"));
+            }
+            "Exists" => {}
+            _ => errors.push(operator.unsupported(TOLERATION_OPERATORS)),
+        }
+        checks::choice(effect, EFFECTS, errors);
+    }
+}
+
+fn affinity(affinity: At<'_, '_>, errors: &mut Errors) {
+    let node = affinity.get("nodeAffinity");
+    let required = node.get(REQUIRED);
+    if required.is_set() && required.get("nodeSelectorTerms").len() == 0 {
+        let why = "must have at least one node selector term";
+        errors.push(required.get("nodeSelectorTerms").required(why));
+    }
+    for term in required.each("nodeSelectorTerms") {
+        node_term(term, errors);
+    }
+    for preferred in node.each(PREFERRED) {
+        weight(preferred, errors);
+        node_term(preferred.get("preference"), errors);
+    }
+    for field in ["podAffinity", "podAntiAffinity"] {
+        let pods = affinity.get(field);
+        for term in pods.each(REQUIRED) {
+            pod_term(term, errors);
+        }
+        for preferred in pods.each(PREFERRED) {
+            weight(preferred, errors);
+            pod_term(preferred.get("podAffinityTerm"), errors);
+        }
+    }
+}
+
+fn weight(preferred: At<'_, '_>, errors: &mut Errors) {
+    let weight = preferred.get("weight");
+    if weight.number().is_none_or(|weight| !(1..=100).contains(&weight)) {
+        let given = Value::from(weight.number().unwrap_or(0));
+        errors.push(FieldError::invalid(weight.path(), &given, "must be in the range 1-100"));
+    }
+}
+
+fn node_term(term: At<'_, '_>, errors: &mut Errors) {
+    for expression in term.each("matchExpressions") {
+        let (operator, values) = (expression.get("operator"), expression.get("values"));
+        match operator.text() {
+            "In" | "NotIn" if values.len() == 0 => {
+                let why = "must be specified when `operator` is 'In' or 'NotIn'";
+                errors.push(values.required(why));
+            }
+            "Exists" | "DoesNotExist" if values.len() > 0 => {
+                let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                errors.push(values.forbidden(why));
+            }
+            "Gt" | "Lt" if values.len() != 1 => {
+                let why = "must be specified single value when `operator` is 'Lt' or 'Gt'";
+                errors.push(values.required(why));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
+            _ => errors.push(operator.invalid("not a valid selector operator")),
+        }
+        checks::named(expression.get("key"), names::qualified_name, errors);
+    }
+}
+
+fn pod_term(term: At<'_, '_>, errors: &mut Errors) {
+    checks::label_selector(term.get("labelSelector"), errors);
+    checks::label_selector(term.get("namespaceSelector"), errors);
+    let key = term.get("topologyKey");
+    if key.text().is_empty() {
+        errors.push(key.required("can not be empty"));
     } else {
-        let wrong = names::dns_label(name);
-        errors.extend(wrong.iter().map(|why| FieldError::invalid_text(field, name, why)));
-    }
-    name
-}
-
-fn container(one: &Value, path: &str, volumes: &BTreeSet<&str>, errors: &mut Vec<FieldError>) {
-    dns_label_field(one, &format!("{path}.name"), errors);
-    match text_at(one, &["image"]) {
-        None | Some("") => errors.push(FieldError::required(format!("{path}.image"), "")),
-        Some(image) if image.trim() != image => errors.push(FieldError::invalid_text(
-            format!("{path}.image"),
-            image,
-            "must not have leading or trailing whitespace",
-        )),
-        Some(_) => {}
-    }
-    one_of(one, "imagePullPolicy", PULL_POLICIES, path, errors);
-    for (index, port) in items_at(one, &["ports"]).enumerate() {
-        let path = format!("{path}.ports[{index}]");
-        one_of(port, "protocol", PROTOCOLS, &path, errors);
-        port_number(port, "containerPort", true, &path, errors);
-        port_number(port, "hostPort", false, &path, errors);
-    }
-    for (index, variable) in items_at(one, &["env"]).enumerate() {
-        if text_at(variable, &["name"]).is_none_or(str::is_empty) {
-            errors.push(FieldError::required(format!("{path}.env[{index}].name"), ""));
-        }
-    }
-    let mut mounts = BTreeSet::new();
-    for (index, mount) in items_at(one, &["volumeMounts"]).enumerate() {
-        let path = format!("{path}.volumeMounts[{index}]");
-        let name = text_at(mount, &["name"]).unwrap_or_default();
-        if name.is_empty() {
-            errors.push(FieldError::required(format!("{path}.name"), ""));
-        } else if !volumes.contains(name) {
-            errors.push(FieldError {
-                reason: crate::error::FieldReason::Invalid,
-                field: format!("{path}.name"),
-                message: format!("Not found: {name:?}"),
-            });
-        }
-        match text_at(mount, &["mountPath"]) {
-            None | Some("") => errors.push(FieldError::required(format!("{path}.mountPath"), "")),
-            Some(at) if !mounts.insert(at) => {
-                errors.push(FieldError::invalid_text(
-                    format!("{path}.mountPath"),
-                    at,
-                    "must be unique",
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    resources(one, path, errors);
-}
-
-fn port_number(
-    port: &Value,
-    field: &str,
-    required: bool,
-    path: &str,
-    errors: &mut Vec<FieldError>,
-) {
-    let field_path = format!("{path}.{field}");
-    match port.get(field).and_then(Value::as_i64) {
-        None | Some(0) if required => errors.push(FieldError::required(field_path, "")),
-        None | Some(0..=65535) => {}
-        Some(number) => errors.push(FieldError::invalid(
-            field_path,
-            &Value::from(number),
-            "must be between 1 and 65535, inclusive",
-        )),
+        checks::named(key, names::qualified_name, errors);
     }
 }
 
-fn resources(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let amount = |list: &str, resource: &str| {
-        text_at(container, &["resources", list, resource])?.parse::<Quantity>().ok()
-    };
-    for list in ["limits", "requests"] {
-        let amounts = at(container, &["resources", list]).and_then(Value::as_object);
-        for (resource, text) in amounts.into_iter().flatten() {
-            let field = format!("{path}.resources.{list}[{resource}]");
-            let text = text.as_str().unwrap_or_default();
-            match text.parse::<Quantity>() {
-                Err(error) => {
-                    errors.push(FieldError::invalid_text(field, text, &error.to_string()))
-                }
-                Ok(parsed) if parsed.is_negative() => errors.push(FieldError::invalid_text(
-                    field,
-                    text,
-                    "must be greater than or equal to 0",
-                )),
-                Ok(request) if list == "requests" => {
-                    if let Some(limit) = amount("limits", resource)
-                        && request > limit
-                    {
-                        let field = format!("{path}.resources.requests");
-                        let why =
-                            format!("must be less than or equal to {resource} limit of {limit}");
-                        errors.push(FieldError::invalid_text(field, text, &why));
-                    }
-                }
-                Ok(_) => {}
-            }
+fn spread(spec: At<'_, '_>, errors: &mut Errors) {
+    for constraint in spec.each("topologySpreadConstraints") {
+        let skew = constraint.get("maxSkew");
+        if skew.number().is_none_or(|skew| skew <= 0) {
+            let given = Value::from(skew.number().unwrap_or(0));
+            errors.push(FieldError::invalid(skew.path(), &given, "must be greater than zero"));
         }
+        let key = constraint.get("topologyKey");
+        if key.text().is_empty() {
+            errors.push(key.required("can not be empty"));
+        }
+        let action = constraint.get("whenUnsatisfiable");
+        if !SPREAD_ACTIONS.contains(&action.text()) {
+            errors.push(action.unsupported(SPREAD_ACTIONS));
+        }
+        checks::label_selector(constraint.get("labelSelector"), errors);
     }
 }
