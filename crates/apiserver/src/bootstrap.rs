@@ -132,6 +132,8 @@ impl ApiServer {
         }
         match verbs::create_object(self, &user, &resource, namespace, object, options).await {
             Ok(_) | Err(ApiError::AlreadyExists { .. }) => Ok(()),
+            // Another server was faster.
+            Err(_) if self.existing(&resource, namespace, name).is_ok() => Ok(()),
             Err(source) => {
                 let name = format!("{} {name:?}", row.singular);
                 Err(StartError::Bootstrap { name, source })

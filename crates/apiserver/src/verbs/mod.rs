@@ -1,6 +1,7 @@
 //! The verbs of the resource API, each generic over the resource table.
 
 mod apply;
+mod approval;
 mod create;
 mod cursor;
 mod delete;

@@ -4,6 +4,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 use toono_api::{
     ApiError, Resource, UserInfo,
+    kinds::certificates::CERTIFICATE_SIGNING_REQUEST,
     meta::{items_at, text_at},
 };
 use toono_apply::managed;
@@ -11,7 +12,7 @@ use toono_http::Body;
 use toono_mvcc::{Draft, Entry, Expect, Op, Rev, Txn};
 use toono_store::CommitError;
 
-use super::{Call, Record, Written, commit_failed, managers, prepare, scale};
+use super::{Call, Record, Written, approval, commit_failed, managers, prepare, scale};
 use crate::{
     admission::{self, Charge, Operation, Review},
     encode, limits, namespaces,
@@ -29,6 +30,8 @@ pub(super) enum Part {
     Status,
     /// What a namespace's removal waits for.
     Finalizers,
+    /// Whether a certificate request is approved.
+    Approval,
 }
 
 /// Which object is changed, and how.
@@ -60,6 +63,7 @@ impl Call<'_> {
             "" => Part::Desired,
             "status" => Part::Status,
             "finalize" => Part::Finalizers,
+            "approval" => Part::Approval,
             _ => return Err(ApiError::MethodNotAllowed),
         };
         self.change_of(part, options)
@@ -204,7 +208,12 @@ fn next_state(
     let (mut new, warnings) = prepare::decode(resource, sent, options)?;
     keep_metadata(&mut new, old)?;
     match part {
+        Part::Status if resource.is(&CERTIFICATE_SIGNING_REQUEST) => {
+            let written = with_status_of(resource, old, &new)?;
+            new = approval::with_kept_approval(&written, old, ApiServer::now());
+        }
         Part::Status => new = with_status_of(resource, old, &new)?,
+        Part::Approval => new = approval::with_approval_of(old, &new, ApiServer::now()),
         Part::Finalizers => new = namespaces::with_finalizers_of(old, &new),
         Part::Desired if resource.strategy.has_status => copy(&mut new, old, "status"),
         Part::Desired => {}
