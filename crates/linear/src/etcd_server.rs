@@ -60,6 +60,12 @@ impl EtcdServer {
         assert!(self.listens(), "etcd does not start again: {}", self.log());
     }
 
+    /// The port for clients.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where clients reach it.
     #[must_use]
     pub fn url(&self) -> String {

@@ -2,18 +2,23 @@
 //!
 //! ```text
 //! cargo run --release -p toono-store --example durable-writes -- \
-//!     [--writers 256] [--bytes 1024] [--seconds 10] [--keys 100000] [--dir DIR]
+//!     [--writers 256] [--bytes 1024] [--seconds 10] [--keys 100000] [--dir DIR] [--etcd URL]
 //! ```
 //!
 //! Each writer replaces one object after another, and waits for each to be on the disk. The directory
 //! should be on the disk that matters: a RAM disk measures nothing. It is made, and removed. Then the
 //! store is opened again, to see how long that takes.
+//!
+//! With `--etcd` the store is in an etcd instead, which should be empty, and is not emptied.
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use toono_store::{Draft, Expect, Key, Op, Owner, Prefix, Store, StoreConfig, Txn};
+use toono_http::client::Endpoint;
+use toono_store::{
+    Draft, EtcdConfig, Expect, Key, Op, Owner, Prefix, Recovery, Store, StoreConfig, Txn,
+};
 
 struct Arguments {
     writers: usize,
@@ -21,13 +26,20 @@ struct Arguments {
     seconds: u64,
     keys: usize,
     dir: PathBuf,
+    etcd: Option<Endpoint>,
 }
 
 impl Arguments {
     fn parse() -> Result<Self, Box<dyn Error>> {
         let dir = format!("durable-writes.{}", std::process::id());
-        let mut arguments =
-            Self { writers: 256, bytes: 1024, seconds: 10, keys: 100_000, dir: dir.into() };
+        let mut arguments = Self {
+            writers: 256,
+            bytes: 1024,
+            seconds: 10,
+            keys: 100_000,
+            dir: dir.into(),
+            etcd: None,
+        };
         let mut words = std::env::args().skip(1);
         while let Some(name) = words.next() {
             let value = words.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -36,6 +48,7 @@ impl Arguments {
                 "--bytes" => arguments.bytes = value.parse()?,
                 "--seconds" => arguments.seconds = value.parse()?,
                 "--keys" => arguments.keys = value.parse()?,
+                "--etcd" => arguments.etcd = Some(value.parse()?),
                 "--dir" => arguments.dir = value.into(),
                 _ => return Err(format!("unknown argument {name}").into()),
             }
@@ -51,8 +64,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let measured = runtime.block_on(measure(&arguments));
-    let reopened = reopen(&arguments);
-    std::fs::remove_dir_all(&arguments.dir)?;
+    let reopened = runtime.block_on(reopen(&arguments));
+    if arguments.etcd.is_none() {
+        std::fs::remove_dir_all(&arguments.dir)?;
+    }
     let mut latencies = measured?;
     latencies.sort_unstable();
     let per_second = latencies.len() as u64 / arguments.seconds.max(1);
@@ -74,10 +89,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+async fn open(arguments: &Arguments) -> Result<(Store, Recovery), Box<dyn Error>> {
+    Ok(match &arguments.etcd {
+        None => Store::open(StoreConfig::new(&arguments.dir))?,
+        Some(endpoint) => Store::connect(EtcdConfig::new(vec![endpoint.clone()], None)).await?,
+    })
+}
+
 /// Recovers what was written.
-fn reopen(arguments: &Arguments) -> Result<String, Box<dyn Error>> {
+async fn reopen(arguments: &Arguments) -> Result<String, Box<dyn Error>> {
     let begun = Instant::now();
-    let (store, recovery) = Store::open(StoreConfig::new(&arguments.dir))?;
+    let (store, recovery) = open(arguments).await?;
     let seconds = begun.elapsed().as_secs_f64();
     let prefix = Prefix::resource("", "configmaps");
     let objects = store.list(&prefix, store.revision(), None, usize::MAX)?.entries.len();
@@ -90,7 +112,7 @@ fn reopen(arguments: &Arguments) -> Result<String, Box<dyn Error>> {
 
 /// The time that each acknowledged commit took.
 async fn measure(arguments: &Arguments) -> Result<Vec<Duration>, Box<dyn Error>> {
-    let (store, _) = Store::open(StoreConfig::new(&arguments.dir))?;
+    let (store, _) = open(arguments).await?;
     let end = Instant::now() + Duration::from_secs(arguments.seconds);
     let mut writers = Vec::new();
     for writer in 0..arguments.writers {

@@ -4,6 +4,7 @@
 //! The writer and the upkeep take their turns by hand here and not in threads, so that a seed gives the
 //! same run again.
 
+mod killed;
 mod power;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use toono_mvcc::{Draft, Expect, Key, Op, Owner, Prefix, Rev, Txn};
 
 use self::power::{Dice, Fault, PowerDisk};
 use crate::aging::Aging;
+use crate::disk::Disk;
 use crate::memory::Memory;
 use crate::upkeep::{Load, Upkeep};
 use crate::writer::{Request, Writer};
@@ -48,8 +50,12 @@ struct Rig {
 
 impl Rig {
     fn open(disk: &PowerDisk) -> Result<Self, crate::OpenError> {
+        Self::on(Arc::new(disk.clone()))
+    }
+
+    fn on(disk: Arc<dyn Disk>) -> Result<Self, crate::OpenError> {
         let config = config();
-        let recovered = journal::recover(Arc::new(disk.clone()), &config)?;
+        let recovered = journal::recover(Arc::clone(&disk), &config)?;
         let memory = Arc::new(Memory::new(recovered.table));
         let load = Arc::new(Load::new(&config, recovered.snapshot.bytes, recovered.journal_bytes));
         let (queue, requests) = mpsc::channel(100);
@@ -64,7 +70,7 @@ impl Rig {
             Arc::default(),
         );
         let aging = Aging::new(config.history, config.history_bytes);
-        let upkeep = Upkeep::new(Arc::new(disk.clone()), Arc::clone(&memory), load, never, aging);
+        let upkeep = Upkeep::new(disk, Arc::clone(&memory), load, never, aging);
         Ok(Self { memory, writer, upkeep, queue, _woken: woken })
     }
 

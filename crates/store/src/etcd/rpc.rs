@@ -110,8 +110,8 @@ impl Rpc {
         Self { endpoints: endpoints.into(), tls, state: Arc::default() }
     }
 
-    /// Asks, and awaits the one answer. Until the request is on its way, other members are tried; after
-    /// that it is not sent again.
+    /// Asks, and awaits the one answer. For as long as nothing can have been done, members are tried one
+    /// after another; after that the request is not sent again.
     pub(crate) async fn call<Q: Message, A: Message + Default>(
         &self,
         method: &str,
@@ -138,6 +138,12 @@ impl Rpc {
                     let error = CallError::from(status);
                     if !elsewhere {
                         return Err(error);
+                    }
+                    // An election is soon over.
+                    if matches!(error, CallError::NotDone(_)) && Instant::now() < deadline {
+                        self.abandon(&open).await;
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                        continue;
                     }
                     error
                 }

@@ -8,6 +8,7 @@ use toono_store::{
 
 use toono_linear::etcd_server::EtcdServer;
 
+use crate::bad_link::{BadLink, State};
 use crate::etcd_server::{config, has_forgotten, store as store_in};
 use crate::setup::{delete, draft, pod, pods, put, sealed, text};
 
@@ -253,4 +254,71 @@ async fn one_server_compacts_for_all() {
     };
     assert!(two.current().await.unwrap() >= late);
     assert_eq!(put(&one, Expect::Any, pod("a"), "y").await.unwrap().entries[0].created, first);
+}
+
+/// What etcd did, and nobody was told of: not known, done once, and heard of in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_is_no_refusal_and_no_second_write() {
+    let etcd = EtcdServer::start();
+    let link = BadLink::to(etcd.port()).await;
+    let (store, _) = Store::connect(config(&link.url())).await.unwrap();
+    let witness = store_in(&etcd).await;
+    let begun = store.current().await.unwrap();
+    let mut watcher = witness.watch(&pods(), begun).unwrap();
+
+    link.set(State::Deaf);
+    let lost = {
+        let store = store.clone();
+        tokio::spawn(async move { put(&store, Expect::Any, pod("a"), "lost").await })
+    };
+    let done = event(&mut watcher).await;
+    link.set(State::Cut);
+    let unknown = lost.await.unwrap().unwrap_err();
+    assert!(matches!(unknown, CommitError::Unknown { .. }), "{unknown:?}");
+
+    link.set(State::Open);
+    let next = put(&store, Expect::Absent, pod("b"), "next").await.unwrap();
+    assert_eq!(event(&mut watcher).await.0, next.rev);
+    let mut own = store.watch(&pods(), begun).unwrap();
+    assert_eq!(event(&mut own).await, done);
+    assert_eq!(event(&mut own).await.0, next.rev);
+    assert_eq!(store.get(&pod("a"), None).unwrap().unwrap().modified, done.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_away_for_too_long_begins_anew() {
+    let etcd = EtcdServer::start();
+    let link = BadLink::to(etcd.port()).await;
+    let (away, _) = Store::connect(config(&link.url())).await.unwrap();
+    let kept = put(&away, Expect::Absent, pod("kept"), "x").await.unwrap();
+    put(&away, Expect::Absent, pod("gone"), "x").await.unwrap();
+    let mut watcher = away.watch(&pods(), away.current().await.unwrap()).unwrap();
+    link.set(State::Cut);
+
+    let mut busy = config(&etcd.url());
+    busy.history = Duration::from_millis(300);
+    let (busy, _) = Store::connect(busy).await.unwrap();
+    delete(&busy, pod("gone")).await.unwrap();
+    let unseen = put(&busy, Expect::Absent, pod("new"), "x").await.unwrap();
+    while !has_forgotten(&etcd, unseen.rev).await {
+        put(&busy, Expect::Any, pod("new"), "y").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    link.set(State::Open);
+    away.current().await.unwrap();
+    let all = |store: &Store| store.list(&pods(), store.revision(), None, usize::MAX).unwrap();
+    busy.current().await.unwrap();
+    assert_eq!(all(&away), all(&busy));
+    assert_eq!(all(&away).entries[0], kept.entries[0]);
+    let lagged = loop {
+        match watcher.next().await {
+            Ok(WatchItem::Progress(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(lagged.is_err(), "a watch with a gap goes on: {lagged:?}");
+    let next = put(&away, Expect::Absent, pod("next"), "x").await.unwrap();
+    busy.current().await.unwrap();
+    assert_eq!(busy.get(&pod("next"), None).unwrap().unwrap().modified, next.rev);
 }

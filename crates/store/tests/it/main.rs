@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod bad_link;
 mod behaviour;
 mod etcd;
 mod etcd_server;
