@@ -22,14 +22,30 @@ use crate::{
 pub(crate) struct Cloud {
     pub(crate) dir: TempDir,
     pub(crate) port: u16,
+    /// What the command line has besides.
+    arguments: Vec<String>,
     child: Option<Child>,
 }
 
 impl Cloud {
     /// A server that answers.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[], None)
+    }
+
+    /// A server with these arguments, and with the CA of another one.
+    pub(crate) fn start_with(arguments: &[&str], ca_of: Option<&Self>) -> Self {
         let dir = tempfile::Builder::new().prefix("toono-cloud-").tempdir().unwrap();
-        let mut cloud = Self { dir, port: free_port(), child: None };
+        if let Some(other) = ca_of {
+            let pki = dir.path().join("pki");
+            std::fs::create_dir(&pki).unwrap();
+            for file in std::fs::read_dir(other.dir.path().join("pki")).unwrap() {
+                let file = file.unwrap();
+                std::fs::copy(file.path(), pki.join(file.file_name())).unwrap();
+            }
+        }
+        let arguments = arguments.iter().map(|&it| it.to_owned()).collect();
+        let mut cloud = Self { dir, port: free_port(), arguments, child: None };
         cloud.spawn();
         cloud.await_ready();
         cloud
@@ -40,6 +56,7 @@ impl Cloud {
         command
             .args(["server", "--listen", &format!("127.0.0.1:{}", self.port), "--data"])
             .arg(self.dir.path())
+            .args(&self.arguments)
             .stdin(Stdio::null());
         command
     }

@@ -18,5 +18,6 @@ mod leftovers;
 mod main_job;
 mod outage;
 mod refusals;
+mod replicas;
 mod server_crash;
 mod wait;
