@@ -75,6 +75,13 @@ impl EventLog {
         }
     }
 
+    /// Forgets the events after `to`, which are taken back. What they pushed out stays forgotten.
+    pub(crate) fn take_back(&mut self, to: Rev) {
+        while let Some(event) = self.events.pop_back_if(|event| event.rev > to) {
+            self.held_bytes = self.held_bytes.saturating_sub(event.held_bytes());
+        }
+    }
+
     /// Events of `prefix`, and of `owner` if given, after `since` and up to `through`, looking at about
     /// `most` of them. The caller has checked `since` against the floor.
     pub(crate) fn read(

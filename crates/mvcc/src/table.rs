@@ -298,6 +298,24 @@ impl Table {
         self.history.has(self.floor)
     }
 
+    /// Takes back all that was applied after `to`, which is not below the floor: `events` are those of
+    /// that, in their order. For a caller that could not make them durable, and showed them to nobody.
+    pub fn take_back(&mut self, to: Rev, events: &[Arc<Event>]) {
+        for event in events.iter().rev() {
+            let key = &event.entry.key;
+            let Some(resource) = self.resources.get_mut(key.resource()) else { continue };
+            let Resource { objects, owned, log } = resource;
+            log.take_back(to);
+            if let Some(versions) = objects.get_mut(key)
+                && owned.keep_up(key, versions, Versions::take_back)
+            {
+                objects.remove(key);
+            }
+        }
+        self.history.take_back(to);
+        self.head = to;
+    }
+
     fn readable(&self, at: Rev) -> Result<(), Compacted> {
         if at < self.floor {
             return Err(Compacted { asked: at, oldest: self.floor });

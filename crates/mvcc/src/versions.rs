@@ -87,6 +87,18 @@ impl Versions {
         }
     }
 
+    /// Takes the newest version back. Answers whether nothing is left.
+    pub(crate) fn take_back(&mut self) -> bool {
+        let Self::Many(versions) = self else { return true };
+        versions.pop();
+        match versions.as_slice() {
+            [] => return true,
+            [Version::Object(only)] => *self = Self::One(only.clone()),
+            _ => {}
+        }
+        false
+    }
+
     /// Forgets the versions that no read at `floor` or later sees. Answers whether nothing is left.
     pub(crate) fn compact(&mut self, floor: Rev) -> bool {
         let Self::Many(versions) = self else { return false };

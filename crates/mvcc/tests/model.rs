@@ -359,6 +359,27 @@ fn restored(table: &Table, model: &Model, at: u64) -> Table {
     restored
 }
 
+/// Writes that were taken back were never there: what is done afterwards is done as if they had not been.
+fn taken_back(steps: &[Step], again: &[Step]) -> (Table, Model) {
+    let (mut table, mut model) = run(steps, Limits::default());
+    let (head, before) = (table.head(), model.newest().clone());
+    let (states, events) = (model.states.len(), model.events.len());
+    let mut undone = Vec::new();
+    for step in again {
+        if let Step::Commit { guards, writes } = step
+            && let Ok(applied) = table.apply(model.txn(guards, writes))
+        {
+            assert!(model.apply(&model.txn(guards, writes)));
+            undone.extend(applied.events);
+        }
+    }
+    table.take_back(head, &undone);
+    model.states.truncate(states);
+    model.events.truncate(events);
+    assert_eq!(*model.newest(), before);
+    (table, model)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 128,
@@ -370,6 +391,27 @@ proptest! {
     fn every_readable_revision_reads_as_it_was(steps in vec(step(), 0..40), limit in 1..5_usize) {
         let (table, model) = run(&steps, Limits::default());
         model.check(&table, limit);
+    }
+
+    #[test]
+    fn what_is_taken_back_was_never_there(
+        steps in vec(step(), 0..20),
+        undone in vec(step(), 0..10),
+        later in vec(step(), 0..10),
+    ) {
+        let (mut table, mut model) = taken_back(&steps, &undone);
+        model.check(&table, 3);
+        model.check_events(&table, model.head(), 3);
+        for step in &later {
+            if let Step::Commit { guards, writes } = step {
+                let txn = model.txn(guards, writes);
+                prop_assert_eq!(table.apply(txn.clone()).is_ok(), model.apply(&txn));
+            }
+        }
+        model.check(&table, 3);
+        model.check_events(&table, model.head(), 3);
+        while table.compact(table.head(), 1) {}
+        prop_assert_eq!(table.history_bytes(), 0);
     }
 
     #[test]

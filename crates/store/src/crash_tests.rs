@@ -163,6 +163,14 @@ fn work(rig: &mut Rig, disk: &PowerDisk, model: &mut Model, dice: &mut Dice) -> 
     let mut now = Instant::now();
     for _ in 0..BATCHES {
         let answers = rig.batch(model.batch(dice));
+        if answers.iter().any(|answer| matches!(answer, Err(CommitError::Full { .. }))) {
+            // Nothing of the batch was done, and the next one may be.
+            assert!(answers.iter().all(Result::is_err), "{answers:?}");
+            assert_eq!(rig.memory.visible().0, model.acknowledged as u64);
+            model.states.truncate(model.acknowledged + 1);
+            assert_eq!(rig.objects(), model.states[model.acknowledged]);
+            continue;
+        }
         if answers.iter().any(Result::is_err) {
             for answer in &answers {
                 assert!(matches!(answer, Err(CommitError::Poisoned(_))), "{answer:?}");
@@ -244,6 +252,11 @@ fn a_power_cut_at_any_call_loses_nothing_acknowledged() {
 #[test]
 fn an_error_at_any_call_loses_nothing_acknowledged() {
     every_call(Fault::Error);
+}
+
+#[test]
+fn a_full_disk_at_any_call_refuses_one_batch_and_no_more() {
+    every_call(Fault::Full);
 }
 
 /// The journal's last frame is damaged, and a snapshot has what was in it: nothing is lost, and what is

@@ -148,6 +148,13 @@ pub enum CommitError {
         /// What happened.
         reason: String,
     },
+    /// The disk has no room for the transaction. Nothing was changed; the store takes writes again when
+    /// there is room.
+    #[error("the store's disk is full: {path}", path = path.display())]
+    Full {
+        /// The file that could not grow.
+        path: PathBuf,
+    },
     /// The journal failed, now or earlier. Whether this transaction will be there after a restart is
     /// not known; no later one will.
     #[error(transparent)]
@@ -185,4 +192,11 @@ pub struct Poisoned {
     pub path: PathBuf,
     /// Why.
     pub source: Arc<io::Error>,
+}
+
+impl Poisoned {
+    /// Whether there was just no room.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
 }

@@ -116,6 +116,18 @@ impl Writer {
     /// to a transaction of this very batch.
     fn settle(&mut self, batch: Batch) {
         let written = self.write(batch.first);
+        if let Err(failure) = &written
+            && failure.is_full()
+            && self.take_back(&batch)
+        {
+            tracing::warn!(path = %failure.path.display(), "the disk is full; writes are refused");
+            for Decided { answer, .. } in batch.decided {
+                let full = CommitError::Full { path: failure.path.clone() };
+                // Who no longer waits does not need it.
+                let _ = answer.send(Err(full));
+            }
+            return;
+        }
         if let Err(poisoned) = &written {
             tracing::error!(
                 error = poisoned as &dyn std::error::Error,
@@ -135,6 +147,21 @@ impl Writer {
             // Who no longer waits has given up on the answer, not on the commit.
             let _ = answer.send(answered);
         }
+    }
+
+    /// Makes journal and table what they were before a batch that had no room. This is safe as long as the
+    /// journal lets itself be cut, durably, to where every sync had succeeded; after any other failure
+    /// than a lack of room nobody can say what the disk has, and the store stays closed to writes.
+    fn take_back(&mut self, batch: &Batch) -> bool {
+        if let Err(error) = self.journal.heal() {
+            tracing::error!(%error, "cannot cut off what a full disk took of a write");
+            return false;
+        }
+        let applied = batch.decided.iter().filter_map(|decided| decided.outcome.as_ref().ok());
+        let events: Vec<Arc<Event>> =
+            applied.flat_map(|applied| applied.events.iter()).cloned().collect();
+        self.memory.write().take_back(self.memory.visible(), &events);
+        true
     }
 
     fn write(&mut self, first: Rev) -> Result<(), Poisoned> {

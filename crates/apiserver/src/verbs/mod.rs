@@ -63,7 +63,7 @@ impl Call<'_> {
 fn commit_failed(error: &CommitError) -> ApiError {
     let text = error.to_string();
     match error {
-        CommitError::Unavailable(_) => ApiError::Unavailable(text),
+        CommitError::Unavailable(_) | CommitError::Full { .. } => ApiError::Unavailable(text),
         CommitError::Unknown { .. } => ApiError::Timeout(text),
         _ => ApiError::Internal(format!("the store refused the write: {text}")),
     }

@@ -30,6 +30,13 @@ impl History {
         self.queue.push_back(Superseded { rev, key, bytes });
     }
 
+    /// What was superseded after `to` was not.
+    pub(super) fn take_back(&mut self, to: Rev) {
+        while let Some(last) = self.queue.pop_back_if(|newest| newest.rev > to) {
+            self.bytes = self.bytes.saturating_sub(last.bytes);
+        }
+    }
+
     /// The next key that has a version to forget for reads at `floor` and later.
     pub(super) fn pop(&mut self, floor: Rev) -> Option<Key> {
         let next = self.queue.pop_front_if(|oldest| oldest.rev <= floor)?;

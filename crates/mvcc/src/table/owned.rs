@@ -28,18 +28,20 @@ impl OwnerIndex {
     }
 
     /// Lets `change` take versions away from an object, and forgets the owners that went with them.
-    pub(super) fn keep_up<T>(
+    /// Answers what `change` does: whether nothing is left.
+    pub(super) fn keep_up(
         &mut self,
         key: &Key,
         versions: &mut Versions,
-        change: impl FnOnce(&mut Versions) -> T,
-    ) -> T {
+        change: impl FnOnce(&mut Versions) -> bool,
+    ) -> bool {
         if self.0.is_empty() {
             return change(versions);
         }
         let before: BTreeSet<Owner> = versions.owners().cloned().collect();
-        let changed = change(versions);
-        for owner in before.iter().filter(|owner| versions.owners().all(|left| left != *owner)) {
+        let nothing_left = change(versions);
+        let gone = |owner: &&Owner| nothing_left || versions.owners().all(|left| left != *owner);
+        for owner in before.iter().filter(gone) {
             if let Some(keys) = self.0.get_mut(owner) {
                 keys.remove(key);
                 if keys.is_empty() {
@@ -47,7 +49,7 @@ impl OwnerIndex {
                 }
             }
         }
-        changed
+        nothing_left
     }
 
     fn keys(&self, owner: &Owner, from: Bound<&str>) -> impl Iterator<Item = &Key> {

@@ -36,6 +36,8 @@ pub(super) enum Fault {
     PowerCut,
     /// The call fails, having done a part; later ones work.
     Error,
+    /// The same, for lack of room.
+    Full,
 }
 
 #[derive(Debug, Default)]
@@ -173,7 +175,10 @@ impl State {
             Some((at, fault)) if at < self.calls => {
                 self.fault = None;
                 self.off = fault == Fault::PowerCut;
-                Err(io::Error::other("the fault of the test"))
+                Err(match fault {
+                    Fault::Full => io::ErrorKind::StorageFull.into(),
+                    Fault::PowerCut | Fault::Error => io::Error::other("the fault of the test"),
+                })
             }
             _ => Ok(()),
         }

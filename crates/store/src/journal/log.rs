@@ -58,6 +58,15 @@ impl Journal {
         Ok(())
     }
 
+    /// Cuts off what a failed append may have left, so that the journal can be used again: its end is what
+    /// it was before.
+    pub(crate) fn heal(&mut self) -> io::Result<()> {
+        let Some(segment) = &mut self.current else { return Ok(()) };
+        let name = segment.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        segment.file = self.disk.resume(name, segment.bytes)?;
+        Ok(())
+    }
+
     /// Made only when there is a frame for it: a journal without an empty last file is one case less
     /// for recovery.
     fn next_segment(&self, first: Rev) -> Result<Segment, Poisoned> {
