@@ -194,7 +194,7 @@ fn changes_by_kubectl_work(edge: &Edge) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut seen = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let seen = BufReader::new(watch.stdout.take().unwrap()).lines();
     let manifest = edge.data().join("config.yaml");
     fs::write(
         &manifest,
