@@ -239,6 +239,14 @@ pub enum ApiError {
         /// When to try again.
         retry_after_seconds: u32,
     },
+    /// 429: a pod may not go since its disruption budget has nothing left.
+    #[error("Cannot evict pod as it would violate the pod's disruption budget.")]
+    BudgetExceeded {
+        /// Which budget, and what it needs.
+        cause: String,
+        /// When to try again; 0 when nobody knows.
+        retry_after_seconds: u32,
+    },
     /// 500.
     #[error("Internal error occurred: {0}")]
     Internal(String),
@@ -317,7 +325,7 @@ impl ApiError {
             Self::Expired(_) | Self::ExpiredContinue { .. } => (410, "Expired"),
             Self::TooLarge { .. } => (413, "RequestEntityTooLarge"),
             Self::UnsupportedMediaType(_) => (415, "UnsupportedMediaType"),
-            Self::TooManyRequests { .. } => (429, "TooManyRequests"),
+            Self::TooManyRequests { .. } | Self::BudgetExceeded { .. } => (429, "TooManyRequests"),
             Self::Internal(_) => (500, "InternalError"),
             Self::Untyped(_) => (500, ""),
             Self::Unavailable(_) => (503, "ServiceUnavailable"),
@@ -361,6 +369,14 @@ impl ApiError {
                 json!({"name": name, "group": group, "kind": kind, "causes": causes})
             }
             Self::ApplyConflict { causes, .. } => json!({"causes": causes}),
+            Self::BudgetExceeded { cause, retry_after_seconds } => {
+                let cause = json!({"reason": "DisruptionBudget", "message": cause});
+                let mut details = json!({"causes": [cause]});
+                if let Some(fields) = details.as_object_mut().filter(|_| *retry_after_seconds > 0) {
+                    fields.insert("retryAfterSeconds".into(), (*retry_after_seconds).into());
+                }
+                details
+            }
             Self::TooManyRequests { retry_after_seconds, .. } => {
                 json!({"retryAfterSeconds": retry_after_seconds})
             }

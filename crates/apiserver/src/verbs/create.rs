@@ -69,7 +69,6 @@ pub(crate) async fn create_object(
     complete(resource, &mut object)?;
     resource.behaviour.default(&mut object);
     managers::record(server, resource, "", options.record, &Value::Null, &mut object);
-    set_first_status(resource, &mut object);
     let prefix = name_prefix(&object);
     let given = text_at(&object, &["metadata", "name"]).unwrap_or_default().to_owned();
     let first = Review {
@@ -86,6 +85,8 @@ pub(crate) async fn create_object(
     // Before anything of the namespace is looked up.
     home(&first)?;
     warnings.extend(admission::mutate(&first, &mut object).await?);
+    // A status may tell of what admission has added.
+    set_first_status(resource, &mut object);
     for _ in 0..limits::GENERATE_NAME_RETRIES {
         let generated = prefix.as_deref().map(generated_name);
         if let Some(name) = &generated {

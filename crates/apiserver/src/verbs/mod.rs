@@ -5,6 +5,7 @@ mod approval;
 mod create;
 mod cursor;
 mod delete;
+mod eviction;
 mod list;
 mod managers;
 mod patch;

@@ -1,20 +1,15 @@
-//! Subresources that are created: a pod's binding to a node, and its eviction.
+//! Subresources that are created; a pod's binding to a node.
 
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 use toono_api::{
     ApiError,
-    meta::{at, items_at, text_at},
+    meta::{items_at, text_at},
     resource::Subresource,
 };
 use toono_http::Body;
 
-use super::{
-    Call,
-    create::whole_seconds,
-    delete::{DeleteOptions, delete_object},
-    update::modify_own,
-};
+use super::{Call, create::whole_seconds, update::modify_own};
 use crate::{admission::authority, respond, server::ApiServer, tokens};
 
 impl Call<'_> {
@@ -74,23 +69,6 @@ impl Call<'_> {
             }
             Ok(())
         })
-        .await?;
-        Ok(respond::json(StatusCode::CREATED, success(&json!({})).to_string()))
-    }
-
-    async fn evict(&self, eviction: &Value) -> Result<Response<Body>, ApiError> {
-        let options = at(eviction, &["deleteOptions"]).cloned().unwrap_or_else(|| json!({}));
-        let mut options = DeleteOptions::of(&options)?;
-        options.dry_run |= self.query.dry_run()?;
-        let target = &self.target;
-        delete_object(
-            self.server,
-            self.user,
-            &target.resource,
-            target.namespace,
-            target.name,
-            &options,
-        )
         .await?;
         Ok(respond::json(StatusCode::CREATED, success(&json!({})).to_string()))
     }

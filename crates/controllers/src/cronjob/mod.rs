@@ -1,6 +1,6 @@
 //! CronJob: a job at each time of a schedule.
 //!
-//! [`decide`] says what is to be done; here it is done.
+//! [`mod@decide`] says what is to be done; here it is done.
 
 mod decide;
 mod schedule;
