@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 use toono_api::types::{self, Field, Message, Patch, Shape, Type};
 
@@ -119,7 +121,11 @@ fn merge_map(fields: &mut Fields, mut patch: Fields, place: Place) -> Result<(),
         }
     }
     retain_keys(fields, &mut patch)?;
-    let order = take_prefixed(&mut patch, ELEMENT_ORDER);
+    let mut orders = HashMap::new();
+    for (field, wanted) in take_prefixed(&mut patch, ELEMENT_ORDER) {
+        let wanted = list_of(wanted, &field)?;
+        orders.insert(field, wanted);
+    }
     for (field, deleted) in take_prefixed(&mut patch, DELETE_FROM_SET) {
         let deleted = list_of(deleted, &field)?;
         if let Some(Value::Array(items)) = fields.get_mut(&field) {
@@ -127,12 +133,14 @@ fn merge_map(fields: &mut Fields, mut patch: Fields, place: Place) -> Result<(),
         }
     }
     for (field, value) in patch {
-        merge_field(fields, field, value, place)?;
+        let order = orders.remove(&field);
+        merge_field(fields, field, value, order, place)?;
     }
-    for (field, wanted) in order {
-        let wanted = list_of(wanted, &field)?;
+    for (field, wanted) in orders {
         if let Some(Value::Array(items)) = fields.get_mut(&field) {
-            set_order(items, &wanted, place.patch(&field).merge_key);
+            let order = Order { key: place.patch(&field).merge_key };
+            let (wanted, live) = (order.ranks(&wanted), order.ranks(items));
+            order.apply(items, &wanted, &live);
         }
     }
     Ok(())
@@ -175,6 +183,7 @@ fn merge_field(
     fields: &mut Fields,
     field: String,
     value: Value,
+    order: Option<Vec<Value>>,
     place: Place,
 ) -> Result<(), PatchError> {
     let rule = place.patch(&field);
@@ -184,6 +193,8 @@ fn merge_field(
         }
         Value::Array(patch) if rule.merge => {
             let mut list = take_list(fields, &field);
+            let by = Order { key: rule.merge_key };
+            let (wanted, live) = (by.ranks(order.as_ref().unwrap_or(&patch)), by.ranks(&list));
             match rule.merge_key {
                 Some(key) => merge_list(&mut list, patch, key, place.below(&field))
                     .map_err(|error| within(&field, error))?,
@@ -195,6 +206,7 @@ fn merge_field(
                     }
                 }
             }
+            by.apply(&mut list, &wanted, &live);
             fields.insert(field, Value::Array(list));
         }
         Value::Object(patch) if !rule.replace => {
@@ -288,26 +300,51 @@ fn merge_list(
     Ok(())
 }
 
-/// Orders a list as `wanted` says; items that it does not name keep their place relative to the
-/// item before them.
-fn set_order(items: &mut [Value], wanted: &[Value], key: Option<&str>) {
-    let id = |item: &Value| match key {
-        Some(key) => item.get(key).cloned().unwrap_or(Value::Null),
-        None => item.clone(),
-    };
-    let wanted: Vec<Value> = wanted.iter().map(&id).collect();
-    let mut last = None;
-    let mut ranked: Vec<(Option<usize>, usize, Value)> = items
-        .iter_mut()
-        .enumerate()
-        .map(|(place, item)| {
-            let rank = wanted.iter().position(|wanted| *wanted == id(item));
-            last = rank.or(last);
-            (last, place, item.take())
-        })
-        .collect();
-    ranked.sort_by_key(|(rank, place, _)| (*rank, *place));
-    for (slot, (_, _, item)) in items.iter_mut().zip(ranked) {
-        *slot = item;
+/// How the items of a merged list are told apart, to put them in order.
+#[derive(Clone, Copy)]
+struct Order {
+    /// `None` for lists of scalars.
+    key: Option<&'static str>,
+}
+
+/// Places by what tells an item.
+type Ranks = HashMap<String, usize>;
+
+impl Order {
+    fn id(self, item: &Value) -> String {
+        match self.key {
+            Some(key) => item.get(key).map(ToString::to_string).unwrap_or_default(),
+            None => item.to_string(),
+        }
+    }
+
+    fn ranks(self, items: &[Value]) -> Ranks {
+        let places = items.iter().enumerate();
+        places.rev().map(|(place, item)| (self.id(item), place)).collect()
+    }
+
+    /// Orders a merged list: items that the patch names are in its order, the others in that of the
+    /// live list. Where the two meet, an item that only the live list has comes before one of the
+    /// patch only if it did so in the live list; so what a patch adds comes first.
+    fn apply(self, items: &mut Vec<Value>, wanted: &Ranks, live: &Ranks) {
+        let (mut named, mut others) = (Vec::new(), Vec::new());
+        for item in items.drain(..) {
+            let id = self.id(&item);
+            match wanted.get(&id) {
+                Some(rank) => named.push((*rank, live.get(&id).copied(), item)),
+                None => others.push((live.get(&id).copied(), item)),
+            }
+        }
+        named.sort_by_key(|(rank, _, _)| *rank);
+        others.sort_by_key(|(rank, _)| *rank);
+        let mut others = others.into_iter().peekable();
+        for (_, place, item) in named {
+            let comes_first = |(other, _): &(Option<usize>, Value)| matches!((other, place), (Some(other), Some(place)) if *other < place);
+            while let Some((_, other)) = others.next_if(comes_first) {
+                items.push(other);
+            }
+            items.push(item);
+        }
+        items.extend(others.map(|(_, item)| item));
     }
 }

@@ -30,8 +30,8 @@ fn lists_merge_by_key() {
     assert_eq!(
         after,
         pod(json!({"containers": [
-        {"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
-        {"name": "b", "image": "1"}, {"name": "c", "image": "3"}], "tolerations": [{"key": "u"}]}))
+        {"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}]},
+        {"name": "c", "image": "3"}, {"name": "b", "image": "1"}], "tolerations": [{"key": "u"}]}))
     );
 }
 
@@ -64,10 +64,27 @@ fn directives_delete_replace_and_order() {
 }
 
 #[test]
+fn what_a_patch_adds_comes_first_unless_it_says_otherwise() {
+    let live = json!([{"name": "a"}, {"name": "b"}, {"name": "c"}]);
+    for (names, expected) in [
+        (vec!["side"], ["side", "a", "b", "c"].as_slice()),
+        (vec!["b", "new"], &["a", "b", "new", "c"]),
+        (vec!["c", "a"], &["b", "c", "a"]),
+    ] {
+        let patch: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+        let after =
+            patched(pod(json!({"containers": live})), json!({"spec": {"containers": patch}}));
+        let containers = after["spec"]["containers"].as_array().unwrap();
+        let found: Vec<&str> = containers.iter().filter_map(|one| one["name"].as_str()).collect();
+        assert_eq!(found, expected, "{names:?}");
+    }
+}
+
+#[test]
 fn sets_merge_and_lose_items() {
     let before = json!({"metadata": {"finalizers": ["a", "b"]}});
     let after = patched(before.clone(), json!({"metadata": {"finalizers": ["c", "a"]}}));
-    assert_eq!(after["metadata"]["finalizers"], json!(["a", "b", "c"]));
+    assert_eq!(after["metadata"]["finalizers"], json!(["c", "a", "b"]));
     let after =
         patched(before, json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}));
     assert_eq!(after["metadata"]["finalizers"], json!(["b"]));
