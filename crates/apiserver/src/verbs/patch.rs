@@ -46,11 +46,11 @@ impl Call<'_> {
             let mut object = object.clone();
             toono_apply::apply(kind, &mut object, patch.clone(), message).map_err(|error| {
                 match error {
-                    PatchError::DoesNotApply(_) => ApiError::Invalid {
-                        kind: self.resource().kind.to_string(),
-                        group: self.resource().group.to_string(),
-                        name: self.target.name.to_owned(),
-                        causes: vec![FieldError::invalid_text("patch", "", &error.to_string())],
+                    // Of the request, not of the object: Kubernetes names no kind here.
+                    PatchError::DoesNotApply(_) => ApiError::Denied {
+                        code: 422,
+                        reason: "Invalid".to_owned(),
+                        message: error.to_string(),
                     },
                     other => ApiError::BadRequest(other.to_string()),
                 }
