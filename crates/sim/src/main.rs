@@ -2,6 +2,7 @@
 //!
 //! They print figures and judge nothing; docs/benchmarks.md keeps figures with their commands.
 
+mod api;
 mod footprint;
 mod percentiles;
 mod start;
@@ -20,6 +21,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The API server alone: writes, lists, watches, memory, starts.
+    Api(api::ApiArgs),
     /// Memory of the server, and of each node daemon with its keepers.
     Footprint {
         /// The data directory that `toono up` was given.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         }
     };
     let outcome = match Cli::parse().command {
+        Command::Api(args) => api::run(&args),
         Command::Footprint { data } => footprint::run(&data),
         Command::Start { kubeconfig, pods, rounds, image } => {
             runtime.block_on(start::run(&kubeconfig, pods, rounds, &image))

@@ -1,0 +1,67 @@
+//! How the clients of the benchmark reach the server: the administrator's certificate, plain HTTP.
+
+use std::{fs, path::Path, sync::Arc};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use toono_http::{
+    client::{Connection, Endpoint},
+    http2,
+};
+use toono_pki::Issued;
+
+use super::Failure;
+
+/// What is needed to connect.
+#[derive(Clone)]
+pub(crate) struct Access {
+    pub(crate) endpoint: Endpoint,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+impl Access {
+    /// From the kubeconfig in a server's data directory.
+    pub(crate) fn read(data: &Path, port: u16) -> Result<Self, Failure> {
+        let text = fs::read_to_string(data.join("admin.kubeconfig"))?;
+        let pem = |field: &str| -> Result<String, Failure> {
+            let line = text.lines().find_map(|line| line.trim().strip_prefix(field));
+            let line = line.ok_or_else(|| format!("no {field} in the kubeconfig"))?;
+            Ok(String::from_utf8(STANDARD.decode(line.trim())?)?)
+        };
+        let own = Issued {
+            cert_pem: pem("client-certificate-data:")?,
+            key_pem: pem("client-key-data:")?,
+        };
+        let tls = toono_pki::client_config(&pem("certificate-authority-data:")?, Some(&own))?;
+        Ok(Self { endpoint: format!("https://127.0.0.1:{port}").parse()?, tls })
+    }
+
+    /// A connection of HTTP/1.1.
+    pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
+        Ok(Connection::open(&self.endpoint, &self.tls).await?)
+    }
+
+    /// A connection of HTTP/2.
+    pub(crate) async fn connect_http2(&self) -> Result<http2::Connection, Failure> {
+        Ok(http2::Connection::open(&self.endpoint, Some(&self.tls)).await?)
+    }
+}
+
+/// Sends a request with a JSON body; the answer's code and body.
+pub(crate) async fn ask(
+    connection: &mut Connection,
+    method: http::Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), Failure> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .body(toono_http::full(body))?;
+    let response = connection.send(request).await?;
+    let status = response.status();
+    Ok((status, response.into_body().collect().await?.to_bytes()))
+}
