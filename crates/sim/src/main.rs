@@ -1,4 +1,4 @@
-//! Benchmarks of a running edge: what its processes weigh, and how soon pods run.
+//! Benchmarks of a running edge, and of the API server alone.
 //!
 //! They print figures and judge nothing; docs/benchmarks.md keeps figures with their commands.
 
