@@ -60,6 +60,8 @@ pub struct BuiltIn {
     pub default: fn(&mut Value),
     /// What is wrong with an object on its own.
     pub validate: fn(&Value) -> Vec<FieldError>,
+    /// What is wrong with an object that is being created, beside that.
+    pub validate_create: fn(&Value) -> Vec<FieldError>,
     /// What is wrong with a change: `(new, old)`.
     pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
     /// Fields that select, beside `metadata.name` and `metadata.namespace`.
@@ -242,7 +244,10 @@ impl Behaviour for &'static BuiltIn {
 
     fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = (self.validate)(object);
-        errors.extend(old.into_iter().flat_map(|old| (self.validate_update)(object, old)));
+        errors.extend(match old {
+            Some(old) => (self.validate_update)(object, old),
+            None => (self.validate_create)(object),
+        });
         errors
     }
 

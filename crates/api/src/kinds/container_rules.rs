@@ -21,6 +21,20 @@ const VALUE_SOURCES: [&str; 5] =
     ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
 const INIT_ONLY: &str = "may not be set for init containers without restartPolicy=Always";
 
+/// What only containers have that a pod is made of.
+const NOT_EPHEMERAL: [&str; 9] = [
+    "ports",
+    "resources",
+    "livenessProbe",
+    "readinessProbe",
+    "lifecycle",
+    "startupProbe",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+];
+const NO_EPHEMERAL_FIELD: &str = "cannot be set for an Ephemeral Container";
+
 /// What a container may lean on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Surroundings<'s, 'v> {
@@ -62,6 +76,28 @@ pub(super) fn init_container(one: At<'_, '_>, around: Surroundings<'_, '_>, erro
         for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
             if one.get(field).is_set() {
                 errors.push(one.get(field).forbidden(INIT_ONLY));
+            }
+        }
+    }
+}
+
+/// Rules of a container that is added to a running pod, to look into it.
+pub(super) fn ephemeral_container(
+    one: At<'_, '_>,
+    around: Surroundings<'_, '_>,
+    errors: &mut Errors,
+) {
+    container(one, around, errors);
+    for field in NOT_EPHEMERAL {
+        let place = one.get(field);
+        if place.len() > 0 || !place.text().is_empty() {
+            errors.push(place.forbidden(NO_EPHEMERAL_FIELD));
+        }
+    }
+    for mount in one.each("volumeMounts") {
+        for field in ["subPath", "subPathExpr"] {
+            if !mount.get(field).text().is_empty() {
+                errors.push(mount.get(field).forbidden(NO_EPHEMERAL_FIELD));
             }
         }
     }

@@ -21,6 +21,7 @@ pub mod node;
 
 pub mod pod;
 pub mod pod_defaults;
+pub mod pod_parts;
 mod pod_validation;
 pub mod policy;
 pub mod rbac;
@@ -139,6 +140,7 @@ const ROW: BuiltIn = BuiltIn {
     message: "",
     default: no_defaults,
     validate: no_rules,
+    validate_create: no_rules,
     validate_update: no_update_rules,
     field_selectors: &[],
     stored: None,

@@ -39,6 +39,7 @@ pub static POD: BuiltIn = BuiltIn {
     message: "core.Pod",
     default: pod_defaults::pod,
     validate: pod_validation::pod,
+    validate_create: pod_validation::new_pod,
     validate_update: pod_validation::pod_update,
     field_selectors: &[
         "spec.nodeName",

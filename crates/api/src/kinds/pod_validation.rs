@@ -38,6 +38,14 @@ pub(super) fn pod(object: &Value) -> Errors {
     errors
 }
 
+/// What a pod cannot be created with.
+pub(super) fn new_pod(object: &Value) -> Errors {
+    let root = At::root(object);
+    let spec = root.get("spec");
+    let added = spec.get("ephemeralContainers");
+    if added.len() > 0 { vec![added.forbidden("cannot be set on create")] } else { Errors::new() }
+}
+
 /// Rules of a pod template.
 pub(super) fn template_at(template: At<'_, '_>) -> Errors {
     if !template.is_set() {
@@ -48,6 +56,10 @@ pub(super) fn template_at(template: At<'_, '_>) -> Errors {
     checks::labels(metadata.get("labels"), &mut errors);
     let pod = template.get("spec");
     pod_spec(pod, &mut errors);
+    let added = pod.get("ephemeralContainers");
+    if added.len() > 0 {
+        errors.push(added.forbidden("ephemeral containers not allowed in pod template"));
+    }
     errors
 }
 
@@ -112,6 +124,15 @@ fn pod_spec(spec: At<'_, '_>, errors: &mut Errors) {
     for one in spec.each("containers") {
         checks::unique(one.get("name"), &mut seen, errors);
         container_rules::container(one, around, errors);
+    }
+    let targets = seen.clone();
+    for one in spec.each("ephemeralContainers") {
+        container_rules::ephemeral_container(one, around, errors);
+        checks::unique(one.get("name"), &mut seen, errors);
+        let target = one.get("targetContainerName");
+        if !target.text().is_empty() && !targets.contains(target.text()) {
+            errors.push(target.not_found());
+        }
     }
     checks::choice(spec.get("restartPolicy"), RESTART_POLICIES, errors);
     dns(spec, errors);

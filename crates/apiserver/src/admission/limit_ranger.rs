@@ -9,7 +9,7 @@ use toono_api::{
 };
 use toono_mvcc::Prefix;
 
-use super::{Operation, Review, service_account::is_new_pod};
+use super::{Operation, Review, is_resized_pod, service_account::is_new_pod};
 use crate::{encode, server::expired};
 
 /// Where the server tells what it has set.
@@ -31,7 +31,7 @@ pub(super) fn validate(review: &Review<'_>, object: &Value) -> Result<(), ApiErr
     let is_claim = review.resource.is(&kinds::volume::PERSISTENT_VOLUME_CLAIM)
         && review.operation != Operation::Delete
         && review.subresource.is_empty();
-    if !is_new_pod(review) && !is_claim {
+    if !is_new_pod(review) && !is_claim && !is_resized_pod(review) {
         return Ok(());
     }
     let mut violations = Vec::new();

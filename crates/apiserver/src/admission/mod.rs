@@ -113,6 +113,11 @@ pub(crate) fn release(review: &Review<'_>, object: &mut Value) -> Result<Charge,
     Ok(charge)
 }
 
+/// Whether the write changes what a pod may use.
+fn is_resized_pod(review: &Review<'_>) -> bool {
+    review.subresource == "resize" && review.resource.is(&toono_api::kinds::pod::POD)
+}
+
 impl Review<'_> {
     /// The refusal of the write, in the words of whoever refuses it.
     fn forbidden(&self, why: &str) -> ApiError {

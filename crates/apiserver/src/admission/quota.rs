@@ -8,7 +8,7 @@ use toono_api::{ApiError, kinds};
 use toono_mvcc::{Expect, Op, Prefix};
 use toono_quota::{Kind, Quota};
 
-use super::{Charge, Operation, Review};
+use super::{Charge, Operation, Review, is_resized_pod};
 use crate::{encode, server::expired};
 
 pub(super) fn charge(
@@ -18,7 +18,7 @@ pub(super) fn charge(
 ) -> Result<(), ApiError> {
     let counts = review.resource.namespaced
         && review.operation != Operation::Delete
-        && review.subresource.is_empty()
+        && (review.subresource.is_empty() || is_resized_pod(review))
         && !review.resource.is(&kinds::limits::RESOURCE_QUOTA);
     if !counts {
         return Ok(());

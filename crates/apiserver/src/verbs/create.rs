@@ -27,6 +27,11 @@ impl Call<'_> {
             let (review, warnings) = prepare::decode(&target.resource, body, options)?;
             return reviews::answer(self, review, &warnings);
         }
+        if target.resource.is(&kinds::core::BINDING) {
+            let (binding, _) = prepare::decode(&target.resource, body, options)?;
+            let pod = text_at(&binding, &["metadata", "name"]).unwrap_or_default();
+            return self.bind(pod, &binding).await;
+        }
         let form = self.form()?;
         let written = create_object(
             self.server,

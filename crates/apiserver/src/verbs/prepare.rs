@@ -63,8 +63,17 @@ pub(super) fn validate(
     object: &Value,
     old: Option<&Value>,
 ) -> Result<(), ApiError> {
+    judge(resource, object, resource.behaviour.validate(object, old))
+}
+
+/// Refuses an object whose metadata break rules, or that breaks these.
+pub(super) fn judge(
+    resource: &Resource,
+    object: &Value,
+    broken: Vec<FieldError>,
+) -> Result<(), ApiError> {
     let mut causes: Vec<FieldError> = kinds::metadata::validate(resource, object);
-    causes.extend(resource.behaviour.validate(object, old));
+    causes.extend(broken);
     if causes.is_empty() {
         return Ok(());
     }

@@ -16,7 +16,7 @@ impl Call<'_> {
                 let object = encode::decode(&target.resource, &entry)?;
                 Ok(respond::value(&scale::of(&target.resource, &object)?))
             }
-            "" | "status" | "approval" => {
+            "" | "status" | "approval" | "ephemeralcontainers" | "resize" => {
                 self.form()?.response(StatusCode::OK, &target.resource, &entry.value)
             }
             _ => Err(ApiError::MethodNotAllowed),

@@ -4,6 +4,7 @@ use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 use toono_api::{
     ApiError,
+    kinds::pod::POD,
     meta::{items_at, text_at},
     resource::Subresource,
 };
@@ -22,30 +23,35 @@ impl Call<'_> {
         let place = (target.namespace, target.name, subresource.name);
         authority::check_subresource(self.server, self.user, &target.resource, place, body)?;
         match subresource.name {
-            "binding" => self.bind(body).await,
+            "binding" => self.bind(self.target.name, body).await,
             "eviction" => self.evict(body).await,
             "token" => tokens::create(self, body),
             _ => Err(ApiError::MethodNotAllowed),
         }
     }
 
-    async fn bind(&self, binding: &Value) -> Result<Response<Body>, ApiError> {
+    /// Assigns a pod of the request's namespace to a node.
+    pub(super) async fn bind(
+        &self,
+        name: &str,
+        binding: &Value,
+    ) -> Result<Response<Body>, ApiError> {
         let node = text_at(binding, &["target", "name"]).filter(|node| !node.is_empty());
         let node =
             node.ok_or_else(|| ApiError::BadRequest("binding.target.name is required".to_owned()))?;
         if text_at(binding, &["target", "kind"]).is_some_and(|kind| !matches!(kind, "" | "Node")) {
             return Err(ApiError::BadRequest("binding.target.kind must be Node".to_owned()));
         }
-        let target = &self.target;
+        let (pods, namespace) = (self.server.built_in(&POD), self.target.namespace);
         let conflict = |why: String| ApiError::Conflict {
             resource: toono_api::GroupResource {
                 group: String::new(),
                 resource: "pods/binding".into(),
             },
-            name: target.name.to_owned(),
+            name: name.to_owned(),
             why,
         };
-        modify_own(self.server, &target.resource, target.namespace, target.name, |pod| {
+        modify_own(self.server, &pods, namespace, name, |pod| {
             if let Some(expected) =
                 text_at(binding, &["metadata", "uid"]).filter(|uid| !uid.is_empty())
                 && text_at(pod, &["metadata", "uid"]) != Some(expected)
@@ -54,15 +60,13 @@ impl Call<'_> {
             }
             if text_at(pod, &["metadata", "deletionTimestamp"]).is_some() {
                 return Err(conflict(format!(
-                    "pod {} is being deleted, cannot be assigned to a host",
-                    target.name
+                    "pod {name} is being deleted, cannot be assigned to a host"
                 )));
             }
             match text_at(pod, &["spec", "nodeName"]).filter(|bound| !bound.is_empty()) {
                 Some(bound) => {
                     return Err(conflict(format!(
-                        "pod {} is already assigned to node {bound:?}",
-                        target.name
+                        "pod {name} is already assigned to node {bound:?}"
                     )));
                 }
                 None => set_node(pod, node),

@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 use toono_api::{
     ApiError, Resource, UserInfo,
-    kinds::certificates::CERTIFICATE_SIGNING_REQUEST,
+    kinds::{certificates::CERTIFICATE_SIGNING_REQUEST, pod_parts},
     meta::{items_at, text_at},
 };
 use toono_apply::managed;
@@ -32,6 +32,10 @@ pub(super) enum Part {
     Finalizers,
     /// Whether a certificate request is approved.
     Approval,
+    /// The containers that were added to a pod.
+    EphemeralContainers,
+    /// What a pod's containers may use.
+    Resources,
 }
 
 /// Which object is changed, and how.
@@ -64,6 +68,8 @@ impl Call<'_> {
             "status" => Part::Status,
             "finalize" => Part::Finalizers,
             "approval" => Part::Approval,
+            "ephemeralcontainers" => Part::EphemeralContainers,
+            "resize" => Part::Resources,
             _ => return Err(ApiError::MethodNotAllowed),
         };
         self.change_of(part, options)
@@ -137,7 +143,7 @@ pub(super) async fn modify(
         };
         warnings.extend(admission::mutate(&review, &mut new).await?);
         count_generation(change, &old, &mut new)?;
-        prepare::validate(resource, &new, Some(&old))?;
+        validate(change, &new, &old)?;
         warnings.extend(admission::validate(&review, &new).await?);
         if record == Record::Applied {
             managed::keep_times(&old, &mut new);
@@ -215,6 +221,7 @@ fn next_state(
         Part::Status => new = with_status_of(resource, old, &new)?,
         Part::Approval => new = approval::with_approval_of(old, &new, ApiServer::now()),
         Part::Finalizers => new = namespaces::with_finalizers_of(old, &new),
+        Part::EphemeralContainers | Part::Resources => new = with_pod_part_of(change, old, new),
         Part::Desired if resource.strategy.has_status => copy(&mut new, old, "status"),
         Part::Desired => {}
     }
@@ -227,9 +234,36 @@ fn next_state(
     Ok((new, warnings))
 }
 
+/// The pod with the part of what was sent, which is filled in as any pod is.
+fn with_pod_part_of(change: Change<'_>, old: &Value, mut sent: Value) -> Value {
+    change.resource.behaviour.default(&mut sent);
+    let mut merged = match change.part {
+        Part::Resources => pod_parts::with_resources_of(old, &sent),
+        _ => pod_parts::with_ephemeral_containers_of(old, &sent),
+    };
+    let record = sent.get_mut("metadata").map(Value::take).unwrap_or_default();
+    if let Some(metadata) = merged.get_mut("metadata") {
+        copy(metadata, &record, "managedFields");
+    }
+    merged
+}
+
+fn validate(change: Change<'_>, new: &Value, old: &Value) -> Result<(), ApiError> {
+    let resource = change.resource;
+    match change.part {
+        Part::EphemeralContainers => {
+            prepare::judge(resource, new, pod_parts::ephemeral_containers_rules(new, old))
+        }
+        Part::Resources => prepare::judge(resource, new, pod_parts::resize_rules(new, old)),
+        _ => prepare::validate(resource, new, Some(old)),
+    }
+}
+
 /// Counts a change of what is desired.
 fn count_generation(change: Change<'_>, old: &Value, new: &mut Value) -> Result<(), ApiError> {
-    let counts = change.resource.strategy.counts_generation && change.part == Part::Desired;
+    let desires =
+        matches!(change.part, Part::Desired | Part::EphemeralContainers | Part::Resources);
+    let counts = change.resource.strategy.counts_generation && desires;
     if counts && desired_differs(change.resource, new, old) {
         let count = toono_api::meta::at(old, &["metadata", "generation"]).and_then(Value::as_i64);
         encode::metadata(new)?.insert("generation".into(), (count.unwrap_or(0) + 1).into());

@@ -7,7 +7,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Map, Value, json};
 use toono_api::UserInfo;
 
-use crate::{cluster::Cluster, kubectl::programs};
+use crate::{cluster::Cluster, programs::programs};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";

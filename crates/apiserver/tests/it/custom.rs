@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::{cluster::Cluster, kubectl::programs};
+use crate::{cluster::Cluster, programs::programs};
 
 const WIDGETS: &str = r#"
 apiVersion: apiextensions.k8s.io/v1

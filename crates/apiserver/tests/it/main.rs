@@ -20,6 +20,8 @@ mod nodes;
 mod openapi;
 mod operation;
 mod owners;
+mod pod_parts;
+mod programs;
 mod rights;
 mod services;
 mod tokens;

@@ -2,22 +2,7 @@
 
 use serde_json::Value;
 
-use crate::cluster::Cluster;
-
-/// The newest kubectl that goes by version 2, as protobuf, and one that goes by version 3; on other
-/// machines the one of the distribution.
-fn programs() -> Vec<&'static str> {
-    let versions = [
-        "/usr/lib/google-cloud-sdk/bin/kubectl.1.27",
-        "/usr/lib/google-cloud-sdk/bin/kubectl.1.33",
-    ];
-    let mut found: Vec<&str> =
-        versions.into_iter().filter(|path| std::path::Path::new(path).exists()).collect();
-    if found.is_empty() {
-        found.push("kubectl");
-    }
-    found
-}
+use crate::{cluster::Cluster, programs::programs};
 
 const BEFORE: &str = "
 apiVersion: apps/v1
