@@ -32,6 +32,7 @@ mod names;
 mod namespace;
 mod nodelifecycle;
 mod patch;
+mod per_namespace;
 mod podcontrol;
 mod pods;
 mod queue;
@@ -49,7 +50,7 @@ use std::{future::Future, sync::Arc};
 
 use kube::Client;
 use tokio::task::JoinSet;
-use toono_pki::ClusterCa;
+use toono_pki::{ClusterCa, TokenKey};
 
 pub use config::{ControllersConfig, EvictionConfig};
 use context::Context;
@@ -59,6 +60,8 @@ use context::Context;
 pub struct Signers {
     /// Signs approved certificate requests.
     pub certificates: Option<Arc<ClusterCa>>,
+    /// Signs the tokens of service accounts that are kept in secrets; the API server's own key.
+    pub tokens: Option<Arc<TokenKey>>,
 }
 
 /// Runs all controllers until `shutdown` completes. Errors of single objects are retried and
@@ -80,6 +83,7 @@ pub async fn run(
     let endpoints = endpoints::Controllers::new(&mut context);
     let namespaces = namespace::Controller::new(&mut context);
     let service_accounts = serviceaccount::Controller::new(&mut context);
+    let account_tokens = serviceaccount::tokens::Controller::new(signers.tokens);
     let root_ca = rootca::Controller::new(&mut context);
     let stateful_sets = statefulset::Controller::new(&mut context);
     let quotas = resourcequota::Controller::new(&mut context);
@@ -104,6 +108,7 @@ pub async fn run(
     tasks.spawn(endpoints.run(Arc::clone(&context)));
     tasks.spawn(namespaces.run(Arc::clone(&context)));
     tasks.spawn(service_accounts.run(Arc::clone(&context)));
+    tasks.spawn(account_tokens.run(Arc::clone(&context)));
     tasks.spawn(root_ca.run(Arc::clone(&context)));
     tasks.spawn(stateful_sets.run(Arc::clone(&context)));
     tasks.spawn(quotas.run(Arc::clone(&context)));

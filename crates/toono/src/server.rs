@@ -55,8 +55,11 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     let link = Arc::new(FleetLink::default());
     let audit = args.audit_log_path.clone().map(AuditConfig::new);
     let token_key = TokenKey::load_or_create(&dir.join("pki").join(TOKEN_KEY_FILE));
-    let token_key = Some(Arc::new(token_key.map_err(pki_failure)?));
+    let token_key = Arc::new(token_key.map_err(pki_failure)?);
     let advertise = pods_reach(args).map(|address| SocketAddr::new(address, port));
+    let signers =
+        Signers { certificates: Some(Arc::clone(&ca)), tokens: Some(Arc::clone(&token_key)) };
+    let token_key = Some(token_key);
     let config = ApiConfig { audit, token_key, advertise, ..ApiConfig::default() };
     let api = ApiServer::start(store, config, link.clone())
         .await
@@ -87,7 +90,7 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     services.spawn(toono_controllers::run(
         api.client(component("kube-controller-manager")),
         controllers,
-        Signers { certificates: Some(ca) },
+        signers,
         shutdown.clone().wait(),
     ));
     let ending = shutdown.clone();

@@ -208,7 +208,7 @@ impl Claims {
 }
 
 /// Whether the object is there, is the same one, and is not long past its deletion.
-fn is_alive(store: &Store, key: &Key, uid: &str, now: Timestamp) -> bool {
+pub(super) fn is_alive(store: &Store, key: &Key, uid: &str, now: Timestamp) -> bool {
     let Ok(Some(entry)) = store.get(key, None) else { return false };
     let Ok(header) = ObjectHeader::parse(&entry.value) else { return false };
     let deletion = header.metadata.deletion_timestamp.as_deref();

@@ -2,6 +2,7 @@
 //! <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/>
 
 mod claims;
+mod of_secret;
 mod publish;
 mod request;
 
@@ -11,9 +12,13 @@ use std::{
 };
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
+use toono_api::UserInfo;
 use toono_pki::{BadJwt, TokenKey};
+use toono_store::Store;
 
 pub(crate) use claims::{BadToken, Claims, Reference};
+use of_secret::SecretClaims;
 pub(crate) use publish::answer;
 pub(crate) use request::create;
 
@@ -24,6 +29,53 @@ pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// done for a small request. A token that is forgotten is verified again.
 pub const KNOWN_TOKENS: usize = 4096;
 
+/// What a well signed token says.
+#[derive(Debug)]
+pub(crate) enum Signed {
+    /// It was made on request.
+    Bound(Box<Claims>),
+    /// A secret holds it.
+    OfSecret(SecretClaims),
+}
+
+impl Signed {
+    fn of(claims: &Map<String, Value>, hash: [u8; 32]) -> Result<Self, BadToken> {
+        match SecretClaims::of(claims, hash) {
+            Some(found) => Ok(Self::OfSecret(found)),
+            None => Ok(Self::Bound(Box::new(Claims::of(claims)?))),
+        }
+    }
+
+    /// Those of the audiences that the token is for.
+    ///
+    /// # Errors
+    /// When it is for none of them.
+    pub(crate) fn meant_for(&self, wanted: &[String]) -> Result<Vec<String>, BadToken> {
+        match self {
+            Self::Bound(claims) => claims.meant_for(wanted),
+            Self::OfSecret(claims) => claims.meant_for(wanted),
+        }
+    }
+
+    /// The user whose token it is, as long as all that it depends on is there.
+    ///
+    /// # Errors
+    /// [`BadToken::Invalidated`].
+    pub(crate) fn user(&self, store: &Store, now: Timestamp) -> Result<UserInfo, BadToken> {
+        match self {
+            Self::Bound(claims) => claims.user(store, now),
+            Self::OfSecret(claims) => claims.user(store, now),
+        }
+    }
+
+    fn check_time(&self, now: Timestamp) -> Result<(), BadToken> {
+        match self {
+            Self::Bound(claims) => claims.check_time(now),
+            Self::OfSecret(_) => Ok(()),
+        }
+    }
+}
+
 /// Makes tokens and knows its own.
 #[derive(Debug)]
 pub(crate) struct Issuer {
@@ -31,7 +83,7 @@ pub(crate) struct Issuer {
     audiences: Vec<String>,
     /// Claims of well signed tokens by the hash of the whole token. A signature that was right stays
     /// right; all else is looked at each time.
-    known: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+    known: Mutex<HashMap<[u8; 32], Arc<Signed>>>,
 }
 
 impl Issuer {
@@ -44,12 +96,12 @@ impl Issuer {
         &self.audiences
     }
 
-    /// The claims of a token that is ours and is valid at this time. Whether what it is bound to is still
+    /// What a token says that is ours and is valid at this time. Whether what it is bound to is still
     /// there is another question.
     ///
     /// # Errors
     /// Why the token is not good.
-    pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Claims>, BadToken> {
+    pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Signed>, BadToken> {
         if token.len() > toono_pki::TOKEN_MAX_BYTES {
             return Err(BadJwt::TooLong.into());
         }
@@ -58,7 +110,7 @@ impl Issuer {
         let claims = match found {
             Some(claims) => claims,
             None => {
-                let claims = Arc::new(Claims::of(&self.key.verify(token)?)?);
+                let claims = Arc::new(Signed::of(&self.key.verify(token)?, hash)?);
                 let mut known = self.known();
                 if known.len() >= KNOWN_TOKENS {
                     known.retain(|_, claims| claims.check_time(now).is_ok());
@@ -74,7 +126,7 @@ impl Issuer {
         Ok(claims)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<[u8; 32], Arc<Claims>>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<[u8; 32], Arc<Signed>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -4,19 +4,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     context::Context,
-    error::{SyncError, is_already_exists, is_namespace_terminating, is_not_found},
-    informer::Informer,
-    key::Key,
-    kinds::{self, kind},
-    patch,
-    queue::WorkQueue,
-    worker::{self, Again},
+    kinds::kind,
+    per_namespace::{PerNamespace, Step},
 };
 
 const COMPONENT: &str = "root-ca-certificate-publisher";
@@ -37,97 +31,40 @@ struct ConfigMap {
 }
 kind!(ConfigMap, NamespaceResourceScope, "", "v1", "ConfigMap", "configmaps");
 
-/// Publishes the certificates. The queue holds names of namespaces.
-pub(crate) struct Controller {
-    queue: Arc<WorkQueue<Key>>,
-    published: Informer<ConfigMap>,
-}
+/// Publishes the certificates.
+pub(crate) struct Controller(PerNamespace<ConfigMap>);
 
 impl Controller {
     pub(crate) fn new(context: &mut Context) -> Self {
-        let queue = Arc::new(WorkQueue::new());
-        context.namespaces.on_change({
-            let queue = Arc::clone(&queue);
-            move |change| {
-                if let Some(namespace) = &change.new {
-                    queue.add(Key::of(&namespace.metadata));
-                }
-            }
-        });
-        let mut published =
-            Informer::<ConfigMap>::new(Vec::new()).with_fields("metadata.name=kube-root-ca.crt");
-        published.on_change({
-            let queue = Arc::clone(&queue);
-            move |change| {
-                let Some(map) = change.latest() else { return };
-                queue.add(Key::new("", map.metadata.namespace.as_deref().unwrap_or_default()));
-            }
-        });
-        Self { queue, published }
+        let which = ("ConfigMap", NAME, "metadata.name=kube-root-ca.crt");
+        Self(PerNamespace::new(context, COMPONENT, which))
     }
 
     pub(crate) async fn run(self, context: Arc<Context>) {
-        if context.config.root_ca.is_empty() {
-            return;
+        let root_ca = context.config.root_ca.clone();
+        if !root_ca.is_empty() {
+            self.0.run(context, |found| next(&root_ca, found)).await;
         }
-        let (published, shared) = (&self.published, &context);
-        let sync = |key: Key| async move { sync(shared, published, &key).await };
-        let work = async {
-            context.namespaces.wait_synced().await;
-            published.wait_synced().await;
-            worker::run(COMPONENT, context.config.concurrent_syncs, self.queue, sync).await;
-        };
-        futures::join!(published.run(Api::all(context.client.clone())), work);
     }
 }
 
-async fn sync(
-    context: &Context,
-    published: &Informer<ConfigMap>,
-    namespace: &Key,
-) -> Result<Again, SyncError> {
-    if !context.namespaces.get(namespace).is_some_and(|found| found.is_active()) {
-        return Ok(None);
-    }
-    let key = Key::new(&namespace.name, NAME);
-    let data = BTreeMap::from([(ENTRY.to_owned(), context.config.root_ca.clone())]);
-    let written = match published.get(&key) {
-        None => {
-            let wanted = json!({
-                "metadata": {"name": NAME, "namespace": &*namespace.name,
-                    "annotations": {DESCRIPTION_ANNOTATION: DESCRIPTION}},
-                "data": data,
-            });
-            kinds::create::<ConfigMap>(&context.client, Some(&namespace.name), wanted).await
-        }
-        Some(found) if found.data == data && described(&found) => return Ok(None),
-        Some(found) => {
-            // What else is in it is removed, as a merge patch wants it: by null.
-            let mut entries = json!(data);
-            if let Some(entries) = entries.as_object_mut() {
-                for name in found.data.keys().filter(|name| name.as_str() != ENTRY) {
-                    entries.insert(name.clone(), serde_json::Value::Null);
-                }
-            }
-            let change = json!({
-                "metadata": {"annotations": {DESCRIPTION_ANNOTATION: DESCRIPTION}},
-                "data": entries,
-            });
-            let api: Api<ConfigMap> = context.api(&namespace.name);
-            patch::merge(&api, NAME, &patch::on_top_of(&*found, change)).await
-        }
+fn next(root_ca: &str, found: Option<&ConfigMap>) -> Step {
+    let data = BTreeMap::from([(ENTRY.to_owned(), root_ca.to_owned())]);
+    let metadata = json!({"annotations": {DESCRIPTION_ANNOTATION: DESCRIPTION}});
+    let Some(found) = found else {
+        return Step::Create(json!({"metadata": metadata, "data": data}));
     };
-    match written {
-        Ok(_) => Ok(None),
-        Err(error)
-            if is_already_exists(&error)
-                || is_namespace_terminating(&error)
-                || is_not_found(&error) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(SyncError::api("publish", "ConfigMap", &key)(error)),
+    if found.data == data && described(found) {
+        return Step::Nothing;
     }
+    // What else is in it is removed, as a merge patch wants it: by null.
+    let mut entries = json!(data);
+    if let Some(entries) = entries.as_object_mut() {
+        for name in found.data.keys().filter(|name| name.as_str() != ENTRY) {
+            entries.insert(name.clone(), Value::Null);
+        }
+    }
+    Step::Change(json!({"metadata": metadata, "data": entries}))
 }
 
 fn described(map: &ConfigMap) -> bool {

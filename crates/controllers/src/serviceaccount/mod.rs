@@ -1,25 +1,21 @@
-//! The service account `default` of every namespace: pods that name none run as it.
+//! The service account `default` of every namespace: pods that name none run as it. And the tokens of
+//! accounts that are kept in secrets.
+
+pub(crate) mod tokens;
 
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
     context::Context,
-    error::{SyncError, is_already_exists, is_namespace_terminating, is_not_found},
-    informer::Informer,
-    key::Key,
-    kinds::{self, kind},
-    queue::WorkQueue,
-    worker::{self, Again},
+    kinds::kind,
+    per_namespace::{PerNamespace, Step},
 };
 
 const COMPONENT: &str = "service-account-controller";
-/// The account that every namespace has.
-const NAME: &str = "default";
 
 /// A service account, of which only the existence matters here.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -28,71 +24,21 @@ struct ServiceAccount {
 }
 kind!(ServiceAccount, NamespaceResourceScope, "", "v1", "ServiceAccount", "serviceaccounts");
 
-/// Keeps the accounts. The queue holds names of namespaces.
-pub(crate) struct Controller {
-    queue: Arc<WorkQueue<Key>>,
-    accounts: Informer<ServiceAccount>,
-}
+/// Keeps the accounts that every namespace has.
+pub(crate) struct Controller(PerNamespace<ServiceAccount>);
 
 impl Controller {
     pub(crate) fn new(context: &mut Context) -> Self {
-        let queue = Arc::new(WorkQueue::new());
-        context.namespaces.on_change({
-            let queue = Arc::clone(&queue);
-            move |change| {
-                if let Some(namespace) = &change.new {
-                    queue.add(Key::of(&namespace.metadata));
-                }
-            }
-        });
-        let mut accounts =
-            Informer::<ServiceAccount>::new(Vec::new()).with_fields("metadata.name=default");
-        accounts.on_change({
-            let queue = Arc::clone(&queue);
-            move |change| {
-                if let (None, Some(old)) = (&change.new, &change.old) {
-                    queue.add(Key::new("", old.metadata.namespace.as_deref().unwrap_or_default()));
-                }
-            }
-        });
-        Self { queue, accounts }
+        let which = ("ServiceAccount", "default", "metadata.name=default");
+        Self(PerNamespace::new(context, COMPONENT, which))
     }
 
     pub(crate) async fn run(self, context: Arc<Context>) {
-        let (accounts, shared) = (&self.accounts, &context);
-        let sync = |key: Key| async move { sync(shared, accounts, &key).await };
-        let work = async {
-            context.namespaces.wait_synced().await;
-            accounts.wait_synced().await;
-            worker::run(COMPONENT, context.config.concurrent_syncs, self.queue, sync).await;
+        let next = |found: Option<&ServiceAccount>| match found {
+            None => Step::Create(json!({"metadata": {}})),
+            Some(_) => Step::Nothing,
         };
-        futures::join!(accounts.run(Api::all(context.client.clone())), work);
-    }
-}
-
-async fn sync(
-    context: &Context,
-    accounts: &Informer<ServiceAccount>,
-    namespace: &Key,
-) -> Result<Again, SyncError> {
-    let active = context.namespaces.get(namespace).is_some_and(|found| found.is_active());
-    let account = Key::new(&namespace.name, NAME);
-    if !active || accounts.get(&account).is_some() {
-        return Ok(None);
-    }
-    let wanted = json!({"metadata": {"name": NAME, "namespace": &*namespace.name}});
-    let created =
-        kinds::create::<ServiceAccount>(&context.client, Some(&namespace.name), wanted).await;
-    match created {
-        Ok(_) => Ok(None),
-        Err(error)
-            if is_already_exists(&error)
-                || is_namespace_terminating(&error)
-                || is_not_found(&error) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(SyncError::api("create", "ServiceAccount", &account)(error)),
+        self.0.run(context, next).await;
     }
 }
 

@@ -22,7 +22,7 @@ use toono_api::UserInfo;
 use toono_apiserver::{ApiConfig, ApiServer, LinkError, NodeLink};
 use toono_controllers::{ControllersConfig, Signers};
 use toono_http::Body;
-use toono_pki::ClusterCa;
+use toono_pki::{ClusterCa, TokenKey};
 use toono_store::{Store, StoreConfig};
 
 /// Longer than anything here takes on a busy machine.
@@ -63,11 +63,13 @@ impl Cluster {
 
     pub(crate) async fn with(config: ControllersConfig, nodes: &[&str]) -> Self {
         let ca = Arc::new(ClusterCa::generate().unwrap());
-        let signers = Signers { certificates: Some(Arc::clone(&ca)) };
+        let key = Arc::new(TokenKey::generate().unwrap());
+        let signers =
+            Signers { certificates: Some(Arc::clone(&ca)), tokens: Some(Arc::clone(&key)) };
         let dir = TempDir::new().unwrap();
         let (store, _) = Store::open(StoreConfig::new(dir.path().join("store"))).unwrap();
-        let server =
-            ApiServer::start(store, ApiConfig::default(), Arc::new(NoNodes)).await.unwrap();
+        let api = ApiConfig { token_key: Some(key), ..ApiConfig::default() };
+        let server = ApiServer::start(store, api, Arc::new(NoNodes)).await.unwrap();
         let client = |name: &str| server.client(UserInfo::new(name, ["system:masters"]));
         let controllers = toono_controllers::run(
             client("system:kube-controller-manager"),

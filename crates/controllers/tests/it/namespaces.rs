@@ -1,6 +1,9 @@
 //! What every namespace has, and how one goes.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::{
+    authentication::v1::TokenReview,
+    core::v1::{ConfigMap, Namespace, Pod, Secret, ServiceAccount},
+};
 use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -126,4 +129,49 @@ async fn the_root_certificates_are_in_every_namespace_and_are_kept_right() {
             .unwrap();
         wait_for(maps, "the certificates again", right).await;
     }
+}
+
+#[tokio::test]
+async fn a_secret_gets_its_accounts_token_and_goes_with_it() {
+    let config = ControllersConfig { root_ca: "PEM".to_owned(), ..ControllersConfig::default() };
+    let cluster = Cluster::with(config, &[]).await;
+    let (accounts, secrets): (Api<ServiceAccount>, Api<Secret>) = (cluster.api(), cluster.api());
+    let _: ServiceAccount = cluster.create(json!({"metadata": {"name": "robot"}})).await;
+    let secret = |name: &str, account: &str| {
+        json!({"metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": account}},
+            "type": "kubernetes.io/service-account-token"})
+    };
+    let _: Secret = cluster.create(secret("key", "robot")).await;
+    let _: Secret = cluster.create(secret("of-nobody", "nobody")).await;
+    let filled = wait_for(secrets.clone(), "one secret with a token", |all| {
+        all.len() == 1 && all[0].data.as_ref().is_some_and(|data| data.contains_key("token"))
+    })
+    .await;
+    let data = filled[0].data.clone().unwrap();
+    assert_eq!((&data["ca.crt"].0[..], &data["namespace"].0[..]), (&b"PEM"[..], &b"default"[..]));
+    let annotations = filled[0].metadata.annotations.clone().unwrap();
+    assert!(!annotations["kubernetes.io/service-account.uid"].is_empty());
+    let token = String::from_utf8(data["token"].0.clone()).unwrap();
+    let reviews: Api<TokenReview> = Api::all(cluster.client.clone());
+    let review = async || {
+        let asked = serde_json::from_value(json!({"spec": {"token": token}})).unwrap();
+        reviews.create(&PostParams::default(), &asked).await.unwrap().status.unwrap()
+    };
+    let holder = review().await;
+    assert_eq!(
+        holder.user.unwrap().username.as_deref(),
+        Some("system:serviceaccount:default:robot")
+    );
+    // Another token in the secret is another credential: the first one is no more.
+    let emptied = json!({"data": {"token": null}});
+    let params = PatchParams::default();
+    secrets.patch("key", &params, &Patch::Merge(&emptied)).await.unwrap();
+    wait_for(secrets.clone(), "a new token", |all| {
+        let data = all.first().and_then(|secret| secret.data.as_ref());
+        data.and_then(|data| data.get("token")).is_some_and(|held| held.0 != token.as_bytes())
+    })
+    .await;
+    assert_eq!(review().await.authenticated, None);
+    accounts.delete("robot", &DeleteParams::default()).await.unwrap();
+    wait_for(secrets, "no secret", <[Secret]>::is_empty).await;
 }
