@@ -107,6 +107,8 @@ pub struct Strategy {
     pub counts_generation: bool,
     /// Whether deletion gives grace while it is bound to a node (pods).
     pub graceful: bool,
+    /// Whether a deletion is answered with the deleted object; else with a `Status` that names it.
+    pub returns_deleted: bool,
     /// What names may look like.
     pub name_rule: fn(&str) -> Vec<String>,
     /// The status that a new object starts with, whatever the client sent.

@@ -91,6 +91,7 @@ pub static SERVICE_ACCOUNT: BuiltIn = BuiltIn {
         ("authentication.k8s.io", "v1", "TokenRequest"),
         CREATE_ONLY,
     )],
+    strategy: Strategy { returns_deleted: true, ..super::DATA },
     columns: print::SERVICE_ACCOUNT,
     row: print::service_account_row,
     message: "core.ServiceAccount",

@@ -38,7 +38,7 @@ pub static RESOURCE_QUOTA: BuiltIn = BuiltIn {
     singular: "resourcequota",
     short_names: &["quota"],
     subresources: &[status_of("", "v1", "ResourceQuota")],
-    strategy: Strategy { counts_generation: false, ..SPEC_AND_STATUS },
+    strategy: Strategy { counts_generation: false, returns_deleted: true, ..SPEC_AND_STATUS },
     columns: print::RESOURCE_QUOTA,
     row: print::resource_quota_row,
     message: "core.ResourceQuota",

@@ -186,6 +186,7 @@ const DATA: Strategy = Strategy {
     has_status: false,
     counts_generation: false,
     graceful: false,
+    returns_deleted: false,
     name_rule: names::dns_subdomain,
     initial_status: kept_status,
 };
@@ -195,6 +196,7 @@ const SPEC_AND_STATUS: Strategy = Strategy {
     has_status: true,
     counts_generation: true,
     graceful: false,
+    returns_deleted: false,
     name_rule: names::dns_subdomain,
     initial_status: empty_status,
 };

@@ -33,7 +33,12 @@ pub static POD: BuiltIn = BuiltIn {
         stream("resize", "Pod", STATUS_VERBS),
         status_of("", "v1", "Pod"),
     ],
-    strategy: Strategy { graceful: true, initial_status: first_status, ..SPEC_AND_STATUS },
+    strategy: Strategy {
+        graceful: true,
+        returns_deleted: true,
+        initial_status: first_status,
+        ..SPEC_AND_STATUS
+    },
     columns: print::COLUMNS,
     row: print::row,
     message: "core.Pod",
@@ -60,7 +65,7 @@ pub static POD_TEMPLATE: BuiltIn = BuiltIn {
     list_kind: "PodTemplateList",
     plural: "podtemplates",
     singular: "podtemplate",
-    strategy: Strategy { counts_generation: true, ..super::DATA },
+    strategy: Strategy { counts_generation: true, returns_deleted: true, ..super::DATA },
     columns: workload::POD_TEMPLATE,
     row: workload::pod_template_row,
     message: "core.PodTemplate",

@@ -22,6 +22,7 @@ pub static SERVICE: BuiltIn = BuiltIn {
     subresources: &[proxy("ServiceProxyOptions"), status_of("", "v1", "Service")],
     strategy: Strategy {
         counts_generation: false,
+        returns_deleted: true,
         name_rule: names::dns_label_1035,
         initial_status: |_| json!({"loadBalancer": {}}),
         ..SPEC_AND_STATUS

@@ -55,6 +55,7 @@ pub static PERSISTENT_VOLUME_CLAIM: BuiltIn = BuiltIn {
 
 const STRATEGY: Strategy = Strategy {
     counts_generation: false,
+    returns_deleted: true,
     initial_status: |_| json!({"phase": "Pending"}),
     ..SPEC_AND_STATUS
 };

@@ -100,6 +100,7 @@ fn resource(definition: View<'_>, version: &Value, schema: Option<Schema>) -> Re
         has_status,
         counts_generation: true,
         graceful: false,
+        returns_deleted: false,
         name_rule: names::dns_subdomain,
         initial_status: if has_status { no_status } else { sent_status },
     };

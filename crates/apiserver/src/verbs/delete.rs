@@ -122,10 +122,7 @@ impl Call<'_> {
         )
         .await?
         {
-            Deleted::Marked(entry) => {
-                self.form()?.response(StatusCode::OK, &target.resource, &entry.value)
-            }
-            Deleted::Gone(entry) => {
+            Deleted::Gone(entry) if !target.resource.strategy.returns_deleted => {
                 let object = encode::decode(&target.resource, &entry)?;
                 let mut details = json!({
                     "name": target.name,
@@ -136,6 +133,9 @@ impl Call<'_> {
                     encode::set(&mut details, "group", &*target.resource.group);
                 }
                 Ok(respond::value(&success(&details)))
+            }
+            Deleted::Marked(entry) | Deleted::Gone(entry) => {
+                self.form()?.response(StatusCode::OK, &target.resource, &entry.value)
             }
         }
     }
