@@ -9,7 +9,7 @@ use toono_mvcc::Rev;
 use crate::memory::Memory;
 
 /// How often the newest revision is noted down, and so how exactly history's age is kept.
-pub(crate) const STEP: Duration = Duration::from_secs(10);
+const STEP: Duration = Duration::from_secs(10);
 
 /// Old versions that are forgotten before readers and the writer are let in: well below a millisecond.
 const FORGET_AT_ONCE: usize = 512;
@@ -28,10 +28,15 @@ impl Aging {
         Self { history, history_bytes, marks: VecDeque::new() }
     }
 
+    /// How often to take turns: often enough for a history that is shorter than the usual step.
+    pub(crate) fn step(&self) -> Duration {
+        STEP.min(self.history / 4)
+    }
+
     /// Forgets what is too old, or too much.
     pub(crate) fn turn(&mut self, memory: &Memory, now: Instant) {
         let visible = memory.visible();
-        if self.marks.back().is_none_or(|(at, _)| now.duration_since(*at) >= STEP) {
+        if self.marks.back().is_none_or(|(at, _)| now.duration_since(*at) >= self.step()) {
             self.marks.push_back((now, visible));
         }
         let mut floor = Rev::ZERO;

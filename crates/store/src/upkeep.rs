@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::StoreConfig;
-use crate::aging::{Aging, STEP};
+use crate::aging::Aging;
 use crate::disk::Disk;
 use crate::journal::{Snapshot, SnapshotError, remove_covered};
 use crate::memory::Memory;
@@ -94,7 +94,7 @@ impl Upkeep {
     /// Works until the writer has ended.
     pub(crate) fn run(mut self) {
         loop {
-            match self.woken.recv_timeout(STEP) {
+            match self.woken.recv_timeout(self.aging.step()) {
                 Ok(Wake) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }

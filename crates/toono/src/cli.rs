@@ -1,8 +1,9 @@
 //! The command line: what can be asked, with its defaults. It decides nothing.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
 use toono_fleet::ClusterCidr;
 use toono_http::client::Endpoint;
 use toono_pki::{BootstrapToken, CaPin};
@@ -73,6 +74,16 @@ pub(crate) struct StoreArgs {
     /// several servers may share.
     #[arg(long, value_name = "STORE", default_value = "journal")]
     pub(crate) store: StoreKind,
+    /// How long older versions of objects stay readable, for watches that resume and lists that go on:
+    /// what kube-apiserver calls --etcd-compaction-interval.
+    #[arg(
+        long,
+        alias = "etcd-compaction-interval",
+        value_name = "TIME",
+        default_value = "5m",
+        value_parser = duration
+    )]
+    pub(crate) compaction_interval: Duration,
     /// The CA that etcd's certificates are from, PEM; needed with https.
     #[arg(long, value_name = "FILE")]
     pub(crate) etcd_cafile: Option<PathBuf>,
@@ -82,6 +93,15 @@ pub(crate) struct StoreArgs {
     /// The key of that certificate, PEM.
     #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
     pub(crate) etcd_keyfile: Option<PathBuf>,
+}
+
+/// `5m`, `90s`, `1h`: a duration as Kubernetes' components take it, and not none at all.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    match Duration::try_from(parsed) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("give a time above zero, such as `5m` or `90s`".to_owned()),
+    }
 }
 
 /// One of the two engines.

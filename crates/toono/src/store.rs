@@ -15,13 +15,13 @@ use crate::{
 /// Opens it; the journal's directory is `dir`.
 pub(crate) async fn open(args: &StoreArgs, dir: &Path) -> Result<Store, Failure> {
     match &args.store {
-        StoreKind::Journal => open_journal(dir),
+        StoreKind::Journal => open_journal(args, dir),
         StoreKind::Etcd(endpoints) => connect(args, endpoints).await,
     }
 }
 
-fn open_journal(dir: &Path) -> Result<Store, Failure> {
-    let config = StoreConfig::new(dir);
+fn open_journal(args: &StoreArgs, dir: &Path) -> Result<Store, Failure> {
+    let config = StoreConfig { history: args.compaction_interval, ..StoreConfig::new(dir) };
     let opened = tokio::task::block_in_place(|| Store::open(config));
     let (store, recovery) = opened.map_err(|error| {
         let code = match &error {
@@ -43,7 +43,8 @@ fn open_journal(dir: &Path) -> Result<Store, Failure> {
 }
 
 async fn connect(args: &StoreArgs, endpoints: &[Endpoint]) -> Result<Store, Failure> {
-    let config = EtcdConfig::new(endpoints.to_vec(), etcd_tls(args)?);
+    let defaults = EtcdConfig::new(endpoints.to_vec(), etcd_tls(args)?);
+    let config = EtcdConfig { history: args.compaction_interval, ..defaults };
     let (store, recovery) = Store::connect(config)
         .await
         .map_err(|error| Failure::caused("etcd-failed", &error, error.hint()))?;

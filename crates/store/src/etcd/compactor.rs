@@ -13,7 +13,7 @@ use super::messages::{
 };
 use super::rpc::CallError;
 use super::{REQUEST_TIMEOUT, Shared, revision};
-use crate::aging::{Aging, STEP};
+use crate::aging::Aging;
 use crate::memory::Memory;
 
 const COMPACT: &str = "/etcdserverpb.KV/Compact";
@@ -30,7 +30,7 @@ pub(super) async fn forget(memory: Arc<Memory>, history: Duration, history_bytes
         // It ends otherwise only with the runtime.
         let Ok(turned) = turn.await else { return };
         aging = turned;
-        tokio::time::sleep(STEP).await;
+        tokio::time::sleep(aging.step()).await;
     }
 }
 
