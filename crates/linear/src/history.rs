@@ -7,6 +7,8 @@ pub enum Expect {
     Any,
     /// There is nothing.
     Absent,
+    /// There is something.
+    Present,
     /// The value is this one.
     Is(u64),
 }
@@ -45,6 +47,8 @@ pub enum Outcome {
         /// The value; `None` if there was none.
         current: Option<u64>,
     },
+    /// The write was not done, as its condition did not hold; what there was is not told.
+    Unmet,
     /// What a read found.
     Found {
         /// The value; `None` if there was none.

@@ -145,11 +145,13 @@ fn applied(call: &Call, value: Option<u64>) -> Option<Option<u64>> {
     let holds = match expect {
         Expect::Any => !deletes || value.is_some(),
         Expect::Absent => !deletes && value.is_none(),
+        Expect::Present => value.is_some(),
         Expect::Is(id) => value == Some(id),
     };
     match call.outcome {
         Outcome::Done { .. } | Outcome::Unknown => holds.then_some(after),
         Outcome::Refused { current } => (!holds && current == value).then_some(value),
+        Outcome::Unmet => (!holds).then_some(value),
         Outcome::Found { .. } => None,
     }
 }

@@ -29,6 +29,7 @@ fn make(seed: u64, count: u64, lose: u64) -> Made {
         let value = values.get(&key).map(|(_, id)| *id);
         let expect = match (dice.below(4), value) {
             (0, _) => Expect::Any,
+            (1, Some(_)) => Expect::Present,
             (1, _) => Expect::Absent,
             (2, Some(id)) => Expect::Is(id),
             _ => Expect::Is(dice.below(n)),
@@ -41,11 +42,13 @@ fn make(seed: u64, count: u64, lose: u64) -> Made {
         let holds = match expect {
             Expect::Any => !deletes || value.is_some(),
             Expect::Absent => !deletes && value.is_none(),
+            Expect::Present => value.is_some(),
             Expect::Is(id) => value == Some(id),
         };
         let lost = dice.below(100) < lose;
         let outcome = match action {
             Action::Get => Outcome::Found { current: value },
+            _ if !holds && n.is_multiple_of(2) => Outcome::Unmet,
             _ if !holds => Outcome::Refused { current: value },
             // A lost write that did not happen.
             _ if lost && dice.below(2) == 0 => Outcome::Unknown,
