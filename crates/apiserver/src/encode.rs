@@ -29,37 +29,38 @@ pub(crate) fn draft_of(object: &Value) -> Draft {
     let empty = Map::new();
     let fields = object.as_object().unwrap_or(&empty);
     let metadata = fields.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
-    let mut head = String::with_capacity(128);
-    head.push('{');
+    let mut head = Vec::with_capacity(128);
+    head.push(b'{');
     for field in ["kind", "apiVersion"] {
         if let Some(value) = fields.get(field) {
             push_field(&mut head, field, value);
-            head.push(',');
+            head.push(b',');
         }
     }
-    head.push_str("\"metadata\":{\"resourceVersion\":\"");
-    let mut tail = String::with_capacity(1024);
-    tail.push('"');
+    head.extend_from_slice(b"\"metadata\":{\"resourceVersion\":\"");
+    let mut tail = Vec::with_capacity(1024);
+    tail.push(b'"');
     for (field, value) in metadata.iter().filter(|(field, _)| *field != "resourceVersion") {
-        tail.push(',');
+        tail.push(b',');
         push_field(&mut tail, field, value);
     }
-    tail.push('}');
+    tail.push(b'}');
     let rest = fields
         .iter()
         .filter(|(field, _)| !matches!(field.as_str(), "kind" | "apiVersion" | "metadata"));
     for (field, value) in rest {
-        tail.push(',');
+        tail.push(b',');
         push_field(&mut tail, field, value);
     }
-    tail.push('}');
+    tail.push(b'}');
     Draft::new(head, tail)
 }
 
-fn push_field(text: &mut String, field: &str, value: &Value) {
-    text.push_str(&Value::from(field).to_string());
-    text.push(':');
-    text.push_str(&value.to_string());
+fn push_field(text: &mut Vec<u8>, field: &str, value: &Value) {
+    // Writing values to memory cannot fail: they have no keys but strings.
+    let _ = serde_json::to_writer(&mut *text, field);
+    text.push(b':');
+    let _ = serde_json::to_writer(&mut *text, value);
 }
 
 /// Sets a field of a map.

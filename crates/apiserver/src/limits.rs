@@ -12,9 +12,10 @@ pub const YAML_MAX_BYTES: usize = 16 * BODY_MAX_BYTES;
 pub const YAML_MAX_UNCLOSED: usize = 1000;
 /// A body must have arrived within this time; a slow link moves 3 MiB in it at 50 KB/s.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Most watches at once. Each costs a few KB; nodes do not watch, so these are people and
-/// controllers.
-pub const WATCHES_MAX: usize = 10_000;
+/// Most watches at once. Nodes do not watch, so these are people, controllers and whatever runs in pods.
+/// Each costs some 10 KB, and one over the network a file descriptor, of which there are fewer on most
+/// machines.
+pub const WATCHES_MAX: usize = 50_000;
 /// A watch without `timeoutSeconds` ends after this long, as Kubernetes ends them after 30 to 60
 /// minutes, so that clients spread over restarted servers again.
 pub const WATCH_TIMEOUT: Duration = Duration::from_secs(45 * 60);

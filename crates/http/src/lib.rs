@@ -2,7 +2,11 @@
 //!
 //! It knows no path and no resource. TLS settings come from outside as `rustls` configs.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    any::Any,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -26,9 +30,31 @@ pub type Handler =
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemoteAddr(pub SocketAddr);
 
-/// The verified certificate chain that the peer showed (leaf first), in a request's extensions.
+/// The verified certificate chain that the peer showed, in a request's extensions. Clones are of the same
+/// connection.
 #[derive(Debug, Clone)]
-pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
+pub struct PeerCertificates {
+    chain: Arc<[CertificateDer<'static>]>,
+    read: Arc<OnceLock<Arc<dyn Any + Send + Sync>>>,
+}
+
+impl PeerCertificates {
+    /// The chain, leaf first.
+    #[must_use]
+    pub fn new(chain: Arc<[CertificateDer<'static>]>) -> Self {
+        Self { chain, read: Arc::default() }
+    }
+
+    /// What `read` makes of the chain (leaf first). It is kept for the connection, which has one chain for
+    /// all its requests, so each connection is to be read in one way.
+    pub fn read_once<T: Clone + Send + Sync + 'static>(
+        &self,
+        read: impl Fn(&[CertificateDer<'static>]) -> T,
+    ) -> T {
+        let kept = self.read.get_or_init(|| Arc::new(read(&self.chain)));
+        kept.downcast_ref::<T>().map_or_else(|| read(&self.chain), T::clone)
+    }
+}
 
 /// A body of these bytes.
 pub fn full(bytes: impl Into<Bytes>) -> Body {

@@ -152,7 +152,7 @@ impl Connection {
         match timeout(self.limits.handshake, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let certificates = stream.get_ref().1.peer_certificates().map(|chain| {
-                    PeerCertificates(chain.iter().map(|c| c.clone().into_owned()).collect())
+                    PeerCertificates::new(chain.iter().map(|c| c.clone().into_owned()).collect())
                 });
                 self.speak_http(stream, certificates).await;
             }

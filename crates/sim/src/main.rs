@@ -11,6 +11,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+/// As the server: what the clients cost is part of each rate on a shared machine.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Measures a running edge.
 #[derive(Debug, Parser)]
 #[command(name = "toono-sim", version)]

@@ -1,5 +1,6 @@
 //! `toono`: parses the command line, wires the services together, chooses the exit code.
 
+mod allocator;
 mod cli;
 mod failure;
 mod kubeconfig;

@@ -29,9 +29,12 @@ pub(crate) fn authenticate(
     if let Some(InProcess(user)) = extensions.get() {
         return Ok(user.clone());
     }
-    if let Some(leaf) = extensions.get::<PeerCertificates>().and_then(|chain| chain.0.first()) {
-        let subject = toono_pki::subject(leaf).map_err(|_| ApiError::Unauthorized)?;
-        return Ok(UserInfo::new(&subject.common_name, subject.organizations));
+    if let Some(certificates) = extensions.get::<PeerCertificates>() {
+        return certificates.read_once(|chain| {
+            let leaf = chain.first().ok_or(ApiError::Unauthorized)?;
+            let subject = toono_pki::subject(leaf).map_err(|_| ApiError::Unauthorized)?;
+            Ok(UserInfo::new(&subject.common_name, subject.organizations))
+        });
     }
     match bearer_token(headers) {
         None => Ok(UserInfo::anonymous()),

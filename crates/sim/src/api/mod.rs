@@ -51,12 +51,25 @@ pub(crate) fn run(args: &ApiArgs) -> Result<(), Box<dyn Error>> {
 }
 
 async fn measure(args: &ApiArgs) -> Result<(), Failure> {
-    let mut server = Server::start(&args.toono, &args.data, &args.store).await?;
+    measure_requests(args).await?;
+    if args.pods > 0 {
+        measure_pods(args).await?;
+    }
+    Ok(())
+}
+
+/// Starts an empty server.
+async fn begin(args: &ApiArgs) -> Result<(Server, Access), Failure> {
+    let server = Server::start(&args.toono, &args.data, &args.store).await?;
     println!("cold start, empty: {} ms", server.started_in.as_millis());
     let access = Access::read(&args.data, server.port)?;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    server.settle().await?;
     println!("RSS idle: {:.1} MB", server.rss_mb()?);
+    Ok((server, access))
+}
 
+async fn measure_requests(args: &ApiArgs) -> Result<(), Failure> {
+    let (mut server, access) = begin(args).await?;
     let duration = Duration::from_secs(args.seconds);
     for work in [writes::Work::LeaseUpdates, writes::Work::ConfigMapCreates] {
         let cpu = server.cpu_seconds()?;
@@ -68,24 +81,28 @@ async fn measure(args: &ApiArgs) -> Result<(), Failure> {
         let figures = fan_out::measure(&access, args.watchers).await?;
         println!("{figures}; RSS {:.1} MB", server.rss_mb()?);
     }
-    if args.pods > 0 {
-        let figures = writes::create_pods(&access, args.pods, args.clients).await?;
-        println!("{figures}");
-        server.settle().await?;
-        println!("RSS with {} pods: {:.1} MB", args.pods, server.rss_mb()?);
-        for compressed in [false, true] {
-            server.reset_peak()?;
-            let before = server.rss_mb()?;
-            let figures = lists::measure(&access, compressed).await?;
-            println!("{figures}; peak RSS +{:.1} MB", server.peak_mb()? - before);
-        }
-        server.end().await?;
-        server = Server::start(&args.toono, &args.data, &args.store).await?;
-        println!("cold start, {} pods: {} ms", args.pods, server.started_in.as_millis());
-        server.settle().await?;
-        println!("RSS after it: {:.1} MB", server.rss_mb()?);
+    server.end().await?;
+    Ok(std::fs::remove_dir_all(&args.data)?)
+}
+
+/// On a server of its own, so that its memory is that of the pods.
+async fn measure_pods(args: &ApiArgs) -> Result<(), Failure> {
+    let (mut server, access) = begin(args).await?;
+    let figures = writes::create_pods(&access, args.pods, args.clients).await?;
+    println!("{figures}");
+    server.settle().await?;
+    println!("RSS with {} pods: {:.1} MB", args.pods, server.rss_mb()?);
+    for compressed in [false, true] {
+        server.reset_peak()?;
+        let before = server.rss_mb()?;
+        let figures = lists::measure(&access, compressed).await?;
+        println!("{figures}; peak RSS +{:.1} MB", server.peak_mb()? - before);
     }
     server.end().await?;
-    std::fs::remove_dir_all(&args.data)?;
-    Ok(())
+    server = Server::start(&args.toono, &args.data, &args.store).await?;
+    println!("cold start, {} pods: {} ms", args.pods, server.started_in.as_millis());
+    server.settle().await?;
+    println!("RSS after it: {:.1} MB", server.rss_mb()?);
+    server.end().await?;
+    Ok(std::fs::remove_dir_all(&args.data)?)
 }
