@@ -64,7 +64,9 @@ pub(crate) fn answer(
 }
 
 fn store(server: &ApiServer) -> Result<(), String> {
-    server.inner.store.poisoned().map_or(Ok(()), |poisoned| Err(poisoned.to_string()))
+    let store = &server.inner.store;
+    store.poisoned().map_or(Ok(()), |poisoned| Err(poisoned.to_string()))?;
+    store.lost().map_or(Ok(()), |lost| Err(lost.to_string()))
 }
 
 fn shutdown(server: &ApiServer) -> Result<(), String> {

@@ -17,6 +17,7 @@ mod cronjob;
 mod daemonset;
 mod deployment;
 mod disruption;
+mod election;
 mod endpoints;
 mod error;
 mod expectations;
@@ -54,6 +55,7 @@ use toono_pki::{ClusterCa, TokenKey};
 
 pub use config::{ControllersConfig, EvictionConfig};
 use context::Context;
+pub use election::lead;
 
 /// What signs for the cluster. Against a cluster that has its own controllers there is nothing.
 #[derive(Clone, Default)]

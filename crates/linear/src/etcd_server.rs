@@ -72,6 +72,29 @@ impl EtcdServer {
         url(self.port)
     }
 
+    /// Whether this text is in what was ever written, as its own log has it.
+    ///
+    /// # Panics
+    /// When the log cannot be read.
+    #[must_use]
+    pub fn has_written(&self, text: &str) -> bool {
+        let mut dirs = vec![self.dir.path().to_owned()];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else if path.extension().is_some_and(|it| it == "wal") {
+                    let bytes = fs::read(path).unwrap();
+                    if bytes.windows(text.len()).any(|part| part == text.as_bytes()) {
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
     fn listens(&mut self) -> bool {
         let begun = Instant::now();
         while begun.elapsed() < START {

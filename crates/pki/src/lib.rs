@@ -10,6 +10,7 @@ mod der;
 mod jwt;
 mod pin;
 mod request;
+mod sealed;
 mod tls;
 mod token;
 
@@ -18,6 +19,7 @@ pub use csr::CertificateRequest;
 pub use jwt::{BadJwt, TOKEN_MAX_BYTES, TokenKey, unverified_claims};
 pub use pin::{BadPin, CaPin};
 pub use request::{REQUEST_MAX_BYTES, requested_subject};
+pub use sealed::{SealError, seal, unseal};
 pub use tls::{
     Subject, client_config, client_config_pinned, client_config_unverified, pin_of, server_config,
     subject, verified_ca_pem,

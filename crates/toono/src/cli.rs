@@ -4,9 +4,12 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
+use toono_api::allocation::{PortRange, ServiceRange};
 use toono_fleet::ClusterCidr;
 use toono_http::client::Endpoint;
 use toono_pki::{BootstrapToken, CaPin};
+
+use crate::store::shared::TOKEN_MIN_BYTES;
 
 /// Where everything is kept unless told otherwise.
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/toono";
@@ -60,11 +63,33 @@ pub(crate) struct ServerArgs {
     /// Pod addresses; each node gets a /24 of it.
     #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
     pub(crate) cluster_cidr: ClusterCidr,
+    /// Addresses of Services.
+    #[arg(long, value_name = "CIDR", default_value_t = ServiceRange::default())]
+    pub(crate) service_cidr: ServiceRange,
+    /// Ports of Services on every node.
+    #[arg(long, value_name = "FROM-TO", default_value_t = PortRange::default())]
+    pub(crate) service_node_ports: PortRange,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    /// The secret that all servers of one etcd are given: with it a new one gets the cluster's
+    /// credentials from there.
+    #[arg(long, env = "TOONO_SERVER_TOKEN", hide_env_values = true, value_parser = server_token)]
+    pub(crate) token: Option<String>,
+    /// A file with that secret.
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Records every request in this file, in the form of Kubernetes' audit log at level Metadata.
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_log_path: Option<PathBuf>,
+}
+
+/// A secret that cannot be guessed.
+pub(crate) fn server_token(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.len() < TOKEN_MIN_BYTES {
+        return Err(format!("it must have at least {TOKEN_MIN_BYTES} characters"));
+    }
+    Ok(text.to_owned())
 }
 
 /// Where the cluster's objects are kept.

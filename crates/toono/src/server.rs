@@ -14,7 +14,7 @@ use tokio::{
     net::{TcpListener, UdpSocket},
     task::JoinSet,
 };
-use toono_api::{UserInfo, allocation::ServiceRange};
+use toono_api::UserInfo;
 use toono_apiserver::{ApiConfig, ApiServer, AuditConfig};
 use toono_controllers::{ControllersConfig, Signers};
 use toono_fleet::{ClusterSecret, Fleet, FleetConfig};
@@ -22,8 +22,13 @@ use toono_http::server::Limits;
 use toono_pki::{BootstrapToken, ClusterCa, TokenKey};
 
 use crate::{
-    cli::ServerArgs, failure::Failure, kubeconfig, node_link::FleetLink, secret,
-    shutdown::Shutdown, store, token,
+    cli::{ServerArgs, StoreKind},
+    failure::Failure,
+    kubeconfig,
+    node_link::FleetLink,
+    secret,
+    shutdown::Shutdown,
+    store, token,
 };
 
 /// Rotation gives the next secret the next number.
@@ -43,6 +48,11 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     let dir = &args.data.dir;
     create_dir(dir)?;
     let store = store::open(&args.store, &dir.join("store")).await?;
+    let shares = matches!(args.store.store, StoreKind::Etcd(_));
+    if shares {
+        let token = server_token(args)?;
+        store::shared::settle(&store, dir, token.as_deref(), || make_credentials(dir)).await?;
+    }
     let ca = ClusterCa::load_or_create(&dir.join("pki")).map_err(pki_failure)?;
     let tls = ca
         .issue_server(&certificate_names(args))
@@ -60,7 +70,15 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     let signers =
         Signers { certificates: Some(Arc::clone(&ca)), tokens: Some(Arc::clone(&token_key)) };
     let token_key = Some(token_key);
-    let config = ApiConfig { audit, token_key, advertise, ..ApiConfig::default() };
+    let (service_range, node_ports) = (args.service_cidr, args.service_node_ports);
+    let config = ApiConfig {
+        audit,
+        token_key,
+        advertise,
+        service_range,
+        node_ports,
+        ..ApiConfig::default()
+    };
     let api = ApiServer::start(store, config, link.clone())
         .await
         .map_err(|error| Failure::caused("store-failed", &error, "look at the store's disk"))?;
@@ -87,12 +105,8 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
         draining.drain();
     });
     let mut services = JoinSet::new();
-    services.spawn(toono_controllers::run(
-        api.client(component("kube-controller-manager")),
-        controllers,
-        signers,
-        shutdown.clone().wait(),
-    ));
+    let client = api.client(component("kube-controller-manager"));
+    services.spawn(run_controllers(client, controllers, signers, shares, shutdown.clone()));
     let ending = shutdown.clone();
     services.spawn(async move { fleet.run(udp, ending.wait()).await });
     services.spawn(toono_http::server::serve(
@@ -104,6 +118,46 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     ));
     tracing::info!(listen = %args.listen, data = %dir.display(), "serving");
     wait_for(services).await
+}
+
+/// Controllers run in one server at a time. The only one of its store need not ask others.
+async fn run_controllers(
+    client: kube::Client,
+    config: ControllersConfig,
+    signers: Signers,
+    shares: bool,
+    shutdown: Shutdown,
+) {
+    if !shares {
+        return toono_controllers::run(client, config, signers, shutdown.wait()).await;
+    }
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let process = toono_pki::random_secret().unwrap_or_default();
+    let process: String = process.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let identity = format!("{}_{process}", host.unwrap_or_default());
+    toono_controllers::lead(client.clone(), &identity, shutdown.wait(), |stop| {
+        toono_controllers::run(client.clone(), config.clone(), signers.clone(), stop)
+    })
+    .await;
+}
+
+/// The token that this server shares with the others of its cluster, if it was given one.
+fn server_token(args: &ServerArgs) -> Result<Option<String>, Failure> {
+    let Some(path) = &args.token_file else { return Ok(args.token.clone()) };
+    let unusable = |why: &dyn std::fmt::Display| {
+        let what = format!("cannot use the token in {}: {why}", path.display());
+        Failure::new("token-file", what, "give a file that this user may read")
+    };
+    let text = fs::read_to_string(path).map_err(|error| unusable(&error))?;
+    crate::cli::server_token(&text).map(Some).map_err(|why| unusable(&why))
+}
+
+/// Makes all files of credentials that are not there.
+fn make_credentials(dir: &Path) -> Result<(), Failure> {
+    ClusterCa::load_or_create(&dir.join("pki")).map_err(pki_failure)?;
+    TokenKey::load_or_create(&dir.join("pki").join(TOKEN_KEY_FILE)).map_err(pki_failure)?;
+    join_token(&dir.join(TOKEN_FILE))?;
+    secret::load_or_create(&dir.join("cluster-secret")).map(drop)
 }
 
 async fn wait_for(mut services: JoinSet<()>) -> Result<(), Failure> {
@@ -181,7 +235,7 @@ fn certificate_names(args: &ServerArgs) -> Vec<String> {
     ]
     .map(str::to_owned)
     .into();
-    names.push(ServiceRange::default().first().to_string());
+    names.push(args.service_cidr.first().to_string());
     names.extend(nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()));
     names.extend(local_addresses().into_iter().map(|address| address.to_string()));
     if !args.listen.ip().is_unspecified() {

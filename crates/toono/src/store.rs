@@ -1,5 +1,7 @@
 //! Opening the store that the command line asks for, and saying what is wrong when it does not open.
 
+pub(crate) mod shared;
+
 use std::{fs, path::Path, sync::Arc};
 
 use rustls::ClientConfig;

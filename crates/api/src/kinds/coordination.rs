@@ -36,9 +36,6 @@ fn rules(object: &Value) -> Errors {
         errors.push(duration.invalid("must be greater than 0"));
     }
     checks::not_negative(spec.get("leaseTransitions"), &mut errors);
-    if spec.get("holderIdentity").is_set() && spec.get("holderIdentity").text().is_empty() {
-        errors.push(spec.get("holderIdentity").invalid("must not be empty"));
-    }
     if !spec.get("preferredHolder").text().is_empty() && spec.get("strategy").text().is_empty() {
         let why = "may only be specified if `strategy` is defined";
         errors.push(spec.get("preferredHolder").forbidden(why));

@@ -30,25 +30,22 @@ pub(crate) struct Cloud {
 impl Cloud {
     /// A server that answers.
     pub(crate) fn start() -> Self {
-        Self::start_with(&[], None)
+        Self::start_with(&[])
     }
 
-    /// A server with these arguments, and with the CA of another one.
-    pub(crate) fn start_with(arguments: &[&str], ca_of: Option<&Self>) -> Self {
-        let dir = tempfile::Builder::new().prefix("toono-cloud-").tempdir().unwrap();
-        if let Some(other) = ca_of {
-            let pki = dir.path().join("pki");
-            std::fs::create_dir(&pki).unwrap();
-            for file in std::fs::read_dir(other.dir.path().join("pki")).unwrap() {
-                let file = file.unwrap();
-                std::fs::copy(file.path(), pki.join(file.file_name())).unwrap();
-            }
-        }
-        let arguments = arguments.iter().map(|&it| it.to_owned()).collect();
-        let mut cloud = Self { dir, port: free_port(), arguments, child: None };
+    /// A server with these arguments that answers.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        let mut cloud = Self::prepare(arguments);
         cloud.spawn();
         cloud.await_ready();
         cloud
+    }
+
+    /// A server with these arguments that does not run yet.
+    pub(crate) fn prepare(arguments: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("toono-cloud-").tempdir().unwrap();
+        let arguments = arguments.iter().map(|&it| it.to_owned()).collect();
+        Self { dir, port: free_port(), arguments, child: None }
     }
 
     pub(crate) fn command(&self) -> Command {
@@ -80,6 +77,14 @@ impl Cloud {
         }
     }
 
+    /// Has the server end as an operator would.
+    pub(crate) fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+            child.wait().unwrap();
+        }
+    }
+
     pub(crate) fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command
@@ -105,7 +110,7 @@ impl Cloud {
     }
 
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.log_path()).unwrap()
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
     pub(crate) fn read(&self, name: &str) -> String {

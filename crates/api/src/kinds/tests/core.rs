@@ -311,6 +311,9 @@ fn leases_namespaces_and_nodes() {
             ),
         ],
     );
+    // A leader that ends gives its lease back so.
+    let free = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": ""}});
+    rules(&coordination::LEASE, &free, &[]);
     let namespace = json!({"metadata": {"name": "n"}});
     let filled = super::filled(&core::NAMESPACE, &namespace);
     assert_eq!(filled["metadata"]["labels"]["kubernetes.io/metadata.name"], "n");
