@@ -60,6 +60,19 @@ struct Walk {
     unknown_fields: Vec<String>,
 }
 
+/// Fields that may be left out, and that Go's types yet write when they are empty.
+const ALWAYS_WRITTEN: [(&str, &str); 3] =
+    [("rbac.ClusterRole", "rules"), ("rbac.Role", "rules"), ("discovery.EndpointSlice", "ports")];
+
+/// Whether a list or a map holds nothing.
+fn is_empty(shape: Shape, value: &Value) -> bool {
+    match (shape, value) {
+        (Shape::List(_), Value::Array(items)) => items.is_empty(),
+        (Shape::Map(_) | Shape::MapOfLists, Value::Object(entries)) => entries.is_empty(),
+        _ => false,
+    }
+}
+
 impl Walk {
     /// Messages nest as deep as the JSON does, which its parser limits.
     fn message(
@@ -90,7 +103,11 @@ impl Walk {
                 _ if value.is_null() => false,
                 Some(field) => {
                     failure = self.shaped(name, field.shape, value).err();
-                    true
+                    // Go leaves out what is empty of all that may be left out.
+                    failure.is_some()
+                        || field.required
+                        || ALWAYS_WRITTEN.contains(&(name, key))
+                        || !is_empty(field.shape, value)
                 }
             };
             self.path.pop();
@@ -327,6 +344,18 @@ mod tests {
             ("data.a", "illegal base64 data at input byte 3")
         );
         assert!(decode("core.Pod", json!([])).is_err());
+    }
+
+    #[test]
+    fn what_is_empty_and_may_be_left_out_falls_out() {
+        let given = json!({"metadata": {"labels": {}, "finalizers": []}, "spec": {
+            "containers": [], "volumes": [{"name": "v", "emptyDir": {}}], "nodeSelector": {},
+            "securityContext": {}, "tolerations": []}});
+        let kept = json!({"metadata": {}, "spec": {"containers": [], "securityContext": {},
+            "volumes": [{"name": "v", "emptyDir": {}}]}});
+        assert_eq!(decode("core.Pod", given).unwrap().object, kept);
+        let role = json!({"metadata": {}, "rules": []});
+        assert_eq!(decode("rbac.Role", role.clone()).unwrap().object, role);
     }
 
     #[test]

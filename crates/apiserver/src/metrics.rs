@@ -52,16 +52,11 @@ pub(crate) struct Asked {
     component: &'static str,
 }
 
+/// The same, and what was answered.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answered {
-    verb: String,
-    dry_run: &'static str,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: &'static str,
-    scope: &'static str,
-    component: &'static str,
+    #[prometheus(flatten)]
+    asked: Asked,
     code: u16,
 }
 
@@ -179,7 +174,7 @@ impl Metrics {
             let seconds = trail.started.elapsed().as_secs_f64();
             self.durations.get_or_create(&asked).observe(seconds);
         }
-        self.requests.get_or_create(&asked.answered(status.as_u16())).inc();
+        self.requests.get_or_create(&Answered { asked, code: status.as_u16() }).inc();
     }
 
     /// Where the events of watches of a resource are counted.
@@ -232,11 +227,6 @@ impl Asked {
             },
             component: "apiserver",
         }
-    }
-
-    fn answered(self, code: u16) -> Answered {
-        let Self { verb, dry_run, group, version, resource, subresource, scope, component } = self;
-        Answered { verb, dry_run, group, version, resource, subresource, scope, component, code }
     }
 }
 

@@ -10,7 +10,7 @@ use toono_api::{ApiError, Resource};
 use toono_http::Body;
 use toono_mvcc::Rev;
 
-use crate::{encode, respond};
+use crate::{encode, respond, verbs::Next};
 
 /// The form that a client asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Form {
         resource: &Arc<Resource>,
         items: &[bytes::Bytes],
         rev: Rev,
-        next: Option<&str>,
+        next: Option<&Next>,
     ) -> Result<Vec<u8>, ApiError> {
         let mut writer = ListWriter::of_page(self, Arc::clone(resource), rev, next);
         for item in items {
@@ -151,10 +151,13 @@ impl ListWriter {
         Self::of_page(form, resource, rev, None)
     }
 
-    fn of_page(form: Form, resource: Arc<Resource>, rev: Rev, next: Option<&str>) -> Self {
+    fn of_page(form: Form, resource: Arc<Resource>, rev: Rev, next: Option<&Next>) -> Self {
         let mut metadata = json!({"resourceVersion": rev.to_string()});
         if let Some(next) = next {
-            encode::set(&mut metadata, "continue", next);
+            encode::set(&mut metadata, "continue", next.token.as_str());
+            if let Some(left) = next.left {
+                encode::set(&mut metadata, "remainingItemCount", left);
+            }
         }
         let head = match form {
             Form::Table(_) => format!(

@@ -29,13 +29,24 @@ struct Continue {
     rev: u64,
     /// The last key of the page before.
     after: String,
+    /// How many objects come after it, if that was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<u64>,
 }
 
 /// One page.
 pub(super) struct Listed {
     pub(super) entries: Vec<Entry>,
     pub(super) rev: Rev,
-    next: Option<String>,
+    next: Option<Next>,
+}
+
+/// What follows a page.
+pub(crate) struct Next {
+    /// Where it begins.
+    pub(crate) token: String,
+    /// How many objects there are, if no selector leaves any out.
+    pub(crate) left: Option<u64>,
 }
 
 const CONTINUE_EXPIRED: &str = "The provided continue parameter is too old to display a consistent \
@@ -44,11 +55,17 @@ this response to retrieve the remainder of the results. Continuing with the prov
 an inconsistent list - objects that were created, modified, or deleted between the time the first \
 chunk was returned and now may show up in the list.";
 
+/// Objects that are looked at together when those after a page are counted: a list of millions is not
+/// held as a whole for it.
+const COUNT_PAGE: usize = 10_000;
+
 /// What a list has to show, from where.
 struct Wanted {
     rev: Rev,
     after: Option<Key>,
     limit: Option<usize>,
+    /// How many objects there are from `after` on, as the page before has told.
+    left: Option<u64>,
 }
 
 impl Call<'_> {
@@ -60,7 +77,7 @@ impl Call<'_> {
         }
         let Listed { entries, rev, next } = self.page(wanted)?;
         let items: Vec<Bytes> = entries.into_iter().map(|entry| entry.value).collect();
-        let body = form.list(self.resource(), &items, rev, next.as_deref())?;
+        let body = form.list(self.resource(), &items, rev, next.as_ref())?;
         Ok(respond::json(StatusCode::OK, body))
     }
 
@@ -96,20 +113,20 @@ impl Call<'_> {
             None | Some(..=0) => None,
             Some(limit) => usize::try_from(limit).ok(),
         };
-        let (rev, after) = match self.query.text("continue") {
-            None => (self.list_revision()?, None),
+        let (rev, after, left) = match self.query.text("continue") {
+            None => (self.list_revision()?, None, None),
             Some(token) => {
                 if self.query.revision()?.is_some_and(|rev| rev > Rev::ZERO) {
                     return Err(ApiError::BadRequest(
                         "specifying resource version is not allowed when using continue".to_owned(),
                     ));
                 }
-                let Continue { rev, after } = read_token(token)?;
+                let Continue { rev, after, left } = read_token(token)?;
                 let rev = if rev == 0 { self.server.revision() } else { Rev(rev) };
-                (rev, Key::parse(&after))
+                (rev, Key::parse(&after), left)
             }
         };
-        Ok(Wanted { rev, after, limit })
+        Ok(Wanted { rev, after, limit, left })
     }
 
     /// A list without limit. It is written as it is sent, so that it takes no more memory than its
@@ -144,7 +161,7 @@ impl Call<'_> {
     }
 
     fn page(&self, wanted: Wanted) -> Result<Listed, ApiError> {
-        let Wanted { rev, after, limit } = wanted;
+        let Wanted { rev, after, limit, left } = wanted;
         let limit = limit.unwrap_or(usize::MAX);
         let last_key = after.clone();
         let late = |compacted| too_late(compacted, last_key.as_ref());
@@ -162,8 +179,37 @@ impl Call<'_> {
             entries.push(entry);
         }
         let last = entries.last().filter(|_| more);
-        let next = last.map(|last| write_token(rev, &last.key));
+        let shown = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+        let next = match last {
+            None => None,
+            Some(last) => {
+                let left = match left {
+                    Some(left) => Some(left.saturating_sub(shown)),
+                    None => self.count_after(rev, &last.key).map_err(late)?,
+                };
+                Some(Next { token: write_token(rev, &last.key, left), left })
+            }
+        };
         Ok(Listed { entries, rev, next })
+    }
+
+    /// How many objects come after a page; not told where a selector decides, as in Kubernetes. Counted
+    /// once: the pages that follow subtract.
+    fn count_after(&self, rev: Rev, last: &Key) -> Result<Option<u64>, Compacted> {
+        let selects = |name| self.query.text(name).is_some_and(|selector| !selector.is_empty());
+        if selects("labelSelector") || selects("fieldSelector") || self.owner.is_some() {
+            return Ok(None);
+        }
+        let (store, prefix) = (&self.server.inner.store, self.prefix());
+        let (mut count, mut after) = (0_u64, Some(last.clone()));
+        loop {
+            let page = store.list(&prefix, rev, after.as_ref(), COUNT_PAGE)?;
+            count += u64::try_from(page.entries.len()).unwrap_or(0);
+            match page.entries.into_iter().next_back() {
+                Some(entry) if page.more => after = Some(entry.key),
+                _ => return Ok(Some(count)),
+            }
+        }
     }
 
     /// The revision to show: the newest, unless exactly another is asked for.
@@ -214,13 +260,13 @@ fn too_late(compacted: Compacted, after: Option<&Key>) -> ApiError {
         None => expired(compacted),
         Some(after) => ApiError::ExpiredContinue {
             message: CONTINUE_EXPIRED.to_owned(),
-            continue_token: write_token(Rev::ZERO, after),
+            continue_token: write_token(Rev::ZERO, after, None),
         },
     }
 }
 
-fn write_token(rev: Rev, after: &Key) -> String {
-    let token = Continue { rev: rev.0, after: after.as_str().to_owned() };
+fn write_token(rev: Rev, after: &Key, left: Option<u64>) -> String {
+    let token = Continue { rev: rev.0, after: after.as_str().to_owned(), left };
     URL_SAFE_NO_PAD.encode(serde_json::json!(token).to_string())
 }
 

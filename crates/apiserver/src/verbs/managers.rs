@@ -5,7 +5,7 @@
 
 use http::header;
 use serde_json::Value;
-use toono_api::{ApiError, FieldError, Resource};
+use toono_api::{ApiError, FieldError, Resource, error::FieldReason};
 use toono_apply::managed::{self, MANAGER_NAME_MAX_BYTES, Write};
 
 use super::{Call, create::whole_seconds};
@@ -46,8 +46,12 @@ impl Call<'_> {
 
 /// What is wrong with a `fieldManager`, in Kubernetes' words.
 pub(super) fn name_error(name: &str) -> Option<FieldError> {
-    managed::manager_name_error(name)
-        .map(|why| FieldError::invalid_text("fieldManager", name, &why))
+    let why = managed::manager_name_error(name)?;
+    if name.len() > MANAGER_NAME_MAX_BYTES {
+        let (reason, field) = (FieldReason::TooLong, "fieldManager".to_owned());
+        return Some(FieldError { reason, field, message: format!("Too long: {why}") });
+    }
+    Some(FieldError::invalid_text("fieldManager", name, &why))
 }
 
 /// The refusal of a request because of its query parameters.

@@ -27,6 +27,7 @@ use crate::{query::Query, represent::Form, request::ResourcePath, server::ApiSer
 
 pub(crate) use create::{create_object, whole_seconds};
 pub(crate) use delete::{DeleteOptions, delete_object};
+pub(crate) use list::Next;
 pub(crate) use managers::Record;
 pub(crate) use update::{may_go, modify_own};
 

@@ -45,11 +45,11 @@ async fn objects_live_and_die() {
     let marked = marked.left().expect("the pod is only marked");
     assert_eq!(marked.metadata.deletion_grace_period_seconds, Some(30));
     let gone = pods.delete("a", &DeleteParams::default().grace_period(0)).await.unwrap();
-    assert!(gone.is_right());
+    assert!(gone.is_left(), "the pod as it was");
     assert!(pods.get_opt("a").await.unwrap().is_none());
     // Not bound: it goes at once.
     pods.create(&PostParams::default(), &pod("b")).await.unwrap();
-    assert!(pods.delete("b", &DeleteParams::default()).await.unwrap().is_right());
+    assert!(pods.delete("b", &DeleteParams::default()).await.unwrap().is_left());
     cluster.stop().await;
 }
 

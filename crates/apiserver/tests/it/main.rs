@@ -11,6 +11,8 @@ mod admission;
 mod apply;
 mod cluster;
 mod custom;
+mod custom_refused;
+mod custom_schemas;
 mod custom_typed;
 mod generated;
 mod http;

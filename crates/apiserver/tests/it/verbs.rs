@@ -141,3 +141,42 @@ async fn what_makes_no_sense_is_refused() {
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_page_tells_how_many_objects_are_left() {
+    let cluster = Cluster::start().await;
+    for n in 0..7 {
+        let map = json!({"metadata": {"name": format!("m{n}"), "labels": {"a": "b"}}, "data": {}});
+        let (status, _, made) = send(&cluster, Method::POST, MAPS, JSON, map.to_string()).await;
+        assert_eq!((status, made.get("data")), (StatusCode::CREATED, None));
+    }
+    let page = async |query: &str| {
+        let path = format!("{MAPS}?{query}");
+        send(&cluster, Method::GET, &path, JSON, String::new()).await.2["metadata"].clone()
+    };
+    let first = page("limit=3").await;
+    assert_eq!(first["remainingItemCount"], 4);
+    let next = |page: &Value| format!("limit=3&continue={}", page["continue"].as_str().unwrap());
+    let second = page(&next(&first)).await;
+    assert_eq!(second["remainingItemCount"], 1);
+    assert_eq!(page(&next(&second)).await.get("remainingItemCount"), None);
+    let selected = page("limit=3&labelSelector=a%3Db").await;
+    assert!(selected.get("continue").is_some() && selected.get("remainingItemCount").is_none());
+    // Patches leave nothing empty behind, either.
+    let path = format!("{MAPS}/m0");
+    let patch = json!({"metadata": {"labels": {"a": null}, "annotations": {}}}).to_string();
+    let merge = "application/merge-patch+json";
+    let (_, _, patched) = send(&cluster, Method::PATCH, &path, merge, patch).await;
+    assert_eq!(
+        (patched["metadata"].get("labels"), patched["metadata"].get("annotations")),
+        (None, None)
+    );
+    let long = format!("{path}?fieldManager={}", "m".repeat(129));
+    let (status, _, refused) = send(&cluster, Method::PATCH, &long, merge, "{}".to_owned()).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(
+        refused["message"],
+        "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Too long: may not be more than 128 bytes"
+    );
+    cluster.stop().await;
+}
