@@ -19,6 +19,7 @@ use crate::{
     error::{SyncError, is_not_found},
     informer::{Index, Informer, orphans_of},
     key::Key,
+    object::{Metadata, Object},
     patch,
     pods::uid,
 };
@@ -50,20 +51,20 @@ pub(crate) fn selector(
     Ok(Some(parsed).filter(|selector| !selector.selects_all()))
 }
 
-pub(crate) fn selects<K: Resource>(selector: &Selector, object: &K) -> bool {
-    match object.meta().labels.as_ref() {
+pub(crate) fn selects<V: Object>(selector: &Selector, object: &V) -> bool {
+    match object.metadata().labels() {
         Some(labels) => selector.matches(labels),
         None => selector.matches(&std::collections::BTreeMap::new()),
     }
 }
 
 /// The objects of kind `K` that `owner` owns after adopting and releasing.
-pub(crate) async fn claim<O, K>(
+pub(crate) async fn claim<O, K, V>(
     context: &Context,
     owner: &O,
     selector: &Selector,
-    informer: &Informer<K>,
-) -> Result<Vec<Arc<K>>, SyncError>
+    informer: &Informer<K, V>,
+) -> Result<Vec<Arc<V>>, SyncError>
 where
     O: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -76,20 +77,21 @@ where
         + Send
         + Sync
         + 'static,
+    V: Object + From<K> + Send + Sync + 'static,
 {
     claim_with(context, owner, selector, informer, None, &|_| true).await
 }
 
 /// The same, with a finalizer that an adopted object gets and a released one loses, and only for
 /// objects that satisfy `fits`.
-pub(crate) async fn claim_with<O, K>(
+pub(crate) async fn claim_with<O, K, V>(
     context: &Context,
     owner: &O,
     selector: &Selector,
-    informer: &Informer<K>,
+    informer: &Informer<K, V>,
     finalizer: Option<&str>,
-    fits: &(dyn Fn(&K) -> bool + Sync),
-) -> Result<Vec<Arc<K>>, SyncError>
+    fits: &(dyn Fn(&V) -> bool + Sync),
+) -> Result<Vec<Arc<V>>, SyncError>
 where
     O: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -102,6 +104,7 @@ where
         + Send
         + Sync
         + 'static,
+    V: Object + From<K> + Send + Sync + 'static,
 {
     let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
     let api: Api<K> = context.api(namespace);
@@ -117,7 +120,7 @@ where
     let orphans = informer.by(Index::Owner, &orphans_of(namespace));
     let wanted: Vec<_> = orphans
         .into_iter()
-        .filter(|object| object.meta().deletion_timestamp.is_none())
+        .filter(|object| !object.metadata().is_leaving())
         .filter(|object| selects(selector, &**object) && fits(object))
         .collect();
     if leaving || wanted.is_empty() || !still_there(context, owner).await? {
@@ -125,7 +128,7 @@ where
     }
     for object in wanted {
         if let Some(adopted) = adopt(&api, owner, &*object, finalizer).await? {
-            claimed.push(Arc::new(adopted));
+            claimed.push(Arc::new(adopted.into()));
         }
     }
     Ok(claimed)
@@ -147,19 +150,20 @@ where
     }))
 }
 
-async fn adopt<O, K>(
+async fn adopt<O, K, V>(
     api: &Api<K>,
     owner: &O,
-    object: &K,
+    object: &V,
     finalizer: Option<&str>,
 ) -> Result<Option<K>, SyncError>
 where
     O: Resource<DynamicType = ()>,
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    K: Clone + DeserializeOwned + Debug,
+    V: Object,
 {
-    let mut owners = object.meta().owner_references.clone().unwrap_or_default();
+    let mut owners = object.metadata().owners().to_vec();
     owners.push(controller_reference(owner));
-    let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+    let mut finalizers = object.metadata().finalizers().to_vec();
     if let Some(finalizer) = finalizer.filter(|name| !finalizers.iter().any(|known| known == name))
     {
         finalizers.push(finalizer.to_owned());
@@ -167,36 +171,38 @@ where
     set_owners(api, object, &owners, &finalizers, "adopt").await
 }
 
-async fn release<O, K>(
+async fn release<O, K, V>(
     api: &Api<K>,
     owner: &O,
-    object: &K,
+    object: &V,
     finalizer: Option<&str>,
 ) -> Result<(), SyncError>
 where
     O: Resource<DynamicType = ()>,
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    K: Clone + DeserializeOwned + Debug,
+    V: Object,
 {
-    let mut owners = object.meta().owner_references.clone().unwrap_or_default();
+    let mut owners = object.metadata().owners().to_vec();
     owners.retain(|reference| reference.uid != uid(owner.meta()));
-    let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+    let mut finalizers = object.metadata().finalizers().to_vec();
     finalizers.retain(|known| Some(known.as_str()) != finalizer);
     set_owners(api, object, &owners, &finalizers, "release").await.map(drop)
 }
 
-async fn set_owners<K>(
+async fn set_owners<K, V>(
     api: &Api<K>,
-    object: &K,
+    object: &V,
     owners: &[OwnerReference],
     finalizers: &[String],
     verb: &'static str,
 ) -> Result<Option<K>, SyncError>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    K: Clone + DeserializeOwned + Debug,
+    V: Object,
 {
-    let key = Key::of(object.meta());
+    let key = object.metadata().key();
     let mut metadata = json!({"ownerReferences": owners});
-    if finalizers != object.meta().finalizers.as_deref().unwrap_or_default()
+    if finalizers != object.metadata().finalizers()
         && let Some(fields) = metadata.as_object_mut()
     {
         fields.insert("finalizers".to_owned(), json!(finalizers));

@@ -7,7 +7,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
         batch::v1::{CronJob, Job},
-        core::v1::{Node, Pod},
+        core::v1::Node,
     },
     serde::de::DeserializeOwned,
 };
@@ -17,7 +17,11 @@ use tokio::task::JoinSet;
 use crate::{
     config::ControllersConfig,
     informer::{Index, Informer, by_namespace, by_owner},
-    kinds::{Namespace, Service},
+    kinds::{
+        Namespace, Service,
+        pod::{Pod, WatchedPod},
+    },
+    object::Object,
     recorder::Recorder,
     resourcequota::ResourceQuota,
     served::Served,
@@ -30,7 +34,7 @@ pub(crate) struct Context {
     pub(crate) config: ControllersConfig,
     pub(crate) recorder: Recorder,
     pub(crate) served: Served,
-    pub(crate) pods: Informer<Pod>,
+    pub(crate) pods: Informer<WatchedPod, Pod>,
     pub(crate) nodes: Informer<Node>,
     pub(crate) replica_sets: Informer<ReplicaSet>,
     pub(crate) deployments: Informer<Deployment>,
@@ -94,8 +98,12 @@ impl Context {
         tasks.spawn(async move { context.recorder.run().await });
     }
 
-    fn watch<K>(self: &Arc<Self>, tasks: &mut JoinSet<()>, informer: fn(&Self) -> &Informer<K>)
-    where
+    fn watch<K, V>(
+        self: &Arc<Self>,
+        tasks: &mut JoinSet<()>,
+        informer: fn(&Self) -> &Informer<K, V>,
+    ) where
+        V: Object + From<K> + Send + Sync + 'static,
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         let context = Arc::clone(self);
@@ -115,6 +123,5 @@ impl Context {
 }
 
 fn by_node(pod: &Pod) -> Vec<Arc<str>> {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    node.filter(|name| !name.is_empty()).map(Into::into).into_iter().collect()
+    pod.node_name().map(Into::into).into_iter().collect()
 }

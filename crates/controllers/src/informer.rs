@@ -5,6 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt::Debug,
     hash::Hash,
+    marker::PhantomData,
     pin::pin,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
@@ -18,7 +19,12 @@ use kube::{
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::{error::chain, key::Key};
+use crate::{
+    error::chain,
+    key::Key,
+    object::{Metadata, Object},
+    pods::controller_of,
+};
 
 /// What happened to one object; at least one of both is there.
 pub(crate) struct Change<K> {
@@ -55,18 +61,16 @@ pub(crate) fn orphans_of(namespace: &str) -> String {
 }
 
 /// The index functions that any namespaced kind can use.
-pub(crate) fn by_namespace<K: Resource>(object: &K) -> Vec<Arc<str>> {
-    object.meta().namespace.as_deref().map(Into::into).into_iter().collect()
+pub(crate) fn by_namespace<V: Object>(object: &V) -> Vec<Arc<str>> {
+    vec![Arc::clone(&object.metadata().key().namespace)]
 }
 
 /// See [`Index::Owner`].
-pub(crate) fn by_owner<K: Resource>(object: &K) -> Vec<Arc<str>> {
-    let metadata = object.meta();
-    let owner =
-        metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
-    match owner {
+pub(crate) fn by_owner<V: Object>(object: &V) -> Vec<Arc<str>> {
+    let metadata = object.metadata();
+    match controller_of(metadata) {
         Some(owner) => vec![owner.uid.as_str().into()],
-        None => vec![orphans_of(metadata.namespace.as_deref().unwrap_or_default()).into()],
+        None => vec![orphans_of(metadata.namespace()).into()],
     }
 }
 
@@ -75,21 +79,23 @@ struct Cache<K> {
     indexes: HashMap<Index, HashMap<Arc<str>, HashSet<Key>>>,
 }
 
-/// The shared cache of one kind.
-pub(crate) struct Informer<K> {
-    cache: Arc<RwLock<Cache<K>>>,
-    index_fns: Vec<(Index, IndexFn<K>)>,
-    handlers: Vec<Handler<K>>,
+/// The shared cache of one kind. `K` is watched; `V` is what is kept of it.
+pub(crate) struct Informer<K, V = K> {
+    cache: Arc<RwLock<Cache<V>>>,
+    index_fns: Vec<(Index, IndexFn<V>)>,
+    handlers: Vec<Handler<V>>,
     /// Only objects with these fields are watched.
     fields: Option<&'static str>,
     synced: watch::Sender<bool>,
+    watched: PhantomData<fn() -> K>,
 }
 
-impl<K> Informer<K>
+impl<K, V> Informer<K, V>
 where
+    V: Object + From<K> + Send + Sync + 'static,
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    pub(crate) fn new(index_fns: Vec<(Index, IndexFn<K>)>) -> Self {
+    pub(crate) fn new(index_fns: Vec<(Index, IndexFn<V>)>) -> Self {
         let indexes = index_fns.iter().map(|(index, _)| (*index, HashMap::new())).collect();
         Self {
             cache: Arc::new(RwLock::new(Cache { objects: HashMap::new(), indexes })),
@@ -97,6 +103,7 @@ where
             handlers: Vec::new(),
             fields: None,
             synced: watch::Sender::new(false),
+            watched: PhantomData,
         }
     }
 
@@ -107,12 +114,12 @@ where
     }
 
     /// Has `handler` told of each change, after the cache shows it. It must be quick.
-    pub(crate) fn on_change(&mut self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
+    pub(crate) fn on_change(&mut self, handler: impl Fn(&Change<V>) + Send + Sync + 'static) {
         self.handlers.push(Box::new(handler));
     }
 
     /// A handle for reading the cache, for handlers of other kinds.
-    pub(crate) fn reader(&self) -> Reader<K> {
+    pub(crate) fn reader(&self) -> Reader<V> {
         Reader { cache: Arc::clone(&self.cache) }
     }
 
@@ -122,15 +129,15 @@ where
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    pub(crate) fn get(&self, key: &Key) -> Option<Arc<K>> {
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<V>> {
         read(&self.cache).objects.get(key).cloned()
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<K>> {
+    pub(crate) fn all(&self) -> Vec<Arc<V>> {
         read(&self.cache).objects.values().cloned().collect()
     }
 
-    pub(crate) fn by(&self, index: Index, value: &str) -> Vec<Arc<K>> {
+    pub(crate) fn by(&self, index: Index, value: &str) -> Vec<Arc<V>> {
         by(&self.cache, index, value)
     }
 
@@ -146,43 +153,43 @@ where
             match event {
                 Ok(watcher::Event::Init) => listed.clear(),
                 Ok(watcher::Event::InitApply(object)) => {
-                    listed.insert(Key::of(object.meta()));
-                    self.put(object);
+                    listed.insert(self.put(object));
                 }
                 Ok(watcher::Event::InitDone) => {
                     self.retain(&listed);
                     listed = HashSet::new();
                     self.synced.send_replace(true);
                 }
-                Ok(watcher::Event::Apply(object)) => self.put(object),
+                Ok(watcher::Event::Apply(object)) => drop(self.put(object)),
                 Ok(watcher::Event::Delete(object)) => {
-                    self.delete(&Key::of(object.meta()), Some(object))
+                    self.delete(&Key::of(object.meta()), Some(object.into()))
                 }
                 Err(error) => debug!(kind = %K::kind(&()), error = chain(&error), "watch restarts"),
             }
         }
     }
 
-    fn put(&self, mut object: K) {
+    fn put(&self, mut object: K) -> Key {
         // Nobody here reads them and they are often the larger half of an object.
         object.meta_mut().managed_fields = None;
-        let key = Key::of(object.meta());
-        let new = Arc::new(object);
+        let new = Arc::new(V::from(object));
+        let key = new.metadata().key();
         let old = {
             let mut cache = write(&self.cache);
             let old = cache.objects.insert(key.clone(), Arc::clone(&new));
             self.reindex(&mut cache, &key, old.as_deref(), Some(&new));
             old
         };
-        let unchanged = old
-            .as_ref()
-            .is_some_and(|old| old.meta().resource_version == new.meta().resource_version);
+        let unchanged = old.as_ref().is_some_and(|old| {
+            old.metadata().resource_version() == new.metadata().resource_version()
+        });
         if !unchanged {
             self.tell(&Change { old, new: Some(new) });
         }
+        key
     }
 
-    fn delete(&self, key: &Key, last: Option<K>) {
+    fn delete(&self, key: &Key, last: Option<V>) {
         let old = {
             let mut cache = write(&self.cache);
             let old = cache.objects.remove(key);
@@ -206,7 +213,7 @@ where
         }
     }
 
-    fn reindex(&self, cache: &mut Cache<K>, key: &Key, old: Option<&K>, new: Option<&K>) {
+    fn reindex(&self, cache: &mut Cache<V>, key: &Key, old: Option<&V>, new: Option<&V>) {
         for (index, function) in &self.index_fns {
             let before = old.map(function).unwrap_or_default();
             let after = new.map(function).unwrap_or_default();
@@ -228,7 +235,7 @@ where
         }
     }
 
-    fn tell(&self, change: &Change<K>) {
+    fn tell(&self, change: &Change<V>) {
         for handler in &self.handlers {
             handler(change);
         }

@@ -4,6 +4,9 @@
 //! A controller's own kinds are declared beside it with [`kind!`]; here are those that several
 //! share. They are written with merge patches, or created as JSON, so that no unknown field is lost.
 
+pub(crate) mod pod;
+pub(crate) mod status;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::{

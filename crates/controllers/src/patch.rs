@@ -9,13 +9,16 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+use crate::object::{Metadata, Object};
+
 /// A merge patch that is refused when the object changed since `object` was read.
-pub(crate) fn on_top_of<K: Resource>(object: &K, mut patch: Value) -> Value {
+pub(crate) fn on_top_of<O: Object>(object: &O, mut patch: Value) -> Value {
     if let Some(fields) = patch.as_object_mut() {
         let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
         if let Some(metadata) = metadata.as_object_mut() {
-            metadata.insert("resourceVersion".to_owned(), json!(object.meta().resource_version));
-            metadata.insert("uid".to_owned(), json!(object.meta().uid));
+            metadata
+                .insert("resourceVersion".to_owned(), json!(object.metadata().resource_version()));
+            metadata.insert("uid".to_owned(), json!(object.metadata().uid()));
         }
     }
     patch
@@ -78,6 +81,18 @@ where
     K: Clone + DeserializeOwned + Debug,
 {
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await
+}
+
+/// Patches an object's status, and lists in it by their elements' keys: what is not named stays.
+pub(crate) async fn merge_status_lists<K>(
+    api: &Api<K>,
+    name: &str,
+    patch: &Value,
+) -> Result<K, kube::Error>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await
 }
 
 /// A number as Kubernetes keeps it in a status: zero is not written at all.

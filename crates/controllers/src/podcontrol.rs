@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc};
 use futures::{StreamExt, stream};
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::core::v1::{Pod, PodTemplateSpec},
+    api::core::v1::{Pod as WholePod, PodTemplateSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
@@ -19,7 +19,9 @@ use crate::{
     error::{SyncError, is_not_found},
     expectations::Expectations,
     key::Key,
+    kinds::pod::{Pod, WatchedPod},
     names,
+    pods::uid,
     recorder::Severity,
 };
 
@@ -35,10 +37,10 @@ const MAX_IN_FLIGHT: usize = 64;
 pub(crate) fn pod_from_template<O: Resource<DynamicType = ()>>(
     owner: &O,
     template: &PodTemplateSpec,
-) -> Pod {
+) -> WholePod {
     let prefix = format!("{}-", owner.meta().name.as_deref().unwrap_or_default());
     let metadata = template.metadata.clone().unwrap_or_default();
-    Pod {
+    WholePod {
         metadata: ObjectMeta {
             name: Some(names::generate(&prefix)),
             generate_name: Some(prefix),
@@ -69,7 +71,7 @@ where
 {
     /// Creates `pods` in growing batches, so that a template which the API refuses costs one
     /// refusal and not hundreds.
-    pub(crate) async fn create(&self, pods: Vec<Pod>) -> Result<(), SyncError> {
+    pub(crate) async fn create(&self, pods: Vec<WholePod>) -> Result<(), SyncError> {
         let count = pods.len().min(MAX_PODS_AT_ONCE);
         self.expectations.expect_creations(self.key, count);
         let pods: Vec<_> = pods.into_iter().take(count).map(Arc::new).collect();
@@ -80,8 +82,8 @@ where
         result
     }
 
-    async fn create_one(&self, pod: Arc<Pod>) -> Result<(), SyncError> {
-        let api: Api<Pod> = self.context.api(&self.key.namespace);
+    async fn create_one(&self, pod: Arc<WholePod>) -> Result<(), SyncError> {
+        let api: Api<WholePod> = self.context.api(&self.key.namespace);
         match api.create(&PostParams::default(), &pod).await {
             Ok(created) => {
                 let message = format!("Created pod: {}", created.metadata.name.unwrap_or_default());
@@ -114,8 +116,9 @@ where
 
     async fn delete_one(&self, pod: Arc<Pod>) -> Result<(), SyncError> {
         let key = Key::of(&pod.metadata);
-        let api: Api<Pod> = self.context.api(&key.namespace);
-        let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+        let api: Api<WatchedPod> = self.context.api(&key.namespace);
+        let only_this =
+            Preconditions { uid: Some(uid(&pod.metadata).to_owned()), resource_version: None };
         match api.delete(&key.name, &DeleteParams::default().preconditions(only_this)).await {
             Ok(_) => {
                 self.tell(

@@ -12,7 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{
-    Api, Client, Resource,
+    Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
@@ -20,7 +20,10 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::debug;
 
 use self::correlate::{Correlator, Told};
-use crate::error::{chain, is_not_found};
+use crate::{
+    error::{chain, is_not_found},
+    object::{Metadata, OfKind},
+};
 
 /// Events waiting to be written; more are dropped.
 const MAX_WAITING: usize = 1000;
@@ -73,24 +76,24 @@ impl Recorder {
     }
 
     /// Tells that `reason` happened to `object`; never waits.
-    pub(crate) fn record<K: Resource<DynamicType = ()>>(
+    pub(crate) fn record<O: OfKind>(
         &self,
         component: &'static str,
-        object: &K,
+        object: &O,
         severity: Severity,
         reason: &'static str,
         message: String,
     ) {
-        let metadata = object.meta();
+        let metadata = object.metadata();
         let subject = Subject {
             component,
             severity,
             reason,
-            kind: K::kind(&()).into_owned(),
-            api_version: K::api_version(&()).into_owned(),
-            namespace: metadata.namespace.clone().unwrap_or_default(),
-            name: metadata.name.clone().unwrap_or_default(),
-            uid: metadata.uid.clone().unwrap_or_default(),
+            kind: O::kind().into_owned(),
+            api_version: O::api_version().into_owned(),
+            namespace: metadata.namespace().to_owned(),
+            name: metadata.name().to_owned(),
+            uid: metadata.uid().to_owned(),
         };
         if self.sender.try_send(Happening { subject, message }).is_err() {
             debug!(reason, "too many events wait; this one is dropped");

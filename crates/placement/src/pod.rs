@@ -20,7 +20,7 @@ pub struct PodKey {
 }
 
 /// A term of a node affinity: all its requirements must be met. A term without any matches nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NodeTerm {
     /// On labels.
     pub expressions: Vec<Requirement>,
@@ -29,7 +29,7 @@ pub struct NodeTerm {
 }
 
 /// A port of the host that a container takes for itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: Box<str>,
@@ -51,7 +51,7 @@ impl HostPort {
 }
 
 /// A constraint on how pods spread over the values of a node label.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SpreadConstraint {
     /// The label whose values are the domains.
     pub topology_key: Box<str>,
@@ -70,7 +70,7 @@ pub struct SpreadConstraint {
 }
 
 /// What placement needs to know of a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodView {
     /// Its namespace and name.
     pub key: PodKey,

@@ -26,7 +26,7 @@ const UNREQUESTED_CPU_MILLI: i64 = 100;
 const UNREQUESTED_MEMORY_BYTES: i64 = 200 * 1024 * 1024;
 
 /// An amount of each resource.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Resources {
     /// CPU in thousandths of a core.
     pub cpu_milli: i64,

@@ -50,7 +50,7 @@ impl Taint {
 }
 
 /// A pod's toleration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Toleration {
     /// The key; empty tolerates every key (with `exists`).
     pub key: Box<str>,

@@ -2,15 +2,15 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use k8s_openapi::api::{
-    apps::v1::{ControllerRevision, DaemonSet},
-    core::v1::Pod,
-};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use kube::core::Selector;
 use serde_json::json;
 
 use super::HASH_LABEL;
-use crate::{claim, context::Context, error::SyncError, history, key::Key, patch};
+use crate::{
+    kinds::pod::Pod,
+    {claim, context::Context, error::SyncError, history, key::Key, patch},
+};
 
 /// Brings the history up to date; answers with the hash of the present template.
 pub(super) async fn sync(
@@ -34,7 +34,7 @@ pub(super) async fn sync(
     };
     let live: HashSet<&str> = pods
         .iter()
-        .filter_map(|pod| pod.metadata.labels.as_ref()?.get(HASH_LABEL).map(String::as_str))
+        .filter_map(|pod| pod.metadata.label(HASH_LABEL))
         .chain([hash.as_str()])
         .collect();
     let in_use = |revision: &ControllerRevision| live.contains(hash_of(revision));

@@ -8,7 +8,7 @@ mod update;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Pod};
+use k8s_openapi::api::apps::v1::DaemonSet;
 use toono_placement::NodeView;
 
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
     expectations::Expectations,
     informer::{Change, Index, Reader},
     key::Key,
+    kinds::pod::Pod,
+    object::Metadata,
     podcontrol::PodControl,
     pods::{controller_of, created, is_finished, uid},
     queue::WorkQueue,
@@ -153,7 +155,7 @@ impl Work<'_> {
             }
         }
         for (_, daemons) in nodes.values_mut() {
-            daemons.sort_by_key(|pod| (created(&pod.metadata), pod.metadata.name.clone()));
+            daemons.sort_by_key(|pod| (created(&pod.metadata), pod.metadata.key()));
         }
         Daemons { nodes, stray }
     }
@@ -203,14 +205,14 @@ impl Work<'_> {
 }
 
 fn leaving(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some()
+    pod.metadata.is_leaving()
 }
 
 /// The daemon set that a pod's reference means, if that very one still exists.
 fn referenced(sets: &Reader<DaemonSet>, pod: &Pod) -> Option<Key> {
     let reference =
         controller_of(&pod.metadata).filter(|reference| reference.kind == "DaemonSet")?;
-    let key = Key::new(pod.metadata.namespace.as_deref().unwrap_or_default(), &reference.name);
+    let key = Key::new(pod.metadata.namespace(), &reference.name);
     let set = sets.get(&key)?;
     (uid(&set.metadata) == reference.uid).then_some(key)
 }
@@ -239,8 +241,7 @@ fn pod_changed(
         }
         queue.add(key);
     } else if controller_of(&pod.metadata).is_none() && !leaving(pod) {
-        for set in sets.by(Index::Namespace, pod.metadata.namespace.as_deref().unwrap_or_default())
-        {
+        for set in sets.by(Index::Namespace, pod.metadata.namespace()) {
             let key = Key::of(&set.metadata);
             let Some(spec) = &set.spec else { continue };
             if let Ok(Some(selector)) = selector("DaemonSet", &key, &spec.selector)

@@ -3,14 +3,14 @@
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
     core::v1::{
-        Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
-        PodSpec, Toleration,
+        Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
+        Pod as WholePod, PodSpec, Toleration,
     },
 };
 use toono_placement::{NodeView, PodView, admits, untolerated_effects};
 
 use super::HASH_LABEL;
-use crate::{podcontrol::pod_from_template, pods::node_name};
+use crate::{kinds::pod::Pod, podcontrol::pod_from_template, pods::node_name};
 
 /// Whether a node shall run a daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,18 +63,16 @@ pub(super) fn eligibility(probe: &PodView, node: &NodeView) -> Eligibility {
 /// The node that a daemon is on or was made for.
 pub(super) fn target(pod: &Pod) -> Option<&str> {
     node_name(pod).or_else(|| {
-        let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
-        let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
-        let fields =
-            required.node_selector_terms.iter().flat_map(|term| term.match_fields.iter().flatten());
-        let field = fields.into_iter().find(|field| field.key == "metadata.name")?;
-        field.values.as_ref()?.first().map(String::as_str)
+        let terms = pod.template().placement.required_affinity.as_ref()?;
+        let mut fields = terms.iter().flat_map(|term| &term.fields);
+        let field = fields.find(|field| &*field.key == "metadata.name")?;
+        field.values.first().map(|name| &**name)
     })
 }
 
 /// The daemon for one node: its affinity names the node and nothing else, because what the
 /// template asks of nodes was already decided here.
-pub(super) fn pod_for(set: &DaemonSet, hash: &str, node: &str) -> Pod {
+pub(super) fn pod_for(set: &DaemonSet, hash: &str, node: &str) -> WholePod {
     let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
     let mut pod = pod_from_template(set, &template);
     pod.metadata.labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash.to_owned());
@@ -125,6 +123,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kinds::pod::cached;
 
     fn set() -> DaemonSet {
         serde_json::from_value(json!({
@@ -167,7 +166,7 @@ mod tests {
     #[test]
     fn a_daemon_names_its_node() {
         let pod = pod_for(&set(), "h", "n7");
-        assert_eq!(target(&pod), Some("n7"));
+        assert_eq!(target(&cached(&pod)), Some("n7"));
         let labels = pod.metadata.labels.unwrap();
         assert_eq!(labels.get(HASH_LABEL).map(String::as_str), Some("h"));
         assert_eq!(pod.spec.unwrap().tolerations.unwrap().len(), TOLERATED.len());

@@ -5,10 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        apps::v1::{DaemonSet, RollingUpdateDaemonSet},
-        core::v1::Pod,
-    },
+    api::apps::v1::{DaemonSet, RollingUpdateDaemonSet},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
@@ -16,6 +13,7 @@ use super::{Daemons, HASH_LABEL, Work, leaving, nodes::Eligibility};
 use crate::{
     deployment::resolve,
     error::SyncError,
+    kinds::pod::Pod,
     pods::{is_available, is_finished},
 };
 
@@ -43,8 +41,7 @@ fn room(set: &DaemonSet, wanted: i32) -> Option<Room> {
 }
 
 pub(super) fn is_current(pod: &Pod, hash: &str) -> bool {
-    let labels = pod.metadata.labels.as_ref();
-    labels.and_then(|labels| labels.get(HASH_LABEL)).is_some_and(|known| known == hash)
+    pod.metadata.label(HASH_LABEL) == Some(hash)
 }
 
 /// Of several running daemons on one node (oldest first) those that must go. During a surge one

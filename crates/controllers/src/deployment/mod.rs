@@ -20,6 +20,7 @@ use crate::{
     error::SyncError,
     informer::{Change, Reader},
     key::Key,
+    object::Metadata,
     pods::{controller_of, uid},
     queue::WorkQueue,
     worker::{self, Again},
@@ -64,7 +65,7 @@ impl Controller {
                 else {
                     return;
                 };
-                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                let namespace = pod.metadata.namespace();
                 if let Some(replica_set) = replica_sets.get(&Key::new(namespace, &owner.name))
                     && let Some(key) = referenced(&deployments, &replica_set)
                 {

@@ -8,7 +8,6 @@ mod scale;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, core::Selector};
 
 use crate::{
@@ -17,7 +16,8 @@ use crate::{
     error::{SyncError, is_not_found},
     informer::{Change, Index, Informer, Reader, by_namespace},
     key::Key,
-    kinds::replace_part,
+    kinds::{pod::Pod, replace_part},
+    object::Metadata,
     queue::WorkQueue,
     recorder::Severity,
     worker::{self, Again},
@@ -70,7 +70,7 @@ impl Controller {
 
 fn pod_changed(change: &Change<Pod>, budgets: &Reader<Budget>, queue: &WorkQueue<Key>) {
     let Some(pod) = change.latest() else { return };
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let namespace = pod.metadata.namespace();
     for budget in budgets.by(Index::Namespace, namespace) {
         let Some(selector) = selector(&budget) else { continue };
         let both = [&change.old, &change.new];

@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::Pod,
-    apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString},
-};
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
 
 use super::kinds::{Budget, BudgetSpec, BudgetStatus};
-use crate::{kinds::Condition, pods::is_ready};
+use crate::{
+    kinds::pod::Pod,
+    object::Metadata,
+    {kinds::Condition, pods::is_ready},
+};
 
 /// A pod whose eviction was allowed and that was not deleted for so long will not be.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(2 * 60);
@@ -63,10 +64,10 @@ pub(super) fn disrupted(
     let mut kept = BTreeMap::new();
     let mut first = None;
     for pod in pods.iter().map(AsRef::as_ref) {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let name = pod.metadata.name();
         let Some(since) = budget.status.disrupted_pods.get(name) else { continue };
         let left = (since.0 + DELETION_TIMEOUT).duration_since(now);
-        if pod.metadata.deletion_timestamp.is_some() || left.is_negative() {
+        if pod.metadata.is_leaving() || left.is_negative() {
             continue;
         }
         kept.insert(name.to_owned(), since.clone());
@@ -79,8 +80,8 @@ pub(super) fn disrupted(
 /// How many pods are ready and stay.
 pub(super) fn healthy(pods: &[impl AsRef<Pod>], disrupted: &BTreeMap<String, Time>) -> i32 {
     let healthy = pods.iter().map(AsRef::as_ref).filter(|pod| {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        pod.metadata.deletion_timestamp.is_none() && is_ready(pod) && !disrupted.contains_key(name)
+        let name = pod.metadata.name();
+        !pod.metadata.is_leaving() && is_ready(pod) && !disrupted.contains_key(name)
     });
     i32::try_from(healthy.count()).unwrap_or(i32::MAX)
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     Api,
     api::DynamicObject,
@@ -17,6 +17,8 @@ use crate::{
     context::Context,
     error::{chain, is_not_found},
     key::Key,
+    kinds::pod::Pod,
+    object::Metadata,
     pods::{controller_of, uid},
 };
 
@@ -34,11 +36,11 @@ pub(super) async fn of_owners(context: &Context, pods: &[Arc<Pod>]) -> Result<(i
         if !known.insert(owner.uid.clone()) {
             continue;
         }
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let namespace = pod.metadata.namespace();
         match of_owner(context, owner, namespace).await? {
             Some((uid, replicas)) => scales.insert(uid, replicas),
             None => {
-                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                let name = pod.metadata.name();
                 return Err(format!("found no controllers for pod {name:?}"));
             }
         };

@@ -1,17 +1,18 @@
 //! Which pods are a service's endpoints, under which addresses and ports. Pure.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
-use k8s_openapi::{
-    api::core::v1::{Container, ContainerPort, ObjectReference, Pod},
-    apimachinery::pkg::util::intstr::IntOrString,
-};
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::util::intstr::IntOrString};
 
 use super::kinds::EndpointPort;
 use crate::{
     informer::{Change, Index, Reader},
     key::Key,
-    kinds::{Service, ServicePort},
+    kinds::{
+        Service, ServicePort,
+        pod::{Pod, Port},
+    },
+    object::Metadata,
     pods::{is_finished, is_ready, node_name},
     queue::WorkQueue,
 };
@@ -21,10 +22,9 @@ const DEFAULT_PROTOCOL: &str = "TCP";
 /// Whether a selector selects an object with these labels. An empty one selects nothing: whoever
 /// has none keeps the endpoints himself.
 pub(super) fn selects(service: &Service, pod: &Pod) -> bool {
-    let none = BTreeMap::new();
-    let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
     let selector = &service.spec.selector;
-    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    !selector.is_empty()
+        && selector.iter().all(|(key, value)| pod.metadata.label(key) == Some(value))
 }
 
 /// Services of this type are names of something elsewhere.
@@ -43,29 +43,23 @@ pub(super) fn is_candidate(pod: &Pod) -> bool {
 }
 
 /// A pod's addresses.
-pub(super) fn addresses(pod: &Pod) -> Vec<IpAddr> {
-    let Some(status) = &pod.status else { return Vec::new() };
-    let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
-    let mut found: Vec<IpAddr> = all.filter_map(|ip| ip.parse().ok()).collect();
-    if found.is_empty() {
-        found.extend(status.pod_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok()));
-    }
-    found
+pub(super) fn addresses(pod: &Pod) -> &[IpAddr] {
+    pod.addresses()
 }
 
 /// Its name in the service's domain.
 pub(super) fn hostname(service: &Service, pod: &Pod) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
-    let in_domain = spec.subdomain.as_deref() == service.metadata.name.as_deref();
-    spec.hostname.clone().filter(|hostname| in_domain && !hostname.is_empty())
+    let in_domain = pod.template().subdomain.as_deref() == service.metadata.name.as_deref();
+    let hostname = pod.hostname().filter(|hostname| in_domain && !hostname.is_empty());
+    hostname.map(str::to_owned)
 }
 
 pub(super) fn reference(pod: &Pod) -> ObjectReference {
     ObjectReference {
         kind: Some("Pod".to_owned()),
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: pod.metadata.uid.clone(),
+        namespace: Some(pod.metadata.namespace().to_owned()),
+        name: Some(pod.metadata.name().to_owned()),
+        uid: Some(pod.metadata.uid().to_owned()),
         ..ObjectReference::default()
     }
 }
@@ -93,16 +87,14 @@ fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
         Some(IntOrString::Int(number)) => return Some(*number),
         Some(IntOrString::String(name)) => name,
     };
-    let spec = pod.spec.as_ref()?;
-    let sidecars = spec.init_containers.iter().flatten();
-    let sidecars = sidecars.filter(|init| init.restart_policy.as_deref() == Some("Always"));
-    let ports = |container: &Container| container.ports.clone().unwrap_or_default();
-    let fits = |known: &ContainerPort| {
-        known.name.as_deref() == Some(name.as_str())
+    let template = pod.template();
+    let all = template.containers.iter().chain(&template.sidecars);
+    let mut ports = all.flat_map(|container| &container.ports);
+    let fits = |known: &&Port| {
+        *known.name == **name
             && known.protocol.as_deref().unwrap_or(DEFAULT_PROTOCOL) == protocol(port)
     };
-    let mut all = spec.containers.iter().chain(sidecars).flat_map(ports);
-    all.find(fits).map(|known| known.container_port)
+    ports.find(fits).map(|known| known.number)
 }
 
 /// Adds the services whose endpoints a pod's change may change.
@@ -117,7 +109,7 @@ pub(super) fn enqueue_services(
         return;
     }
     let Some(pod) = change.latest() else { return };
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let namespace = pod.metadata.namespace();
     for service in services.by(Index::Namespace, namespace) {
         let both: [&Option<Arc<Pod>>; 2] = [&change.old, &change.new];
         if both.into_iter().flatten().any(|pod| selects(&service, pod)) {
@@ -128,10 +120,12 @@ pub(super) fn enqueue_services(
 
 /// Whether anything that endpoints tell of a pod differs.
 fn differs(old: &Pod, new: &Pod) -> bool {
-    let name = |pod: &Pod| pod.spec.as_ref().map(|s| (s.hostname.clone(), s.subdomain.clone()));
-    old.metadata.labels != new.metadata.labels
-        || old.metadata.uid != new.metadata.uid
-        || old.metadata.deletion_timestamp.is_some() != new.metadata.deletion_timestamp.is_some()
+    fn name(pod: &Pod) -> (Option<&str>, Option<&str>) {
+        (pod.hostname(), pod.template().subdomain.as_deref())
+    }
+    old.metadata.labels() != new.metadata.labels()
+        || old.metadata.uid() != new.metadata.uid()
+        || old.metadata.is_leaving() != new.metadata.is_leaving()
         || is_ready(old) != is_ready(new)
         || is_finished(old) != is_finished(new)
         || addresses(old) != addresses(new)

@@ -7,8 +7,6 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Pod;
-
 use super::{
     kinds::{
         Endpoint, EndpointConditions, EndpointHints, EndpointSlice, HEADLESS_LABEL, IPV4, IPV6,
@@ -24,7 +22,8 @@ use crate::{
     error::SyncError,
     informer::{Index, Informer},
     key::Key,
-    kinds::Service,
+    kinds::{Service, pod::Pod},
+    object::Metadata,
     pods::{is_ready, node_name},
     queue::WorkQueue,
     worker::{self, Again},
@@ -143,7 +142,7 @@ fn endpoint(
     zone: Option<&String>,
     address_type: &str,
 ) -> Option<Endpoint> {
-    let addresses = members::addresses(pod).into_iter();
+    let addresses = members::addresses(pod).iter().copied();
     let addresses: Vec<_> = addresses
         .filter(|ip| ip.is_ipv6() == (address_type == IPV6))
         .map(|ip| ip.to_string())
@@ -152,7 +151,7 @@ fn endpoint(
         return None;
     }
     let serving = is_ready(pod);
-    let terminating = pod.metadata.deletion_timestamp.is_some();
+    let terminating = pod.metadata.is_leaving();
     let ready = service.spec.publish_not_ready_addresses || (serving && !terminating);
     let node_name = node_name(pod).map(str::to_owned);
     Some(Endpoint {

@@ -3,14 +3,13 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use k8s_openapi::api::core::v1::Pod;
-
 use super::{
     kinds::{EndpointAddress, EndpointSubset, IPV6, SubsetPort},
     members,
 };
 use crate::{
-    kinds::Service,
+    kinds::{Service, pod::Pod},
+    object::Metadata,
     pods::{is_ready, node_name},
 };
 
@@ -24,7 +23,7 @@ pub(super) fn subsets<'a>(
 ) -> (Vec<EndpointSubset>, bool) {
     let mut by_ports: BTreeMap<Vec<SubsetPort>, EndpointSubset> = BTreeMap::new();
     for pod in pods {
-        let leaving = pod.metadata.deletion_timestamp.is_some();
+        let leaving = pod.metadata.is_leaving();
         if leaving && !service.spec.publish_not_ready_addresses {
             continue;
         }
@@ -76,7 +75,7 @@ fn address(service: &Service, pod: &Pod) -> Option<EndpointAddress> {
         Some(family) => family == IPV6,
         None => matches!(service.spec.cluster_ip.parse(), Ok(IpAddr::V6(_))),
     };
-    let ip = members::addresses(pod).into_iter().find(|ip| ip.is_ipv6() == ipv6)?;
+    let ip = members::addresses(pod).iter().copied().find(|ip| ip.is_ipv6() == ipv6)?;
     Some(EndpointAddress {
         ip: ip.to_string(),
         hostname: members::hostname(service, pod).unwrap_or_default(),

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
     api::{DeleteParams, Preconditions},
@@ -18,8 +18,9 @@ use crate::{
     context::Context,
     error::{SyncError, chain, is_conflict, is_not_found},
     key::Key,
+    kinds::pod::{Pod, WatchedPod},
     patch,
-    pods::{is_finished, node_name},
+    pods::{is_finished, node_name, uid},
 };
 
 /// How often pods are compared with nodes.
@@ -80,7 +81,7 @@ async fn is_gone(context: &Context, node: &str) -> Result<bool, SyncError> {
 
 async fn end(context: &Context, pod: &Pod) -> Result<(), SyncError> {
     let key = Key::of(&pod.metadata);
-    let api: Api<Pod> = context.api(&key.namespace);
+    let api: Api<WatchedPod> = context.api(&key.namespace);
     if !is_finished(pod) {
         // Its owner must see a failure, not a pod that vanished.
         let change = patch::on_top_of(pod, json!({"status": {"phase": "Failed"}}));
@@ -90,7 +91,8 @@ async fn end(context: &Context, pod: &Pod) -> Result<(), SyncError> {
             return Err(SyncError::api("update the status of", "Pod", &key)(error));
         }
     }
-    let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+    let only_this =
+        Preconditions { uid: Some(uid(&pod.metadata).to_owned()), resource_version: None };
     let at_once = DeleteParams::default().grace_period(0).preconditions(only_this);
     match api.delete(&key.name, &at_once).await {
         Ok(_) => Ok(()),

@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 
 use super::facts::finished_at;
+use crate::kinds::pod::Pod;
 
 /// The pause after the first failure; it doubles with each further one.
 const FIRST: Duration = Duration::from_secs(10);

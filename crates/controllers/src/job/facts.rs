@@ -1,22 +1,17 @@
 //! What a job's spec and its pods say, read once and with Kubernetes' defaults.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::{
-    batch::v1::{Job, JobCondition, JobSpec},
-    core::v1::{ContainerStatus, Pod},
-};
+use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec};
 
-use crate::pods::{condition, created, phase};
+pub(super) use crate::kinds::pod::{INDEX, INDEX_FAILURES, INDEX_IGNORED_FAILURES};
+use crate::{
+    kinds::{pod::Pod, status::ContainerReport},
+    object::Metadata,
+    pods::{condition, phase},
+};
 
 /// Holds a pod until the job has counted it.
 pub(super) const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
-/// A pod's completion index, as an annotation and as a label.
-pub(super) const INDEX: &str = "batch.kubernetes.io/job-completion-index";
-/// How often pods of this index failed before.
-pub(super) const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
-/// How often they failed in a way that does not count.
-pub(super) const INDEX_IGNORED_FAILURES: &str =
-    "batch.kubernetes.io/job-index-ignored-failure-count";
 /// The controller that a job without `managedBy` belongs to: this one.
 const OURSELVES: &str = "kubernetes.io/job-controller";
 /// Kubernetes' default for `backoffLimit`.
@@ -63,12 +58,12 @@ pub(crate) fn finished(job: &Job) -> Option<&JobCondition> {
 }
 
 pub(super) fn is_tracked(pod: &Pod) -> bool {
-    pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+    pod.metadata.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
 /// It is being deleted and has not ended yet.
 pub(super) fn is_terminating(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some() && !crate::pods::is_finished(pod)
+    pod.metadata.is_leaving() && !crate::pods::is_finished(pod)
 }
 
 /// It counts as a failure. A pod that is being deleted does too unless the job waits for its end:
@@ -77,12 +72,12 @@ pub(super) fn is_failed(spec: &JobSpec, pod: &Pod) -> bool {
     match phase(pod) {
         "Failed" => true,
         "Succeeded" => false,
-        _ => pod.metadata.deletion_timestamp.is_some() && !replaces_only_failed(spec),
+        _ => pod.metadata.is_leaving() && !replaces_only_failed(spec),
     }
 }
 
 fn annotated(pod: &Pod, name: &str) -> Option<i32> {
-    let value = pod.metadata.annotations.as_ref()?.get(name)?;
+    let value = pod.metadata.annotation(name)?;
     value.parse().ok().filter(|number| *number >= 0)
 }
 
@@ -101,35 +96,28 @@ pub(super) fn index_failures(pod: &Pod) -> (i32, i32) {
 pub(super) fn finished_at(pod: &Pod) -> Timestamp {
     by_containers(pod)
         .or_else(|| {
-            let ready = condition(pod, "Ready").filter(|ready| ready.status == "False")?;
-            ready.last_transition_time.as_ref().map(|time| time.0)
+            condition(pod, "Ready").filter(|ready| &*ready.status == "False")?;
+            pod.ready_changed()
         })
         .or_else(|| {
-            let deleted = pod.metadata.deletion_timestamp.as_ref()?.0;
-            let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
-            deleted.checked_sub(SignedDuration::from_secs(grace)).ok()
+            let deletion = pod.metadata.deletion()?;
+            deletion.at.checked_sub(SignedDuration::from_secs(deletion.grace_seconds)).ok()
         })
-        .or_else(|| created(&pod.metadata))
+        .or_else(|| pod.metadata.created())
         .unwrap_or_default()
 }
 
 fn by_containers(pod: &Pod) -> Option<Timestamp> {
-    let status = pod.status.as_ref()?;
-    let sidecar = |container: &&ContainerStatus| {
-        let spec = pod.spec.as_ref();
-        let mut all = spec.and_then(|spec| spec.init_containers.as_ref()).into_iter().flatten();
-        all.any(|init| {
-            init.name == container.name && init.restart_policy.as_deref() == Some("Always")
-        })
+    let report = pod.report();
+    let sidecar = |container: &&ContainerReport| {
+        pod.template().sidecars.iter().any(|sidecar| sidecar.name == container.name)
     };
-    let containers = status.container_statuses.iter().flatten();
-    let sidecars = status.init_container_statuses.iter().flatten().filter(sidecar);
-    let ends: Option<Vec<Timestamp>> = containers
+    let sidecars = report.init_containers.iter().filter(sidecar);
+    let ends: Option<Vec<Timestamp>> = report
+        .containers
+        .iter()
         .chain(sidecars)
-        .map(|container| {
-            let terminated = container.state.as_ref()?.terminated.as_ref()?;
-            terminated.finished_at.as_ref().map(|time| time.0)
-        })
+        .map(|container| container.terminated.as_ref()?.at)
         .collect();
     ends?.into_iter().max()
 }

@@ -23,10 +23,7 @@ use std::{
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        batch::v1::{Job, JobSpec, JobStatus},
-        core::v1::Pod,
-    },
+    api::batch::v1::{Job, JobSpec, JobStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::core::Selector;
@@ -38,6 +35,8 @@ use crate::{
     expectations::Expectations,
     informer::{Change, Index, Reader},
     key::Key,
+    kinds::pod::Pod,
+    object::Metadata,
     patch,
     podcontrol::PodControl,
     pods::{controller_of, uid},
@@ -376,7 +375,7 @@ const FAILURES: [&str; 5] = [
 /// The job that a pod's reference means, if that very one still exists.
 fn referenced(jobs: &Reader<Job>, pod: &Pod) -> Option<Arc<Job>> {
     let reference = controller_of(&pod.metadata).filter(|reference| reference.kind == "Job")?;
-    let key = Key::new(pod.metadata.namespace.as_deref().unwrap_or_default(), &reference.name);
+    let key = Key::new(pod.metadata.namespace(), &reference.name);
     jobs.get(&key).filter(|job| uid(&job.metadata) == reference.uid)
 }
 
@@ -387,7 +386,7 @@ fn pod_changed(
     orphans: &WorkQueue<Key>,
     expectations: &Expectations,
 ) {
-    let leaving = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
+    let leaving = |pod: &Pod| pod.metadata.is_leaving();
     let old_owner = change.old.as_ref().and_then(|pod| referenced(jobs, pod));
     let new_owner = change.new.as_ref().and_then(|pod| referenced(jobs, pod));
     if let Some(pod) = &change.new
@@ -425,7 +424,7 @@ fn pod_changed(
 
 /// A matching orphan may be adopted.
 fn offer(pod: &Pod, jobs: &Reader<Job>, queue: &WorkQueue<Key>) {
-    for job in jobs.by(Index::Namespace, pod.metadata.namespace.as_deref().unwrap_or_default()) {
+    for job in jobs.by(Index::Namespace, pod.metadata.namespace()) {
         let spec: Option<&JobSpec> = job.spec.as_ref();
         let selector = spec.and_then(|spec| spec.selector.clone());
         let selector = selector.and_then(|selector| Selector::try_from(selector).ok());

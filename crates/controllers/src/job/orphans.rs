@@ -1,6 +1,6 @@
 //! Pods that a job's finalizer still holds although no job will count them any more.
 
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use k8s_openapi::api::batch::v1::Job;
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -12,6 +12,7 @@ use crate::{
     context::Context,
     error::{SyncError, is_conflict, is_not_found},
     key::Key,
+    kinds::pod::{Pod, WatchedPod},
     pods::{controller_of, uid},
     worker::Again,
 };
@@ -38,10 +39,10 @@ pub(super) async fn remove_finalizer(context: &Context, pod: &Pod) -> Result<(),
     }
     let key = Key::of(&pod.metadata);
     let change = json!({"metadata": {
-        "uid": pod.metadata.uid,
+        "uid": uid(&pod.metadata),
         "$deleteFromPrimitiveList/finalizers": [FINALIZER],
     }});
-    let api: Api<Pod> = context.api(&key.namespace);
+    let api: Api<WatchedPod> = context.api(&key.namespace);
     match api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(change)).await {
         Ok(_) => Ok(()),
         // Another pod has the name now.

@@ -1,12 +1,14 @@
 //! A job's rules: what a pod's failure means, and when enough indexes have succeeded.
 
-use k8s_openapi::api::{
-    batch::v1::{JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule},
-    core::v1::{ContainerStatus, Pod},
+use k8s_openapi::api::batch::v1::{
+    JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
 };
 
 use super::indexes::Indexes;
-use crate::key::Key;
+use crate::{
+    key::Key,
+    kinds::{pod::Pod, status::ContainerReport},
+};
 
 /// What a pod's failure means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,38 +58,37 @@ impl Matched {
 }
 
 fn matches(rule: &PodFailurePolicyRule, pod: &Pod) -> Option<Matched> {
-    let status = pod.status.as_ref()?;
+    let report = pod.report();
     if let Some(wanted) = &rule.on_exit_codes {
-        let containers = status.container_statuses.iter().flatten();
-        let all = containers.chain(status.init_container_statuses.iter().flatten());
-        return all.into_iter().find_map(|container| exit_code(wanted, container));
+        let mut all = report.containers.iter().chain(&report.init_containers);
+        return all.find_map(|container| exit_code(wanted, container));
     }
     let patterns = rule.on_pod_conditions.as_ref()?;
-    let conditions = status.conditions.iter().flatten();
-    let mut matching = conditions.filter(|condition| {
+    let mut matching = report.conditions.iter().filter(|condition| {
         patterns.iter().any(|pattern| {
             let status = pattern.status.as_deref().unwrap_or("True");
-            pattern.type_ == condition.type_ && status == condition.status
+            *pattern.type_ == *condition.type_ && *status == *condition.status
         })
     });
-    matching.next().map(|condition| Matched::Condition { type_: condition.type_.clone() })
+    matching.next().map(|condition| Matched::Condition { type_: condition.type_.to_string() })
 }
 
 fn exit_code(
     wanted: &PodFailurePolicyOnExitCodesRequirement,
-    container: &ContainerStatus,
+    container: &ContainerReport,
 ) -> Option<Matched> {
-    if wanted.container_name.as_ref().is_some_and(|name| *name != container.name) {
+    if wanted.container_name.as_ref().is_some_and(|name| **name != *container.name) {
         return None;
     }
-    let code = container.state.as_ref()?.terminated.as_ref()?.exit_code;
+    let code = container.terminated.as_ref()?.exit_code;
     let listed = wanted.values.contains(&code);
     let matches = match wanted.operator.as_str() {
         "In" => listed,
         "NotIn" => !listed,
         _ => false,
     };
-    (code != 0 && matches).then(|| Matched::ExitCode { container: container.name.clone(), code })
+    (code != 0 && matches)
+        .then(|| Matched::ExitCode { container: container.name.to_string(), code })
 }
 
 /// The rule of the success policy that is met, as the condition tells it.

@@ -9,10 +9,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::{
-        batch::v1::{Job, JobSpec, JobStatus},
-        core::v1::Pod,
-    },
+    api::batch::v1::{Job, JobSpec, JobStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
@@ -27,6 +24,8 @@ use super::{
     track::seconds,
 };
 use crate::{
+    kinds::pod::Pod,
+    object::Metadata,
     podcontrol::MAX_PODS_AT_ONCE,
     pods::{is_active, is_ready, phase, uid},
     replicaset::ranking,
@@ -89,7 +88,7 @@ impl<'a> Survey<'a> {
         backoff: Record,
         now: Timestamp,
     ) -> Self {
-        pods.sort_by_key(|pod| (index_of(pod), finished_at(pod), pod.metadata.name.clone()));
+        pods.sort_by_key(|pod| (index_of(pod), finished_at(pod), pod.metadata.key()));
         let active = pods.iter().filter(|pod| is_active(pod)).cloned().collect();
         let terminating = count(pods.iter().filter(|pod| is_terminating(pod)));
         let mut survey = Self {
@@ -272,12 +271,8 @@ impl<'a> Survey<'a> {
             .pods
             .iter()
             .filter(|pod| matches!(phase(pod), "Pending" | "Running"))
-            .filter_map(|pod| pod.status.as_ref())
-            .flat_map(|status| {
-                let init = status.init_container_statuses.iter().flatten();
-                init.chain(status.container_statuses.iter().flatten())
-            })
-            .fold(0_i32, |sum, container| sum.saturating_add(container.restart_count));
+            .flat_map(|pod| pod.report().init_containers.iter().chain(&pod.report().containers))
+            .fold(0_i32, |sum, container| sum.saturating_add(container.restarts));
         restarts >= backoff_limit(self.spec).max(1)
     }
 

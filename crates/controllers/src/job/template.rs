@@ -2,21 +2,21 @@
 
 use k8s_openapi::api::{
     batch::v1::{Job, JobSpec},
-    core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod},
+    core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod as WholePod},
 };
 
 use super::{
     facts::{FINALIZER, INDEX, INDEX_FAILURES, INDEX_IGNORED_FAILURES, index_failures},
     policy::{self, Failure},
 };
-use crate::{names, podcontrol::pod_from_template};
+use crate::{kinds::pod::Pod, names, podcontrol::pod_from_template};
 
 /// Tells a container its pod's completion index.
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
 /// A pod of the job, of an index if it has one; `before` is the failed pod that it takes the place
 /// of.
-pub(super) fn pod(job: &Job, spec: &JobSpec, index: Option<i32>, before: Option<&Pod>) -> Pod {
+pub(super) fn pod(job: &Job, spec: &JobSpec, index: Option<i32>, before: Option<&Pod>) -> WholePod {
     let mut pod = pod_from_template(job, &spec.template);
     let finalizers = pod.metadata.finalizers.get_or_insert_default();
     if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {

@@ -1,12 +1,12 @@
 //! Jobs from the first pod to the last, with a pretended API and pretended nodes.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
         batch::v1::{Job, JobStatus},
-        core::v1::Pod,
+        core::v1::Pod as WholePod,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -19,7 +19,10 @@ use super::{
     survey::{Step, Survey},
     template, track,
 };
-use crate::pods::is_active;
+use crate::{
+    kinds::pod::{Pod, cached},
+    pods::{is_active, uid},
+};
 
 /// Where a sync is killed, if it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +35,7 @@ enum Killed {
 
 struct World {
     job: Job,
-    pods: Vec<Pod>,
+    pods: Vec<WholePod>,
     backoff: Record,
     now: Timestamp,
     made: usize,
@@ -63,7 +66,7 @@ impl World {
     }
 
     fn active(&self) -> Vec<usize> {
-        (0..self.pods.len()).filter(|index| is_active(&self.pods[*index])).collect()
+        (0..self.pods.len()).filter(|index| is_active(&cached(&self.pods[*index]))).collect()
     }
 
     fn pass(&mut self, seconds: i64) {
@@ -85,7 +88,7 @@ impl World {
         }
         let job = self.job.clone();
         let spec = job.spec.as_ref().unwrap();
-        let pods: Vec<_> = self.pods.iter().cloned().map(Arc::new).collect();
+        let pods: Vec<_> = self.pods.iter().map(cached).collect();
         let nothing = HashSet::new();
         let survey = Survey::new(&job, spec, pods, &nothing, self.backoff, self.now);
         let mut status = survey.current_status();
@@ -123,7 +126,7 @@ impl World {
         }
         for pod in &tracked.release {
             self.release(pod);
-            tracked.held.remove(pod.metadata.uid.as_ref().unwrap());
+            tracked.held.remove(uid(&pod.metadata));
         }
         self.collect();
         if killed == Killed::BeforeCounting {
@@ -137,15 +140,15 @@ impl World {
         wait
     }
 
-    fn create(&mut self, mut pod: Pod) {
+    fn create(&mut self, mut pod: WholePod) {
         self.made += 1;
         pod.metadata.uid = Some(format!("pod-{:04}", self.made));
         pod.metadata.creation_timestamp = Some(Time(self.now));
         self.pods.push(pod);
     }
 
-    fn find(&mut self, pod: &Pod) -> Option<&mut Pod> {
-        self.pods.iter_mut().find(|known| known.metadata.uid == pod.metadata.uid)
+    fn find(&mut self, pod: &Pod) -> Option<&mut WholePod> {
+        self.pods.iter_mut().find(|known| uid(&known.metadata) == uid(&pod.metadata))
     }
 
     fn release(&mut self, pod: &Pod) {
@@ -167,9 +170,11 @@ impl World {
 
     /// Deleted pods that nothing holds are gone; pretended nodes need no grace.
     fn collect(&mut self) {
-        self.pods.retain(|pod| pod.metadata.deletion_timestamp.is_none() || facts::is_tracked(pod));
+        self.pods.retain(|pod| {
+            pod.metadata.deletion_timestamp.is_none() || facts::is_tracked(&cached(pod))
+        });
         for pod in &mut self.pods {
-            if facts::is_terminating(pod) {
+            if facts::is_terminating(&cached(pod)) {
                 pod.status.get_or_insert_default().phase = Some("Failed".to_owned());
             }
         }
@@ -203,7 +208,7 @@ fn as_many_as_parallelism_until_all_completions_are_there() {
     assert_eq!(world.condition("SuccessCriteriaMet").as_deref(), Some("CompletionsReached"));
     assert_eq!(world.condition("Complete").as_deref(), Some("CompletionsReached"));
     assert!(status.completion_time.is_some() && world.made == 3);
-    assert!(world.pods.iter().all(|pod| !facts::is_tracked(pod)), "pods are let go");
+    assert!(world.pods.iter().all(|pod| !facts::is_tracked(&cached(pod))), "pods are let go");
 }
 
 #[test]
@@ -265,7 +270,7 @@ fn each_index_succeeds_once() {
     let mut world =
         World::new(json!({"parallelism": 3, "completions": 5, "completionMode": "Indexed"}));
     world.settle();
-    let index = |pod: &Pod| facts::index_of(pod).unwrap();
+    let index = |pod: &WholePod| facts::index_of(&cached(pod)).unwrap();
     assert_eq!(world.pods.iter().map(index).collect::<Vec<_>>(), [0, 1, 2]);
     let pod = serde_json::to_value(&world.pods[2]).unwrap();
     assert_eq!(pod["spec"]["hostname"], "j-2");

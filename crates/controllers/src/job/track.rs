@@ -8,10 +8,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        batch::v1::{JobCondition, JobStatus, UncountedTerminatedPods},
-        core::v1::Pod,
-    },
+    api::batch::v1::{JobCondition, JobStatus, UncountedTerminatedPods},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
@@ -20,7 +17,10 @@ use super::{
     policy::{self, Failure},
     survey::{Ending, Survey, count},
 };
-use crate::pods::{is_ready, phase, uid};
+use crate::{
+    kinds::pod::Pod,
+    pods::{is_ready, phase, uid},
+};
 
 /// Uids that a status holds at most: some 20 KB, and other jobs get their turn.
 const MAX_UNCOUNTED: usize = 500;

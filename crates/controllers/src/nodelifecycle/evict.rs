@@ -10,7 +10,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
     api::{DeleteParams, Preconditions},
@@ -28,7 +28,9 @@ use crate::{
     error::{SyncError, is_conflict, is_not_found},
     informer::Index,
     key::Key,
-    pods::is_finished,
+    kinds::pod::{Pod, WatchedPod},
+    object::Metadata,
+    pods::{is_finished, uid},
     queue::WorkQueue,
     recorder::Severity,
     worker::{self, Again},
@@ -84,7 +86,7 @@ impl Evictor {
         let mut again: Again = None;
         let mut due = Vec::new();
         for pod in context.pods.by(Index::Node, &key.name) {
-            if is_finished(&pod) || pod.metadata.deletion_timestamp.is_some() {
+            if is_finished(&pod) || pod.metadata.is_leaving() {
                 continue;
             }
             match verdict(&node, &pod, now) {
@@ -145,14 +147,7 @@ enum Verdict {
 }
 
 fn verdict(node: &Node, pod: &Pod, now: Timestamp) -> Verdict {
-    let tolerations: Vec<_> = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.tolerations.as_ref())
-        .into_iter()
-        .flatten()
-        .filter_map(Toleration::from_core)
-        .collect();
+    let tolerations = &pod.template().placement.tolerations;
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
     let mut outcome = Verdict::Stays;
     for taint in taints.into_iter().flatten() {
@@ -164,7 +159,7 @@ fn verdict(node: &Node, pod: &Pod, now: Timestamp) -> Verdict {
         let added = taint.time_added.as_ref().map_or(now, |time| time.0);
         let silent = taint.key == NOT_READY || taint.key == UNREACHABLE;
         let autonomy = if silent { autonomy(node) } else { Autonomy::None };
-        outcome = stricter(outcome, for_taint(&parsed, &tolerations, added, autonomy, silent, now));
+        outcome = stricter(outcome, for_taint(&parsed, tolerations, added, autonomy, silent, now));
     }
     outcome
 }
@@ -240,8 +235,9 @@ async fn evict(context: &Context, pod: &Pod) -> Result<(), SyncError> {
         "TaintManagerEviction",
         message,
     );
-    let api: Api<Pod> = context.api(&key.namespace);
-    let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+    let api: Api<WatchedPod> = context.api(&key.namespace);
+    let only_this =
+        Preconditions { uid: Some(uid(&pod.metadata).to_owned()), resource_version: None };
     match api.delete(&key.name, &DeleteParams::default().preconditions(only_this)).await {
         Ok(_) => Ok(()),
         Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),

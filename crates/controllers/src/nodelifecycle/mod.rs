@@ -7,7 +7,7 @@ mod taints;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
 use kube::Api;
 use serde_json::json;
 
@@ -16,6 +16,7 @@ use crate::{
     error::{SyncError, is_not_found},
     informer::Index,
     key::Key,
+    kinds::pod::{Pod, WatchedPod},
     patch,
     pods::{condition, is_finished, is_ready},
     queue::WorkQueue,
@@ -123,9 +124,8 @@ async fn mark_ready_again(context: &Context, node: &Key) -> Result<(), SyncError
     for pod in context.pods.by(Index::Node, &node.name) {
         let marked = condition(&pod, "Ready")
             .is_some_and(|ready| ready.reason.as_deref() == Some(NODE_NOT_READY));
-        let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-        let serving = containers
-            .is_some_and(|all| !all.is_empty() && all.iter().all(|container| container.ready));
+        let containers = &pod.report().containers;
+        let serving = !containers.is_empty() && containers.iter().all(|container| container.ready);
         if marked && serving && !is_finished(&pod) {
             set_ready(context, &pod, true).await?;
         }
@@ -135,18 +135,16 @@ async fn mark_ready_again(context: &Context, node: &Key) -> Result<(), SyncError
 
 async fn set_ready(context: &Context, pod: &Pod, ready: bool) -> Result<(), SyncError> {
     let key = Key::of(&pod.metadata);
-    let mut conditions =
-        pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    for condition in conditions.iter_mut().filter(|condition| condition.type_ == "Ready") {
-        condition.status = if ready { "True" } else { "False" }.to_owned();
-        condition.reason = (!ready).then(|| NODE_NOT_READY.to_owned());
-        condition.message = None;
-        condition.last_transition_time =
-            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now()));
-    }
-    let change = patch::on_top_of(pod, json!({"status": {"conditions": conditions}}));
-    let api: Api<Pod> = context.api(&key.namespace);
-    match patch::merge_status(&api, &key.name, &change).await {
+    let change = json!({"status": {"conditions": [{
+        "type": "Ready",
+        "status": if ready { "True" } else { "False" },
+        "reason": (!ready).then_some(NODE_NOT_READY),
+        "message": null,
+        "lastTransitionTime": Time(jiff::Timestamp::now()),
+    }]}});
+    let change = patch::on_top_of(pod, change);
+    let api: Api<WatchedPod> = context.api(&key.namespace);
+    match patch::merge_status_lists(&api, &key.name, &change).await {
         Ok(_) => Ok(()),
         Err(error) if is_not_found(&error) => Ok(()),
         Err(error) => Err(SyncError::api("update the status of", "Pod", &key)(error)),

@@ -6,7 +6,7 @@ mod status;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use kube::core::Selector;
 
 use crate::{
@@ -16,6 +16,8 @@ use crate::{
     expectations::Expectations,
     informer::{Change, Index, Reader},
     key::Key,
+    kinds::pod::Pod,
+    object::Metadata,
     podcontrol::{MAX_PODS_AT_ONCE, PodControl, pod_from_template},
     pods::{controller_of, is_active, node_name, uid},
     queue::WorkQueue,
@@ -154,7 +156,7 @@ fn siblings_by_node(
 fn referenced(replica_sets: &Reader<ReplicaSet>, pod: &Pod) -> Option<Key> {
     let reference =
         controller_of(&pod.metadata).filter(|reference| reference.kind == "ReplicaSet")?;
-    let key = Key::new(pod.metadata.namespace.as_deref().unwrap_or_default(), &reference.name);
+    let key = Key::new(pod.metadata.namespace(), &reference.name);
     let replica_set = replica_sets.get(&key)?;
     (uid(&replica_set.metadata) == reference.uid).then_some(key)
 }
@@ -167,7 +169,7 @@ fn pod_changed(
 ) {
     let old_owner = change.old.as_ref().and_then(|pod| referenced(replica_sets, pod));
     let new_owner = change.new.as_ref().and_then(|pod| referenced(replica_sets, pod));
-    let leaving = |pod: &Arc<Pod>| pod.metadata.deletion_timestamp.is_some();
+    let leaving = |pod: &Arc<Pod>| pod.metadata.is_leaving();
     if let Some(owner) = &new_owner {
         if change.old.is_none() {
             expectations.creation_observed(owner);
@@ -187,7 +189,7 @@ fn pod_changed(
     if let Some(pod) =
         change.new.as_ref().filter(|pod| controller_of(&pod.metadata).is_none() && !leaving(pod))
     {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let namespace = pod.metadata.namespace();
         for replica_set in replica_sets.by(Index::Namespace, namespace) {
             let selector = replica_set.spec.as_ref().map(|spec| spec.selector.clone());
             let selector = selector.and_then(|selector| Selector::try_from(selector).ok());

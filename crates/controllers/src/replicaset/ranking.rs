@@ -3,11 +3,11 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 
-use crate::pods::{created, is_ready, node_name, phase, ready_since, uid};
-
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+use crate::{
+    kinds::pod::{DELETION_COST, Pod},
+    pods::{created, is_ready, node_name, phase, ready_since, uid},
+};
 
 /// The first `count` of `pods` in the order of deletion; `siblings` tells how many related pods
 /// are on a node.
@@ -54,13 +54,11 @@ fn phase_rank(pod: &Pod) -> u8 {
 }
 
 fn deletion_cost(pod: &Pod) -> i32 {
-    let annotation = pod.metadata.annotations.as_ref().and_then(|all| all.get(DELETION_COST));
-    annotation.and_then(|cost| cost.parse().ok()).unwrap_or(0)
+    pod.metadata.annotation(DELETION_COST).and_then(|cost| cost.parse().ok()).unwrap_or(0)
 }
 
 fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    statuses.into_iter().flatten().map(|status| status.restart_count).max().unwrap_or(0)
+    pod.report().containers.iter().map(|container| container.restarts).max().unwrap_or(0)
 }
 
 /// Younger first, by powers of two; without a time is youngest.
@@ -78,6 +76,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::key::Key;
 
     fn pod(name: &str, extra: serde_json::Value) -> Arc<Pod> {
         let mut pod = json!({
@@ -134,7 +133,7 @@ mod tests {
             let count = fastrand::usize(0..expected.len());
             let deleted = to_delete(shuffled.clone(), count, now, |node| usize::from(node == "n2"));
             let names = |pods: &[Arc<Pod>]| -> Vec<_> {
-                pods.iter().map(|pod| pod.metadata.name.clone()).collect()
+                pods.iter().map(|pod| Key::of(&pod.metadata)).collect()
             };
             assert_eq!(names(&deleted), names(&expected[..count]), "seed {seed}");
         }

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        apps::v1::{ReplicaSet, ReplicaSetCondition},
-        core::v1::Pod,
-    },
+    api::apps::v1::{ReplicaSet, ReplicaSetCondition},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use serde_json::json;
@@ -16,6 +13,7 @@ use crate::{
     context::Context,
     error::{SyncError, chain},
     key::Key,
+    kinds::pod::Pod,
     patch::{self, omit_zero},
     pods::{is_available, is_ready},
 };
@@ -38,11 +36,10 @@ impl Numbers {
         let template =
             spec.and_then(|spec| spec.template.as_ref()?.metadata.as_ref()?.labels.as_ref());
         let fully_labeled = |pod: &Pod| {
-            let labels = pod.metadata.labels.as_ref();
             template
                 .into_iter()
                 .flatten()
-                .all(|(key, value)| labels.and_then(|all| all.get(key)) == Some(value))
+                .all(|(key, value)| pod.metadata.label(key) == Some(value.as_str()))
         };
         let count = |test: &dyn Fn(&Pod) -> bool| {
             i32::try_from(pods.iter().filter(|pod| test(pod)).count()).unwrap_or(i32::MAX)

@@ -11,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api,
     api::ListParams,
@@ -27,7 +27,8 @@ use crate::{
     error::{SyncError, is_conflict, is_not_found},
     informer::{Change, Index, Reader},
     key::Key,
-    kinds::{Service, kind},
+    kinds::{Service, kind, pod::Pod},
+    object::Metadata,
     patch,
     pods::is_finished,
     queue::WorkQueue,
@@ -94,14 +95,13 @@ impl Controller {
         };
         let (pod, service, other) = (tell(context), tell(context), tell(context));
         context.pods.on_change(move |change: &Change<Pod>| {
-            let ended =
-                |pod: &Arc<Pod>| is_finished(pod) || pod.metadata.deletion_timestamp.is_some();
+            let ended = |pod: &Arc<Pod>| is_finished(pod) || pod.metadata.is_leaving();
             let before = change.old.as_ref().is_some_and(ended);
             if let Some(now) = &change.new
                 && ended(now)
                 && !before
             {
-                pod("", "pods", now.metadata.namespace.as_deref().unwrap_or_default());
+                pod("", "pods", now.metadata.namespace());
             }
         });
         context.services.on_change(move |change: &Change<Service>| {

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Binding, ObjectReference, Pod, PodCondition},
+    api::core::v1::{Binding, ObjectReference, PodCondition},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status, Time},
 };
 use kube::api::PostParams;
@@ -13,8 +13,9 @@ use super::{COMPONENT, Shared, queue::Waiting};
 use crate::{
     context::Context,
     error::{chain, is_already_exists, is_conflict, is_not_found},
+    kinds::pod::{Pod, WatchedPod},
     patch,
-    pods::condition,
+    pods::{condition, uid},
     recorder::Severity,
 };
 
@@ -25,7 +26,7 @@ pub(super) async fn bind(shared: &Shared, context: &Context, waiting: Waiting, n
         metadata: ObjectMeta {
             name: Some(key.name.to_string()),
             namespace: Some(key.namespace.to_string()),
-            uid: waiting.pod.metadata.uid.clone(),
+            uid: Some(uid(&waiting.pod.metadata).to_owned()),
             ..ObjectMeta::default()
         },
         target: ObjectReference {
@@ -35,7 +36,7 @@ pub(super) async fn bind(shared: &Shared, context: &Context, waiting: Waiting, n
             ..ObjectReference::default()
         },
     };
-    let api = context.api::<Pod>(&key.namespace);
+    let api = context.api::<WatchedPod>(&key.namespace);
     let bound: Result<Status, _> =
         api.create_subresource("binding", &key.name, &PostParams::default(), &binding).await;
     match bound {
@@ -82,30 +83,24 @@ pub(super) async fn refuse(context: &Context, waiting: &Waiting, reasons: &str) 
         return;
     }
     let key = &waiting.view.key;
-    let api = context.api::<Pod>(&key.namespace);
-    let change = json!({"status": {"conditions": unschedulable(pod, reasons)}});
+    let api = context.api::<WatchedPod>(&key.namespace);
+    let change = json!({"status": {"conditions": [unschedulable(pod, reasons)]}});
     let change = patch::on_top_of(pod, change);
-    if let Err(error) = patch::merge_status(&api, &key.name, &change).await {
+    if let Err(error) = patch::merge_status_lists(&api, &key.name, &change).await {
         debug!(pod = %key.name, error = chain(&error), "condition not written");
     }
 }
 
-fn unschedulable(pod: &Pod, reasons: &str) -> Vec<PodCondition> {
-    let conditions =
-        pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    let since = conditions
-        .iter()
-        .find(|known| known.type_ == "PodScheduled" && known.status == "False")
-        .and_then(|known| known.last_transition_time.clone());
-    let mut conditions: Vec<_> =
-        conditions.into_iter().filter(|known| known.type_ != "PodScheduled").collect();
-    conditions.push(PodCondition {
+/// The condition. Its time is not named, and so stays, while the pod is not scheduled.
+fn unschedulable(pod: &Pod, reasons: &str) -> PodCondition {
+    let known = condition(pod, "PodScheduled");
+    let changes = known.is_none_or(|known| &*known.status != "False");
+    PodCondition {
         type_: "PodScheduled".to_owned(),
         status: "False".to_owned(),
         reason: Some("Unschedulable".to_owned()),
         message: Some(reasons.to_owned()),
-        last_transition_time: since.or_else(|| Some(Time(Timestamp::now()))),
+        last_transition_time: changes.then(|| Time(Timestamp::now())),
         ..PodCondition::default()
-    });
-    conditions
+    }
 }

@@ -12,16 +12,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
 };
-use toono_placement::{Cluster, NodeView, Placement, PodKey, PodView};
+use toono_placement::{Cluster, NodeView, Placement, PodKey};
 
 use crate::{
     context::Context,
     informer::Change,
+    kinds::pod::Pod,
+    object::Metadata,
     pods::{is_finished, node_name, uid},
 };
 use queue::{PodQueue, Waiting};
@@ -189,7 +191,7 @@ impl State {
     }
 
     fn bound(&mut self, pod: &Arc<Pod>, now: Instant) {
-        let view = PodView::from_pod(pod);
+        let view = pod.placement();
         self.assumed.remove(&view.key);
         self.queue.remove(&view.key);
         self.cluster.set_pod(&view);
@@ -198,17 +200,13 @@ impl State {
     }
 
     fn unbound(&mut self, pod: &Arc<Pod>, scheduler_name: &str) {
-        let view = PodView::from_pod(pod);
+        let view = pod.placement();
         if self.assumed.get(&view.key).is_some_and(|assumed| assumed == uid(&pod.metadata)) {
             return;
         }
-        let spec = pod.spec.as_ref();
-        let ours = spec.and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or(scheduler_name)
-            == scheduler_name;
-        let gated = spec
-            .and_then(|spec| spec.scheduling_gates.as_ref())
-            .is_some_and(|gates| !gates.is_empty());
-        if ours && !gated && pod.metadata.deletion_timestamp.is_none() {
+        let template = pod.template();
+        let ours = template.scheduler_name.as_deref().unwrap_or(scheduler_name) == scheduler_name;
+        if ours && !template.gated && !pod.metadata.is_leaving() {
             self.queue.offer(Arc::clone(pod), view);
         } else {
             self.queue.remove(&view.key);
@@ -216,7 +214,7 @@ impl State {
     }
 
     fn release(&mut self, pod: &Pod, now: Instant) {
-        let key = PodView::from_pod(pod).key;
+        let key = pod.placement_key();
         self.assumed.remove(&key);
         self.queue.remove(&key);
         self.cluster.remove_pod(&key);

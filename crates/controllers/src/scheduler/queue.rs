@@ -8,11 +8,10 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 use toono_placement::{PodKey, PodView};
 
-use crate::pods::uid;
+use crate::{kinds::pod::Pod, pods::uid};
 
 /// First pause after a pod did not fit, as in Kubernetes; doubles each time.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -196,7 +195,7 @@ mod tests {
         let pod = json!({"metadata": {"namespace": "ns", "name": name, "uid": name},
             "spec": {"containers": [], "priority": priority}});
         let pod: Pod = serde_json::from_value(pod).unwrap();
-        let view = PodView::from_pod(&pod);
+        let view = pod.placement();
         queue.offer(Arc::new(pod), view);
     }
 

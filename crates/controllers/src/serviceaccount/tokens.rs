@@ -77,9 +77,9 @@ impl Controller {
                 else {
                     return;
                 };
-                let Key { namespace, name } = Key::of(&account.metadata);
-                let near = secrets.by(Index::Namespace, &namespace);
-                for secret in near.iter().filter(|secret| account_of(secret) == &*name) {
+                let account = Key::of(&account.metadata);
+                let near = secrets.by(Index::Namespace, &account.namespace);
+                for secret in near.iter().filter(|secret| account_of(secret) == &*account.name) {
                     queue.add(Key::of(&secret.metadata));
                 }
             }

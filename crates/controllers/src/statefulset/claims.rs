@@ -7,7 +7,7 @@ use kube::Api;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Pod};
+use k8s_openapi::api::apps::v1::StatefulSet;
 
 use super::{pod, view::View};
 use crate::{
@@ -16,8 +16,8 @@ use crate::{
     error::{SyncError, is_already_exists, is_not_found},
     key::Key,
     kinds::{self, kind},
+    object::Metadata,
     patch,
-    pods::uid,
 };
 
 /// A claim by what is read of it here.
@@ -96,7 +96,7 @@ pub(super) async fn own(
     context: &Context,
     set: &StatefulSet,
     view: &View<'_>,
-    pod: &Pod,
+    pod: &impl Metadata,
     ordinal: i32,
     condemned: bool,
 ) -> Result<(), SyncError> {
@@ -123,7 +123,7 @@ pub(super) async fn own(
 fn owners(
     before: &[OwnerReference],
     set: &StatefulSet,
-    pod: &Pod,
+    pod: &impl Metadata,
     retention: Retention,
     condemned: bool,
 ) -> Vec<OwnerReference> {
@@ -143,8 +143,8 @@ fn owners(
         OwnerReference {
             api_version: "v1".to_owned(),
             kind: "Pod".to_owned(),
-            name: pod.metadata.name.clone().unwrap_or_default(),
-            uid: uid(&pod.metadata).to_owned(),
+            name: pod.name().to_owned(),
+            uid: pod.uid().to_owned(),
             controller: Some(true),
             block_owner_deletion: Some(true),
         },
@@ -164,7 +164,6 @@ mod tests {
             ..ObjectMeta::default()
         };
         let set = StatefulSet { metadata: meta("set"), ..StatefulSet::default() };
-        let pod = Pod { metadata: meta("pod"), ..Pod::default() };
         let others = vec![OwnerReference { uid: "other".to_owned(), ..OwnerReference::default() }];
         for (deleted_with_set, deleted_with_pod, condemned, expected) in [
             (false, false, false, vec!["other"]),
@@ -177,10 +176,10 @@ mod tests {
             (true, true, true, vec!["other", "pod"]),
         ] {
             let retention = Retention { deleted_with_set, deleted_with_pod };
-            let after = owners(&others, &set, &pod, retention, condemned);
+            let after = owners(&others, &set, &meta("pod"), retention, condemned);
             let uids: Vec<_> = after.iter().map(|owner| owner.uid.as_str()).collect();
             assert_eq!(uids, expected, "{retention:?} {condemned}");
-            assert_eq!(owners(&after, &set, &pod, retention, condemned), after);
+            assert_eq!(owners(&after, &set, &meta("pod"), retention, condemned), after);
         }
     }
 }

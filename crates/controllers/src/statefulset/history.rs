@@ -4,12 +4,12 @@ use std::{collections::HashSet, sync::Arc};
 
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec},
-    core::v1::{Pod, PodTemplateSpec},
+    core::v1::PodTemplateSpec,
 };
 use kube::core::Selector;
 
 use super::view::revision;
-use crate::{claim, context::Context, error::SyncError, history};
+use crate::{claim, context::Context, error::SyncError, history, kinds::pod::Pod};
 
 /// The label of a revision with the hash in its name.
 const HASH_LABEL: &str = "controller.kubernetes.io/hash";

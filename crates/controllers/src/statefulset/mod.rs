@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{StatefulSet, StatefulSetStatus},
-    core::v1::Pod,
+    core::v1::Pod as WholePod,
 };
 use kube::{
     Api,
@@ -29,6 +29,8 @@ use crate::{
     error::{SyncError, is_conflict, is_namespace_terminating, is_not_found},
     informer::{Change, Index, Reader},
     key::Key,
+    kinds::pod::{Pod, WatchedPod},
+    object::Metadata,
     patch,
     podcontrol::{MAX_PODS_AT_ONCE, slow_start},
     pods::{controller_of, uid},
@@ -125,7 +127,8 @@ impl Work<'_> {
                 Act::Recreate(pod) => self.recreate(&pod).await?,
                 Act::Condemn(pod) => {
                     let ordinal = self.view.ordinal(&pod).unwrap_or_default();
-                    claims::own(self.context, self.set, self.view, &pod, ordinal, true).await?;
+                    claims::own(self.context, self.set, self.view, &pod.metadata, ordinal, true)
+                        .await?;
                     self.delete(&pod).await?;
                 }
                 Act::Replace(pod) => self.delete(&pod).await?,
@@ -158,11 +161,12 @@ impl Work<'_> {
             (self.view.spec.template.clone(), self.history.update_name())
         };
         let pod = pod::pod(self.set, self.view, &template, revision, ordinal);
-        let api: Api<Pod> = self.context.api(&self.key.namespace);
+        let api: Api<WholePod> = self.context.api(&self.key.namespace);
         match api.create(&PostParams::default(), &pod).await {
             Ok(made) => {
                 self.tell_pod("create", &name, None);
-                claims::own(self.context, self.set, self.view, &made, ordinal, false).await?;
+                claims::own(self.context, self.set, self.view, &made.metadata, ordinal, false)
+                    .await?;
                 Ok(true)
             }
             Err(error) => {
@@ -194,19 +198,18 @@ impl Work<'_> {
 
     /// Sees that a pod has the labels of its name and the claims of its ordinal.
     async fn repair(&self, pod: &Pod, ordinal: i32) -> Result<(), SyncError> {
-        if crate::pods::phase(pod) == "Pending" && pod.metadata.deletion_timestamp.is_none() {
+        if crate::pods::phase(pod) == "Pending" && !pod.metadata.is_leaving() {
             self.create_claims(ordinal).await?;
         }
-        claims::own(self.context, self.set, self.view, pod, ordinal, false).await?;
+        claims::own(self.context, self.set, self.view, &pod.metadata, ordinal, false).await?;
         let name = self.view.pod_name(ordinal);
-        let labels = pod.metadata.labels.clone().unwrap_or_default();
         let index = ordinal.to_string();
-        let known = |label: &str, value: &str| labels.get(label).is_some_and(|is| is == value);
+        let known = |label: &str, value: &str| pod.metadata.label(label) == Some(value);
         if known(NAME_LABEL, &name) && known(INDEX_LABEL, &index) {
             return Ok(());
         }
         let change = json!({"metadata": {"labels": {NAME_LABEL: name, INDEX_LABEL: index}}});
-        let api: Api<Pod> = self.context.api(&self.key.namespace);
+        let api: Api<WatchedPod> = self.context.api(&self.key.namespace);
         match patch::merge(&api, &name, &patch::on_top_of(pod, change)).await {
             Ok(_) => self.tell_pod("update", &name, None),
             Err(error) if is_not_found(&error) => {}
@@ -218,7 +221,7 @@ impl Work<'_> {
     }
 
     async fn recreate(&self, pod: &Pod) -> Result<(), SyncError> {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let name = pod.metadata.name();
         let set = self.key;
         let (severity, reason, what) = if crate::pods::phase(pod) == "Failed" {
             (Severity::Warning, "RecreatingFailedPod", "failed")
@@ -231,8 +234,9 @@ impl Work<'_> {
 
     async fn delete(&self, pod: &Pod) -> Result<(), SyncError> {
         let key = Key::of(&pod.metadata);
-        let api: Api<Pod> = self.context.api(&key.namespace);
-        let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+        let api: Api<WatchedPod> = self.context.api(&key.namespace);
+        let only_this =
+            Preconditions { uid: Some(uid(&pod.metadata).to_owned()), resource_version: None };
         match api.delete(&key.name, &DeleteParams::default().preconditions(only_this)).await {
             Ok(_) => self.tell_pod("delete", &key.name, None),
             // It is gone, or another has its name: the cache will show.
@@ -298,7 +302,7 @@ impl Work<'_> {
 fn referenced(sets: &Reader<StatefulSet>, pod: &Pod) -> Option<Key> {
     let reference =
         controller_of(&pod.metadata).filter(|reference| reference.kind == "StatefulSet")?;
-    let key = Key::new(pod.metadata.namespace.as_deref().unwrap_or_default(), &reference.name);
+    let key = Key::new(pod.metadata.namespace(), &reference.name);
     let set = sets.get(&key)?;
     (uid(&set.metadata) == reference.uid).then_some(key)
 }
@@ -310,10 +314,10 @@ fn pod_changed(change: &Change<Pod>, sets: &Reader<StatefulSet>, queue: &WorkQue
         }
     }
     let Some(pod) = &change.new else { return };
-    if controller_of(&pod.metadata).is_some() || pod.metadata.deletion_timestamp.is_some() {
+    if controller_of(&pod.metadata).is_some() || pod.metadata.is_leaving() {
         return;
     }
-    for set in sets.by(Index::Namespace, pod.metadata.namespace.as_deref().unwrap_or_default()) {
+    for set in sets.by(Index::Namespace, pod.metadata.namespace()) {
         let key = Key::of(&set.metadata);
         let Some(spec) = &set.spec else { continue };
         if view::ordinal(&key.name, pod).is_some()

@@ -7,10 +7,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 
 use super::view::{View, is_running_and_ready, is_terminating, revision};
-use crate::pods::{is_available, is_finished};
+use crate::{
+    kinds::pod::Pod,
+    pods::{is_available, is_finished},
+};
 
 /// The revisions of the set, by name.
 #[derive(Clone, Copy, Debug)]

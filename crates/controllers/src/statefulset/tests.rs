@@ -1,7 +1,5 @@
 //! Stateful sets from the first pod to the last, with pretended nodes.
 
-use std::sync::Arc;
-
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{apps::v1::StatefulSet, core::v1::Pod},
@@ -15,6 +13,7 @@ use super::{
     pod,
     view::{View, revision},
 };
+use crate::{kinds::pod::cached, object::Metadata};
 
 struct World {
     set: StatefulSet,
@@ -48,7 +47,7 @@ impl World {
     fn with<R>(&self, test: impl FnOnce(&View<'_>, &Plan<'_>) -> R) -> R {
         let view = View::new(&self.set, self.set.spec.as_ref().unwrap());
         let revisions = Revisions { current: &self.current, update: &self.update };
-        let pods: Vec<_> = self.pods.iter().cloned().map(Arc::new).collect();
+        let pods: Vec<_> = self.pods.iter().map(cached).collect();
         test(&view, &Plan::new(&view, revisions, &pods, self.now))
     }
 
@@ -72,11 +71,11 @@ impl World {
                 }
                 Act::Repair(..) => {}
                 Act::Recreate(pod) | Act::Condemn(pod) | Act::Replace(pod) => {
-                    told.push(format!("-{}", name(&pod)));
+                    told.push(format!("-{}", pod.metadata.name()));
                     let known = self
                         .pods
                         .iter_mut()
-                        .find(|known| known.metadata.uid == pod.metadata.uid)
+                        .find(|known| known.metadata.uid() == pod.metadata.uid())
                         .unwrap();
                     known.metadata.deletion_timestamp = Some(Time(self.now));
                 }
@@ -138,7 +137,7 @@ impl World {
         let mut all: Vec<_> = self
             .pods
             .iter()
-            .map(|pod| (pod.metadata.name.clone().unwrap(), revision(pod).to_owned()))
+            .map(|pod| (pod.metadata.name.clone().unwrap(), revision(&cached(pod)).to_owned()))
             .collect();
         all.sort();
         all
@@ -323,7 +322,7 @@ proptest! {
                         let name = format!("web-{lower}");
                         let ready = before.iter().any(|pod| {
                             pod.metadata.name.as_deref() == Some(&name)
-                                && super::view::is_running_and_ready(pod)
+                                && super::view::is_running_and_ready(&cached(pod))
                         });
                         prop_assert!(ready, "{} was made before {} was ready", made, name);
                     }

@@ -1,14 +1,11 @@
 //! What a stateful set asks for, with Kubernetes' defaults, and what its pods' names say.
 
 use k8s_openapi::{
-    api::{
-        apps::v1::{StatefulSet, StatefulSetSpec},
-        core::v1::Pod,
-    },
+    api::apps::v1::{StatefulSet, StatefulSetSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use crate::pods::phase;
+use crate::{kinds::pod::Pod, object::Metadata, pods::phase};
 
 /// The pod's revision: the name of the ControllerRevision.
 pub(super) const REVISION_LABEL: &str = "controller-revision-hash";
@@ -73,7 +70,7 @@ impl<'a> View<'a> {
 
 /// The ordinal of a pod of the set of this name.
 pub(super) fn ordinal(set: &str, pod: &Pod) -> Option<i32> {
-    let digits = pod.metadata.name.as_deref()?.strip_prefix(set)?.strip_prefix('-')?;
+    let digits = pod.metadata.name().strip_prefix(set)?.strip_prefix('-')?;
     let number: i32 = digits.parse().ok()?;
     // Neither signs nor leading zeros: two names must not mean one ordinal.
     (number.to_string() == digits).then_some(number)
@@ -92,12 +89,11 @@ fn resolve(value: &IntOrString, replicas: i32) -> i32 {
 }
 
 pub(super) fn revision(pod: &Pod) -> &str {
-    let labels = pod.metadata.labels.as_ref();
-    labels.and_then(|labels| labels.get(REVISION_LABEL)).map_or("", String::as_str)
+    pod.metadata.label(REVISION_LABEL).unwrap_or_default()
 }
 
 pub(super) fn is_terminating(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some()
+    pod.metadata.is_leaving()
 }
 
 pub(super) fn is_running_and_ready(pod: &Pod) -> bool {

@@ -1,0 +1,255 @@
+//! What the controllers keep of a pod: the difference that many more pods make to the memory of
+//! all of them together, each watching an API that serves nothing else.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests fail by panicking, and a figure is of use even when it is within the bound"
+)]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Request, Response, StatusCode};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::sync::{oneshot, watch};
+use toono_controllers::{ControllersConfig, Signers};
+
+/// Most bytes that a pod may cost: 100,000 of them have to fit beside the store.
+const MOST_BYTES_PER_POD: usize = 1300;
+/// Pods that are there anyway: what grows in steps has grown.
+const FEW: usize = 1000;
+/// Pods whose cost is measured.
+const MORE: usize = 10_000;
+/// Nodes that they run on.
+const NODES: usize = 200;
+/// The informer and the garbage collector.
+const WATCHERS: usize = 2;
+/// Longer than a busy machine takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// What an allocator takes for so many bytes, roughly: sizes in steps of sixteen.
+fn taken(layout: Layout) -> usize {
+    layout.size().next_multiple_of(16)
+}
+
+#[expect(unsafe_code, reason = "an allocator is unsafe; this one only counts for the system's")]
+// SAFETY: each call is passed on unchanged to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(taken(layout), Ordering::Relaxed);
+        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(taken(layout), Ordering::Relaxed);
+        // SAFETY: as above; the pointer came from there.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// An API that has pods and nodes and never changes.
+struct Api {
+    pods: usize,
+    pod: fn(usize) -> Value,
+    watches_of_pods: watch::Sender<usize>,
+    watches_of_nodes: watch::Sender<usize>,
+}
+
+impl Api {
+    async fn answer(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+        let query = request.uri().query().unwrap_or_default();
+        let parameter = |name: &str| {
+            query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+        };
+        let path = request.uri().path();
+        if parameter("watch") == Some("true") {
+            match path {
+                "/api/v1/pods" => self.watches_of_pods.send_modify(|watches| *watches += 1),
+                "/api/v1/nodes" => self.watches_of_nodes.send_modify(|watches| *watches += 1),
+                _ => {}
+            }
+            return std::future::pending().await;
+        }
+        if path == "/api/v1/pods" {
+            // Nodes own pods, and a pod whose owner is not known yet is looked at.
+            both(&self.watches_of_nodes).await;
+        }
+        let from: usize = parameter("continue").and_then(|from| from.parse().ok()).unwrap_or(0);
+        let page = parameter("limit").and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);
+        let to = from.saturating_add(page);
+        let list = |count: usize, of: &dyn Fn(usize) -> Value| {
+            let next = (to < count).then(|| to.to_string());
+            let items: Vec<_> = (from..to.min(count)).map(of).collect();
+            json!({"apiVersion": "v1", "kind": "List", "items": items,
+                "metadata": {"resourceVersion": "7", "continue": next}})
+        };
+        let (status, answer) = match path {
+            "/api" => (200, json!({"versions": ["v1"], "serverAddressByClientCIDRs": []})),
+            "/apis" => (200, json!({"apiVersion": "v1", "kind": "APIGroupList", "groups": []})),
+            "/api/v1" => (200, resources()),
+            "/api/v1/pods" => (200, list(self.pods, &self.pod)),
+            "/api/v1/nodes" => (200, list(NODES, &node)),
+            _ if request.method() == http::Method::GET => (200, list(0, &|_| Value::Null)),
+            _ => (
+                404,
+                json!({"apiVersion": "v1", "kind": "Status", "status": "Failure",
+                "reason": "NotFound", "code": 404, "message": "nothing is written here"}),
+            ),
+        };
+        let mut response = Response::new(Body::from(serde_json::to_vec(&answer).unwrap()));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        response
+    }
+}
+
+/// Waits until both the informer and the garbage collector have listed a kind.
+async fn both(watches: &watch::Sender<usize>) {
+    watches.subscribe().wait_for(|watches| *watches == WATCHERS).await.unwrap();
+}
+
+fn resources() -> Value {
+    let verbs = ["list", "watch", "delete", "get"];
+    json!({"apiVersion": "v1", "kind": "APIResourceList", "groupVersion": "v1", "resources": [
+        {"name": "pods", "singularName": "pod", "kind": "Pod", "namespaced": true, "verbs": verbs},
+        {"name": "nodes", "singularName": "node", "kind": "Node", "namespaced": false, "verbs": verbs}]})
+}
+
+fn node(number: usize) -> Value {
+    json!({"metadata": {"name": format!("node-{number:04}"), "uid": uid("node", number)},
+        "status": {"allocatable": {"cpu": "64", "memory": "256Gi", "pods": "1000"}}})
+}
+
+fn uid(kind: &str, number: usize) -> String {
+    format!("00000000-0000-4000-{:04x}-{number:012x}", kind.len())
+}
+
+/// A pod that no scheduler takes.
+fn waiting(number: usize) -> Value {
+    json!({
+        "metadata": {"name": format!("bench-{number:06}"), "namespace": "default",
+            "uid": uid("pod", number), "resourceVersion": (number + 100).to_string(),
+            "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"app": "bench", "tier": "edge", "pod-template-hash": "5f6b7c8d9"},
+            "annotations": {"bench.toono.io/note": "a pod among many"},
+            "managedFields": [{"manager": "bench", "operation": "Update", "apiVersion": "v1",
+                "fieldsType": "FieldsV1", "fieldsV1": {"f:metadata": {"f:labels": {".": {}}}}}]},
+        "spec": {
+            "schedulerName": "nobody", "automountServiceAccountToken": false,
+            "restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "priority": 0,
+            "preemptionPolicy": "PreemptLowerPriority", "enableServiceLinks": true,
+            "serviceAccountName": "default", "terminationGracePeriodSeconds": 30,
+            "tolerations": [
+                {"key": "node.kubernetes.io/not-ready", "operator": "Exists",
+                    "effect": "NoExecute", "tolerationSeconds": 300},
+                {"key": "node.kubernetes.io/unreachable", "operator": "Exists",
+                    "effect": "NoExecute", "tolerationSeconds": 300}],
+            "containers": [{
+                "name": "main", "image": "registry.example/shop/till:1.24.3",
+                "args": ["--listen=:8080", "--log-level=info"],
+                "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
+                "env": [{"name": "POOL", "value": "shop-7"}],
+                "resources": {"requests": {"cpu": "50m", "memory": "64Mi"},
+                    "limits": {"memory": "128Mi"}},
+                "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}},
+            }],
+        },
+        "status": {"phase": "Pending", "qosClass": "Burstable"},
+    })
+}
+
+/// A pod that runs, of an owner that has many.
+fn running(number: usize) -> Value {
+    let mut pod = waiting(number);
+    let owner = number % NODES;
+    let ip = format!("10.{}.{}.{}", number / 62_500, number / 250 % 250, number % 250 + 1);
+    let since =
+        format!("2026-01-01T{:02}:{:02}:{:02}Z", number / 3600 % 24, number / 60 % 60, number % 60);
+    let condition = |type_: &str| {
+        json!({"type": type_, "status": "True", "lastProbeTime": null,
+        "lastTransitionTime": since})
+    };
+    if let Some(metadata) = pod.pointer_mut("/metadata").and_then(Value::as_object_mut) {
+        let references = json!([{"apiVersion": "v1", "kind": "Node", "controller": true,
+            "name": format!("node-{owner:04}"), "uid": uid("node", owner)}]);
+        metadata.insert("ownerReferences".to_owned(), references);
+        let labels = json!({"app": format!("till-{owner:04}"), "tier": "edge",
+            "pod-template-hash": "5f6b7c8d9"});
+        metadata.insert("labels".to_owned(), labels);
+    }
+    if let Some(spec) = pod.pointer_mut("/spec").and_then(Value::as_object_mut) {
+        spec.insert("nodeName".to_owned(), format!("node-{owner:04}").into());
+        spec.insert("schedulerName".to_owned(), "default-scheduler".into());
+    }
+    if let Some(fields) = pod.as_object_mut() {
+        fields.insert(
+            "status".to_owned(),
+            json!({
+                "phase": "Running", "qosClass": "Burstable", "podIP": ip, "podIPs": [{"ip": ip}],
+                "hostIP": "192.0.2.1", "hostIPs": [{"ip": "192.0.2.1"}], "startTime": since,
+                "conditions": [condition("PodReadyToStartContainers"), condition("Initialized"),
+                    condition("Ready"), condition("ContainersReady"), condition("PodScheduled")],
+                "containerStatuses": [{"name": "main", "ready": true, "started": true,
+                    "restartCount": 0, "image": "registry.example/shop/till:1.24.3",
+                    "imageID": "registry.example/shop/till@sha256:0123456789abcdef0123456789abcdef",
+                    "containerID": format!("toono://{number:064x}"),
+                    "state": {"running": {"startedAt": since}}}],
+            }),
+        );
+    }
+    pod
+}
+
+/// The bytes that the controllers keep with so many pods.
+async fn kept(pods: usize, pod: fn(usize) -> Value) -> usize {
+    let api = Arc::new(Api {
+        pods,
+        pod,
+        watches_of_pods: watch::Sender::new(0),
+        watches_of_nodes: watch::Sender::new(0),
+    });
+    let serving = Arc::clone(&api);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let api = Arc::clone(&serving);
+        async move { Ok::<_, Infallible>(api.answer(request).await) }
+    });
+    let before = LIVE.load(Ordering::Relaxed);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let controllers = tokio::spawn(toono_controllers::run(
+        kube::Client::new(service, "default"),
+        ControllersConfig::default(),
+        Signers::default(),
+        async move { drop(stopped.await) },
+    ));
+    tokio::time::timeout(PATIENCE, both(&api.watches_of_pods)).await.unwrap();
+    let kept = LIVE.load(Ordering::Relaxed).saturating_sub(before);
+    drop(stop);
+    controllers.await.unwrap();
+    kept
+}
+
+#[tokio::test]
+async fn a_pod_costs_little() {
+    for (what, pod) in [("waiting", waiting as fn(usize) -> Value), ("running", running)] {
+        let few = kept(FEW, pod).await;
+        let many = kept(FEW + MORE, pod).await;
+        let each = many.saturating_sub(few) / MORE;
+        eprintln!("{each} bytes of each {what} pod");
+        assert!(each <= MOST_BYTES_PER_POD, "{each} bytes of each {what} pod");
+    }
+}
