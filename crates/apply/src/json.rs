@@ -10,6 +10,10 @@ pub const JSON_PATCH_MAX_OPERATIONS: usize = 10_000;
 /// Most bytes that the `copy` and `move` operations of one patch handle together; Kubernetes bounds
 /// copies by the same. Without it forty copies of an object into itself make a terabyte.
 pub const JSON_PATCH_MAX_COPY_BYTES: usize = 3 * 1024 * 1024;
+/// Most items of lists that the operations of one patch may shift together. Each insertion into a list
+/// and each removal shifts what comes after it: ten thousand of them at the front of a long list would
+/// take a minute. This many take some tens of milliseconds.
+pub const JSON_PATCH_MAX_SHIFTED_ITEMS: usize = 4_000_000;
 /// Deepest nesting that a patch may make. What reads JSON refuses anything much deeper, and a
 /// recursion over a value must not overflow the stack.
 pub const JSON_PATCH_MAX_DEPTH: usize = 100;
@@ -22,8 +26,11 @@ pub(crate) fn json_patch(object: &mut Value, patch: Value) -> Result<(), PatchEr
         return Err(PatchError::TooManyOperations(patch.0.len()));
     }
     let mut budget = JSON_PATCH_MAX_COPY_BYTES;
+    let mut shifts = JSON_PATCH_MAX_SHIFTED_ITEMS;
     for (index, operation) in patch.0.iter().enumerate() {
         admit(object, operation, &mut budget)?;
+        shifts =
+            shifts.checked_sub(shifted(object, operation)).ok_or(PatchError::TooMuchShifted)?;
         json_patch::patch(object, std::slice::from_ref(operation)).map_err(|error| {
             PatchError::DoesNotApply(format!("operation {index} failed: {}", error.kind))
         })?;
@@ -41,6 +48,23 @@ fn admit(object: &Value, operation: &PatchOperation, budget: &mut usize) -> Resu
         PatchOperation::Copy(copy) => spend(object, &copy.from, room, budget),
         PatchOperation::Move(moved) => spend(object, &moved.from, room, budget),
         PatchOperation::Remove(_) | PatchOperation::Test(_) => Ok(()),
+    }
+}
+
+/// How many items an operation shifts within its lists, at most.
+fn shifted(object: &Value, operation: &PatchOperation) -> usize {
+    let behind = |pointer: &Pointer| {
+        let Some((parent, last)) = pointer.split_back() else { return 0 };
+        let Ok(Value::Array(items)) = parent.resolve(object) else { return 0 };
+        let at = last.encoded().parse().unwrap_or(items.len());
+        items.len().saturating_sub(at)
+    };
+    match operation {
+        PatchOperation::Add(add) => behind(&add.path),
+        PatchOperation::Remove(remove) => behind(&remove.path),
+        PatchOperation::Copy(copy) => behind(&copy.path),
+        PatchOperation::Move(moved) => behind(&moved.from) + behind(&moved.path),
+        PatchOperation::Replace(_) | PatchOperation::Test(_) => 0,
     }
 }
 
@@ -116,6 +140,17 @@ mod tests {
             |index: usize| json!({"op": "copy", "from": "/m", "path": format!("/m/{index}")});
         let error = patched(json!({"m": {"a": "x"}}), (0..40).map(double).collect()).unwrap_err();
         assert!(matches!(error, PatchError::TooMuchCopied), "{error}");
+    }
+
+    #[test]
+    fn long_lists_are_not_shifted_again_and_again() {
+        let list: Value = (0..100_000).collect();
+        let add = |path: &str| json!({"op": "add", "path": path, "value": 1});
+        let at_end = vec![add("/a/-"); JSON_PATCH_MAX_OPERATIONS];
+        assert!(patched(json!({"a": list.clone()}), at_end).is_ok());
+        let in_front = vec![add("/a/0"); JSON_PATCH_MAX_OPERATIONS];
+        let error = patched(json!({"a": list}), in_front).unwrap_err();
+        assert!(matches!(error, PatchError::TooMuchShifted), "{error}");
     }
 
     #[test]

@@ -10,7 +10,10 @@ mod strategic;
 use serde_json::Value;
 use toono_api::types::Message;
 
-pub use json::{JSON_PATCH_MAX_COPY_BYTES, JSON_PATCH_MAX_DEPTH, JSON_PATCH_MAX_OPERATIONS};
+pub use json::{
+    JSON_PATCH_MAX_COPY_BYTES, JSON_PATCH_MAX_DEPTH, JSON_PATCH_MAX_OPERATIONS,
+    JSON_PATCH_MAX_SHIFTED_ITEMS,
+};
 pub use strategic::strategic_merge;
 
 /// The forms that a patch may have.
@@ -53,6 +56,12 @@ pub enum PatchError {
         "the copies of a JSON patch may be no more than {JSON_PATCH_MAX_COPY_BYTES} bytes together"
     )]
     TooMuchCopied,
+    /// It inserts and removes too much in long lists.
+    #[error(
+        "the operations of a JSON patch may shift no more than {JSON_PATCH_MAX_SHIFTED_ITEMS} items of \
+         lists together"
+    )]
+    TooMuchShifted,
     /// It nests too deep.
     #[error("a JSON patch may nest values no deeper than {JSON_PATCH_MAX_DEPTH} levels")]
     TooDeep,

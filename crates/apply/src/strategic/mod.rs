@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 use toono_api::types::{self, Field, Message, Patch, Shape, Type};
@@ -129,7 +129,8 @@ fn merge_map(fields: &mut Fields, mut patch: Fields, place: Place) -> Result<(),
     for (field, deleted) in take_prefixed(&mut patch, DELETE_FROM_SET) {
         let deleted = list_of(deleted, &field)?;
         if let Some(Value::Array(items)) = fields.get_mut(&field) {
-            items.retain(|item| !deleted.contains(item));
+            let deleted: HashSet<String> = deleted.iter().map(Value::to_string).collect();
+            items.retain(|item| !deleted.contains(&item.to_string()));
         }
     }
     for (field, value) in patch {
@@ -149,7 +150,8 @@ fn merge_map(fields: &mut Fields, mut patch: Fields, place: Place) -> Result<(),
 fn retain_keys(fields: &mut Fields, patch: &mut Fields) -> Result<(), PatchError> {
     let Some(keys) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let keys = list_of(keys, RETAIN_KEYS)?;
-    let kept = |field: &str| keys.iter().any(|key| key.as_str() == Some(field));
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let kept = |field: &str| keys.contains(field);
     if let Some(extra) = patch.iter().find(|(field, value)| !value.is_null() && !kept(field)) {
         return Err(PatchError::Malformed(format!(
             "{RETAIN_KEYS} does not name {}, which the patch sets",
@@ -199,11 +201,8 @@ fn merge_field(
                 Some(key) => merge_list(&mut list, patch, key, place.below(&field))
                     .map_err(|error| within(&field, error))?,
                 None => {
-                    for item in patch {
-                        if !list.contains(&item) {
-                            list.push(item);
-                        }
-                    }
+                    let mut known: HashSet<String> = list.iter().map(Value::to_string).collect();
+                    list.extend(patch.into_iter().filter(|item| known.insert(item.to_string())));
                 }
             }
             by.apply(&mut list, &wanted, &live);
@@ -273,31 +272,66 @@ fn merge_list(
     if replaces {
         list.clear();
     }
+    let mut slots = Slots::of(list, key);
     for (directive, id, item) in changes {
-        let same = |candidate: &Value| candidate.get(key) == Some(&id);
+        let id = id.to_string();
         match directive {
-            Directive::Delete => list.retain(|candidate| !same(candidate)),
-            Directive::Replace => match list.iter_mut().find(|candidate| same(candidate)) {
-                Some(slot) => *slot = Value::Object(item),
-                None => list.push(Value::Object(item)),
-            },
-            Directive::Merge => {
-                let mut merged = match list.iter_mut().find(|candidate| same(candidate)) {
-                    Some(slot) => take_map(slot),
-                    None => {
-                        list.push(Value::Null);
-                        Fields::new()
-                    }
-                };
-                merge_map(&mut merged, item, place)?;
-                // The slot that was emptied above: null is never an item of such a list.
-                if let Some(slot) = list.iter_mut().find(|candidate| candidate.is_null()) {
-                    *slot = Value::Object(merged);
+            Directive::Delete => slots.remove(&id),
+            Directive::Replace => {
+                if let Some(slot) = slots.first(id) {
+                    *slot = Value::Object(item);
                 }
+            }
+            Directive::Merge => {
+                let Some(slot) = slots.first(id) else { continue };
+                let mut merged = take_map(slot);
+                merge_map(&mut merged, item, place)?;
+                *slot = Value::Object(merged);
             }
         }
     }
+    list.extend(slots.items.into_iter().flatten());
     Ok(())
+}
+
+/// The items of a list while it is merged, found by their merge key: lists and patches may have many
+/// thousands.
+struct Slots {
+    /// In the list's order; none where one was deleted.
+    items: Vec<Option<Value>>,
+    by_id: HashMap<String, Vec<usize>>,
+}
+
+impl Slots {
+    /// Takes the items out of a list.
+    fn of(list: &mut Vec<Value>, key: &str) -> Self {
+        let items: Vec<_> = list.drain(..).map(Some).collect();
+        let mut by_id: HashMap<String, Vec<usize>> = HashMap::new();
+        for (at, item) in items.iter().enumerate() {
+            if let Some(id) = item.as_ref().and_then(|item| item.get(key)) {
+                by_id.entry(id.to_string()).or_default().push(at);
+            }
+        }
+        Self { items, by_id }
+    }
+
+    fn remove(&mut self, id: &str) {
+        for at in self.by_id.remove(id).unwrap_or_default() {
+            if let Some(slot) = self.items.get_mut(at) {
+                *slot = None;
+            }
+        }
+    }
+
+    /// The first item with this id; null at the end where there is none.
+    fn first(&mut self, id: String) -> Option<&mut Value> {
+        let end = self.items.len();
+        let at = *self.by_id.entry(id).or_insert_with(|| vec![end]).first()?;
+        if at == end {
+            self.items.push(None);
+        }
+        self.items.get_mut(at).map(|slot| slot.get_or_insert(Value::Null))
+    }
 }
 
 /// How the items of a merged list are told apart, to put them in order.
