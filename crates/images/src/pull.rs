@@ -64,11 +64,17 @@ pub(crate) async fn pull(
     let record = Record {
         reference: image.to_string(),
         digest,
-        size: manifest.layers.iter().map(|layer| layer.size).sum::<u64>() + manifest.config.size,
+        size: total(&manifest),
         layers: distinct(&manifest.layers),
         config: config.config.unwrap_or_default(),
     };
     store.save(image, &record).map_err(|error| disk(image, Path::new("images"), error))
+}
+
+/// What a manifest says that its parts are together; a registry may say anything.
+fn total(manifest: &Manifest) -> u64 {
+    let layers = manifest.layers.iter().map(|layer| layer.size);
+    layers.fold(manifest.config.size, u64::saturating_add)
 }
 
 /// The manifest for this machine, and the digest of what the image's name stands for.
