@@ -16,7 +16,7 @@ mod unpack;
 
 pub use digest::{BadDigest, Digest};
 pub use error::{PullError, StoreError};
-pub use manifest::ImageConfig;
+pub use manifest::{ImageConfig, parse as parse_manifest};
 pub use pull::DOWNLOAD_ATTEMPTS;
 pub use reference::{
     BadImageRef, DEFAULT_REGISTRY, DEFAULT_TAG, ImageRef, MAX_NAME_BYTES, MAX_TAG_BYTES,
@@ -25,4 +25,4 @@ pub use registry::{
     BadRegistry, IDLE_TIMEOUT, MAX_DOCUMENT_BYTES, MAX_REDIRECTS, RESPONSE_TIMEOUT, RegistryConfig,
 };
 pub use store::{Image, ImageStore, MAX_PULLS};
-pub use unpack::{MAX_LAYER_BYTES, MAX_LAYER_ENTRIES, MAX_PATH_DEPTH, UnpackError};
+pub use unpack::{MAX_LAYER_BYTES, MAX_LAYER_ENTRIES, MAX_PATH_DEPTH, UnpackError, unpack};

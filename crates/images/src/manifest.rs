@@ -95,6 +95,18 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, 
     Ok(Option::<Vec<String>>::deserialize(d)?.unwrap_or_default())
 }
 
+/// Reads a document of any kind that a registry sends: an index, a manifest or a configuration. It tells
+/// only whether it can be read.
+///
+/// # Errors
+/// When it is none of them.
+pub fn parse(bytes: &[u8]) -> Result<(), serde_json::Error> {
+    if serde_json::from_slice::<Document>(bytes).is_ok() {
+        return Ok(());
+    }
+    serde_json::from_slice::<ConfigDocument>(bytes).map(drop)
+}
+
 /// This machine's architecture, as images name it.
 pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {

@@ -86,7 +86,7 @@ struct Target {
 ///
 /// # Errors
 /// [`UnpackError`]; the directory is then half-filled and the caller's to remove.
-pub(crate) fn unpack(archive: impl Read, dir: &Path) -> Result<(), UnpackError> {
+pub fn unpack(archive: impl Read, dir: &Path) -> Result<(), UnpackError> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = open(dir, flags, Mode::empty()).map_err(|errno| entry_error(dir, errno))?;
     let mut target = Target { root, directory_times: Vec::new(), bytes: 0 };
