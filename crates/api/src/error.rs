@@ -256,9 +256,17 @@ pub enum ApiError {
     /// 503.
     #[error("{0}")]
     Unavailable(String),
-    /// 504: the asked-for revision is not there yet, or the work took too long.
+    /// 504: the work took too long.
     #[error("{0}")]
     Timeout(String),
+    /// 504: the asked-for revision is not there yet. Clients know it by its cause, and list anew.
+    #[error("Timeout: Too large resource version: {asked}, current: {newest}")]
+    RevisionTooLarge {
+        /// The revision asked for.
+        asked: u64,
+        /// The newest that there is.
+        newest: u64,
+    },
 }
 
 fn kind_group(kind: &str, group: &str) -> String {
@@ -329,7 +337,7 @@ impl ApiError {
             Self::Internal(_) => (500, "InternalError"),
             Self::Untyped(_) => (500, ""),
             Self::Unavailable(_) => (503, "ServiceUnavailable"),
-            Self::Timeout(_) => (504, "Timeout"),
+            Self::Timeout(_) | Self::RevisionTooLarge { .. } => (504, "Timeout"),
         }
     }
 
@@ -380,6 +388,11 @@ impl ApiError {
             Self::TooManyRequests { retry_after_seconds, .. } => {
                 json!({"retryAfterSeconds": retry_after_seconds})
             }
+            Self::RevisionTooLarge { .. } => {
+                let cause = json!({"reason": "ResourceVersionTooLarge",
+                                   "message": "Too large resource version"});
+                json!({"causes": [cause], "retryAfterSeconds": 1})
+            }
             _ => json!({}),
         }
     }
@@ -403,6 +416,14 @@ mod tests {
 
     fn deployments() -> GroupResource {
         GroupResource { group: "apps".into(), resource: "deployments".into() }
+    }
+
+    #[test]
+    fn a_revision_of_the_future_is_known_by_its_cause() {
+        let status = ApiError::RevisionTooLarge { asked: 9, newest: 3 }.to_status();
+        assert_eq!(status["message"], "Timeout: Too large resource version: 9, current: 3");
+        assert_eq!((&status["code"], &status["reason"]), (&json!(504), &json!("Timeout")));
+        assert_eq!(status["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
     }
 
     #[test]

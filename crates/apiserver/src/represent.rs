@@ -270,14 +270,19 @@ pub(crate) fn bookmark(form: Form, resource: &Resource, rev: Rev, initial_end: b
         let annotations = json!({"k8s.io/initial-events-end": "true"});
         encode::set(&mut metadata, "annotations", annotations);
     }
+    let object =
+        json!({"kind": resource.kind, "apiVersion": resource.api_version(), "metadata": metadata})
+            .to_string();
     let object = match form {
-        Form::Table(_) => table(resource, &[], &metadata, false),
+        Form::Object => object,
         Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
             "metadata": metadata})
         .to_string(),
-        Form::Object => json!({"kind": resource.kind, "apiVersion": resource.api_version(),
-            "metadata": metadata})
-        .to_string(),
+        // A table's own metadata has no room for annotations: they are in the row of an empty object.
+        Form::Table(include) => {
+            let rows: Vec<String> = row(resource, object.as_bytes(), include).into_iter().collect();
+            table(resource, &rows, &json!({"resourceVersion": rev.to_string()}), false)
+        }
     };
     format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n")
 }

@@ -250,7 +250,7 @@ fn chunk(cursor: &mut Cursor, writer: &mut ListWriter) -> Result<bool, BoxError>
 
 /// The refusal of a revision that is not there yet. Clients start over on its text.
 pub(super) fn too_large(asked: Rev, newest: Rev) -> ApiError {
-    ApiError::Timeout(format!("Too large resource version: {asked}, current: {newest}"))
+    ApiError::RevisionTooLarge { asked: asked.0, newest: newest.0 }
 }
 
 /// The refusal of a revision that is gone; a client that was in the middle of a list may go on with

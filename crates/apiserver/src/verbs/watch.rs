@@ -9,7 +9,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::Instant,
 };
-use toono_api::{ApiError, Resource};
+use toono_api::{ApiError, FieldError, Resource};
 use toono_http::Body;
 use toono_mvcc::{Entry, Event, EventKind, Rev};
 use toono_store::{WatchItem, Watcher};
@@ -82,10 +82,15 @@ impl Call<'_> {
         let newest = self.server.revision();
         let initial = self.query.text("sendInitialEvents").is_some();
         if initial && self.query.text("resourceVersionMatch") != Some("NotOlderThan") {
-            return Err(ApiError::BadRequest(
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-                    .to_owned(),
-            ));
+            return Err(ApiError::Invalid {
+                kind: "ListOptions".to_owned(),
+                group: "meta.k8s.io".to_owned(),
+                name: String::new(),
+                causes: vec![FieldError::forbidden(
+                    "resourceVersionMatch",
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                )],
+            });
         }
         let asked = self.query.revision()?.unwrap_or(Rev::ZERO);
         if asked > newest {
