@@ -10,5 +10,8 @@
     reason = "tests fail by panicking"
 )]
 
+mod informers;
+mod leases;
 mod linear;
+mod list_watch;
 mod server;
