@@ -12,6 +12,7 @@
 mod capture;
 mod cloud;
 mod configmap;
+mod copy;
 mod edge;
 mod journal;
 mod leftovers;
