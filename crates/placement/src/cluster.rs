@@ -6,7 +6,7 @@ use crate::{
     intern::Interner,
     node::{Node, NodeIndex, NodeView},
     pod::{PodKey, PodView},
-    resident::{Groups, Resident},
+    resident::{Demands, Groups, Resident},
 };
 
 /// Nodes and the pods on them.
@@ -21,6 +21,7 @@ pub struct Cluster {
     by_name: HashMap<Box<str>, NodeIndex>,
     known: usize,
     residents: HashMap<Box<str>, HashMap<Box<str>, Resident>>,
+    demands: Demands,
     pub(crate) groups: Groups,
 }
 
@@ -76,7 +77,7 @@ impl Cluster {
     pub fn assume(&mut self, pod: &PodView, node: &str) {
         self.remove_pod(&pod.key);
         let index = self.index_of(node);
-        let resident = Resident::new(pod, index, &mut self.symbols);
+        let resident = Resident::new(pod, index, &mut self.symbols, &mut self.demands);
         self.groups.add(&pod.key.namespace, &resident, &self.symbols);
         if let Some(node) = self.nodes.get_mut(index.0 as usize) {
             node.charge(&resident);
@@ -99,6 +100,7 @@ impl Cluster {
             node.release(&resident);
         }
         self.vacate_if_unused(resident.node);
+        self.demands.release(resident);
     }
 
     /// The node that a pod counts on.

@@ -1,6 +1,10 @@
 //! Pods that take room on a node, in the least memory, and their numbers per owner and selector.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Deref,
+    sync::Arc,
+};
 
 use crate::{
     intern::{Interner, Symbol},
@@ -21,32 +25,74 @@ pub(crate) type NodeCounts = HashMap<NodeIndex, u32>;
 #[derive(Debug)]
 pub(crate) struct Resident {
     pub(crate) node: NodeIndex,
+    terminating: bool,
+    demand: Arc<Demand>,
+}
+
+/// What the pods of one owner have alike.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Demand {
     pub(crate) requests: Resources,
     pub(crate) weight: Resources,
     pub(crate) host_ports: Box<[HostPort]>,
     /// Sorted by key.
     labels: Box<[(Symbol, Symbol)]>,
     owner: Option<Box<str>>,
-    terminating: bool,
+}
+
+/// The demands of the pods that there are, each once.
+#[derive(Debug, Default)]
+pub(crate) struct Demands(HashSet<Arc<Demand>>);
+
+impl Demands {
+    fn share(&mut self, demand: Demand) -> Arc<Demand> {
+        if let Some(shared) = self.0.get(&demand) {
+            return Arc::clone(shared);
+        }
+        let shared = Arc::new(demand);
+        self.0.insert(Arc::clone(&shared));
+        shared
+    }
+
+    /// Drops a pod, and its demand if no other pod has it.
+    pub(crate) fn release(&mut self, resident: Resident) {
+        let Resident { demand, .. } = resident;
+        // One is `demand` itself, the other is ours.
+        if Arc::strong_count(&demand) == 2 {
+            self.0.remove(&demand);
+        }
+    }
+}
+
+impl Deref for Resident {
+    type Target = Demand;
+
+    fn deref(&self) -> &Demand {
+        &self.demand
+    }
 }
 
 impl Resident {
-    pub(crate) fn new(pod: &PodView, node: NodeIndex, symbols: &mut Interner) -> Self {
+    pub(crate) fn new(
+        pod: &PodView,
+        node: NodeIndex,
+        symbols: &mut Interner,
+        demands: &mut Demands,
+    ) -> Self {
         let mut labels: Vec<_> = pod
             .labels
             .iter()
             .map(|(key, value)| (symbols.intern(key), symbols.intern(value)))
             .collect();
         labels.sort_unstable();
-        Self {
-            node,
+        let demand = Demand {
             requests: pod.requests.clone(),
             weight: pod.weight.clone(),
             host_ports: pod.host_ports.clone().into(),
             labels: labels.into(),
             owner: pod.owner.clone(),
-            terminating: pod.terminating,
-        }
+        };
+        Self { node, terminating: pod.terminating, demand: demands.share(demand) }
     }
 }
 
