@@ -29,7 +29,7 @@ pub(super) struct Owner {
 pub(super) struct Vertex {
     pub(super) kind: KindId,
     pub(super) key: Key,
-    pub(super) owners: Vec<Owner>,
+    pub(super) owners: Box<[Owner]>,
     pub(super) deleting: bool,
     pub(super) foreground: bool,
     pub(super) orphan: bool,
@@ -44,8 +44,9 @@ impl Vertex {
             key: Key::of(metadata),
             owners: metadata
                 .owner_references
+                .as_deref()
+                .unwrap_or_default()
                 .iter()
-                .flatten()
                 .map(|owner| Owner {
                     uid: owner.uid.as_str().into(),
                     blocks: owner.block_owner_deletion == Some(true),
@@ -84,17 +85,20 @@ impl Graph {
     }
 
     /// Takes over an object's present state.
-    pub(super) fn put(&mut self, uid: Uid, vertex: Vertex) -> Vec<Task> {
+    pub(super) fn put(&mut self, uid: Uid, mut vertex: Vertex) -> Vec<Task> {
         let old = self.vertices.get(&uid);
         if old == Some(&vertex) {
             return Vec::new();
         }
+        for owner in &mut vertex.owners {
+            self.share(&mut owner.uid);
+        }
         let mut tasks = Vec::new();
         let before = old.map(|old| old.owners.clone()).unwrap_or_default();
-        for owner in &before {
+        for owner in &*before {
             self.detach(&owner.uid, &uid);
         }
-        for owner in &vertex.owners {
+        for owner in &*vertex.owners {
             self.dependents.entry(Arc::clone(&owner.uid)).or_default().insert(Arc::clone(&uid));
         }
         if before != vertex.owners {
@@ -123,11 +127,18 @@ impl Graph {
         tasks
     }
 
+    /// Takes the copy of an owner's uid that its other dependents have.
+    fn share(&self, uid: &mut Uid) {
+        if let Some((known, _)) = self.dependents.get_key_value(uid) {
+            *uid = Arc::clone(known);
+        }
+    }
+
     /// An object is gone.
     pub(super) fn remove(&mut self, uid: &str) -> Vec<Task> {
         let Some((uid, vertex)) = self.vertices.remove_entry(uid) else { return Vec::new() };
         let mut tasks: Vec<_> = self.dependents(&uid).iter().map(examine).collect();
-        for owner in &vertex.owners {
+        for owner in &*vertex.owners {
             self.detach(&owner.uid, &uid);
             if self.waits(&owner.uid) {
                 tasks.push(examine(&owner.uid));
