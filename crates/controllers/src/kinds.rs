@@ -6,6 +6,7 @@
 
 pub(crate) mod pod;
 pub(crate) mod status;
+mod watched;
 
 use std::collections::BTreeMap;
 

@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use toono_controllers::{ControllersConfig, Signers};
 
-/// Most bytes that a pod may cost: 100,000 of them have to fit beside the store.
-const MOST_BYTES_PER_POD: usize = 1300;
+/// Most bytes that a pod may cost: 100,000 of them have to fit beside the store, with room to spare.
+const MOST_BYTES_PER_POD: usize = 900;
 /// Pods that are there anyway: what grows in steps has grown.
 const FEW: usize = 1000;
 /// Pods whose cost is measured.

@@ -11,15 +11,15 @@ use std::{
     sync::Arc,
 };
 
+pub(crate) use super::watched::WatchedPod;
 use jiff::Timestamp;
-pub(crate) use k8s_openapi::api::core::v1::Pod as WatchedPod;
 use k8s_openapi::{
-    api::core::v1::{Container as ApiContainer, PodSpec, PodStatus},
+    api::core::v1::{Container as ApiContainer, Pod as ApiPod, PodSpec},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use toono_placement::{PodKey, PodView};
 
-use super::status::Report;
+use super::{status::Report, watched::Status};
 use crate::{
     intern::Pool,
     key::Key,
@@ -249,9 +249,12 @@ impl OfKind for Pod {
 
 impl From<WatchedPod> for Pod {
     fn from(pod: WatchedPod) -> Self {
-        let template = TEMPLATES.share(Template::of(&pod));
         let WatchedPod { metadata, spec, status } = pod;
-        let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
+        let status = status.unwrap_or_default();
+        let pod = ApiPod { metadata, spec: spec.map(Into::into), status: None };
+        let template = TEMPLATES.share(Template::of(&pod));
+        let ApiPod { metadata, spec, .. } = pod;
+        let spec = spec.unwrap_or_default();
         let node = spec.node_name.as_deref().filter(|name| !name.is_empty());
         let ready = status.conditions.iter().flatten().find(|known| known.type_ == "Ready");
         Self {
@@ -291,7 +294,7 @@ impl From<ObjectMeta> for PodMetadata {
 }
 
 impl Template {
-    fn of(pod: &WatchedPod) -> Self {
+    fn of(pod: &ApiPod) -> Self {
         let empty = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&empty);
         let inits = spec.init_containers.iter().flatten();
@@ -327,7 +330,7 @@ impl Container {
     }
 }
 
-fn addresses(status: &PodStatus) -> Box<[IpAddr]> {
+fn addresses(status: &Status) -> Box<[IpAddr]> {
     let all = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok());
     let mut found: Vec<IpAddr> = all.collect();
     if found.is_empty() {
@@ -338,7 +341,7 @@ fn addresses(status: &PodStatus) -> Box<[IpAddr]> {
 
 /// A pod as the API has it, as the caches would hold it.
 #[cfg(test)]
-pub(crate) fn cached(pod: &k8s_openapi::api::core::v1::Pod) -> Arc<Pod> {
+pub(crate) fn cached(pod: &ApiPod) -> Arc<Pod> {
     Arc::new(serde_json::from_value(serde_json::to_value(pod).unwrap()).unwrap())
 }
 

@@ -1,7 +1,8 @@
 //! What a pod reports of itself, as far as controllers read it. Pods that fare alike share it.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
+
+use super::watched::{ContainerStatus, Status};
 
 /// What a pod reports, without what differs between pods that fare alike.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -40,7 +41,7 @@ pub(crate) struct Terminated {
 }
 
 impl Report {
-    pub(super) fn of(status: &PodStatus) -> Self {
+    pub(super) fn of(status: &Status) -> Self {
         let text = |text: &Option<String>| text.as_deref().map(Into::into);
         let conditions = status.conditions.iter().flatten().map(|condition| PodCondition {
             type_: condition.type_.as_str().into(),
