@@ -14,6 +14,7 @@ mod cloud;
 mod configmap;
 mod copy;
 mod edge;
+mod forward;
 mod journal;
 mod leftovers;
 mod main_job;
