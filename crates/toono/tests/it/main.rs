@@ -13,6 +13,7 @@ mod capture;
 mod cloud;
 mod configmap;
 mod copy;
+mod drain;
 mod edge;
 mod forward;
 mod journal;
