@@ -24,6 +24,7 @@ use crate::{
     intern::Pool,
     key::Key,
     object::{Metadata, Object, OfKind},
+    pods::controller_of,
 };
 
 /// How much a pod would be missed: an annotation.
@@ -154,15 +155,29 @@ impl Pod {
 
     /// What placement needs to know of it.
     pub(crate) fn placement(&self) -> PodView {
-        let owner = self.metadata.owners().iter().find(|owner| owner.controller == Some(true));
         PodView {
             key: self.placement_key(),
             labels: BTreeMap::clone(&self.metadata.labels),
-            owner: owner.map(|owner| owner.uid.as_str().into()),
+            owner: self.owner().map(Into::into),
             node_name: self.node.as_deref().map(Into::into),
             terminating: self.metadata.is_leaving(),
             ..self.template.placement.clone()
         }
+    }
+
+    /// The uid of its controller.
+    fn owner(&self) -> Option<&str> {
+        controller_of(&self.metadata).map(|owner| owner.uid.as_str())
+    }
+
+    /// Whether placement would decide the same of `other` in its place.
+    pub(crate) fn is_placed_as(&self, other: &Self) -> bool {
+        self.template.placement == other.template.placement
+            && self.metadata.key == other.metadata.key
+            && self.metadata.labels == other.metadata.labels
+            && self.node == other.node
+            && self.metadata.is_leaving() == other.metadata.is_leaving()
+            && self.owner() == other.owner()
     }
 
     /// By what placement knows it.

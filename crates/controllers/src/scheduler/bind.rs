@@ -21,7 +21,7 @@ use crate::{
 
 /// Binds a pod that is assumed on `node`.
 pub(super) async fn bind(shared: &Shared, context: &Context, waiting: Waiting, node: &str) {
-    let key = &waiting.view.key;
+    let key = &waiting.key();
     let binding = Binding {
         metadata: ObjectMeta {
             name: Some(key.name.to_string()),
@@ -82,7 +82,7 @@ pub(super) async fn refuse(context: &Context, waiting: &Waiting, reasons: &str) 
     if told {
         return;
     }
-    let key = &waiting.view.key;
+    let key = &waiting.key();
     let api = context.api::<WatchedPod>(&key.namespace);
     let change = json!({"status": {"conditions": [unschedulable(pod, reasons)]}});
     let change = patch::on_top_of(pod, change);

@@ -17,11 +17,13 @@ use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
 };
-use toono_placement::{Cluster, NodeView, Placement, PodKey};
+use toono_placement::{Cluster, NodeView, Placement};
 
 use crate::{
     context::Context,
     informer::Change,
+    intern::Pool,
+    key::Key,
     kinds::pod::Pod,
     object::Metadata,
     pods::{is_finished, node_name, uid},
@@ -31,11 +33,14 @@ use queue::{PodQueue, Waiting};
 /// The component that events and bindings name.
 const COMPONENT: &str = "default-scheduler";
 
+/// Why pods wait: many for the same reasons.
+static REASONS: Pool<str> = Pool::new();
+
 struct State {
     cluster: Cluster,
     queue: PodQueue,
     /// Decided and not yet seen as bound, with their uids.
-    assumed: HashMap<PodKey, String>,
+    assumed: HashMap<Key, String>,
 }
 
 struct Shared {
@@ -174,16 +179,16 @@ impl State {
     /// Decides, and counts the decision in the same breath: a change that comes later finds the
     /// pod assumed or parked.
     fn place(&mut self, waiting: Waiting) -> (Waiting, Placement) {
-        let placement = self.cluster.place(&waiting.view);
+        let view = waiting.pod.placement();
+        let placement = self.cluster.place(&view);
         match &placement {
             Placement::Node(node) => {
-                self.cluster.assume(&waiting.view, node);
-                self.assumed
-                    .insert(waiting.view.key.clone(), uid(&waiting.pod.metadata).to_owned());
+                self.cluster.assume(&view, node);
+                self.assumed.insert(waiting.key(), uid(&waiting.pod.metadata).to_owned());
             }
             Placement::NoFit { reasons } => {
                 let mut parked = waiting.clone();
-                parked.told = Some(reasons.clone());
+                parked.told = Some(REASONS.share(reasons.as_str()));
                 self.queue.park(parked, Instant::now());
             }
         }
@@ -191,41 +196,41 @@ impl State {
     }
 
     fn bound(&mut self, pod: &Arc<Pod>, now: Instant) {
-        let view = pod.placement();
-        self.assumed.remove(&view.key);
-        self.queue.remove(&view.key);
-        self.cluster.set_pod(&view);
+        let key = pod.metadata.key();
+        self.assumed.remove(&key);
+        self.queue.remove(&key);
+        self.cluster.set_pod(&pod.placement());
         // A pod that is leaving or joined may be what a spread constraint waits for.
         self.queue.reconsider_spread(now);
     }
 
     fn unbound(&mut self, pod: &Arc<Pod>, scheduler_name: &str) {
-        let view = pod.placement();
-        if self.assumed.get(&view.key).is_some_and(|assumed| assumed == uid(&pod.metadata)) {
+        let key = pod.metadata.key();
+        if self.assumed.get(&key).is_some_and(|assumed| assumed == uid(&pod.metadata)) {
             return;
         }
         let template = pod.template();
         let ours = template.scheduler_name.as_deref().unwrap_or(scheduler_name) == scheduler_name;
         if ours && !template.gated && !pod.metadata.is_leaving() {
-            self.queue.offer(Arc::clone(pod), view);
+            self.queue.offer(Arc::clone(pod));
         } else {
-            self.queue.remove(&view.key);
+            self.queue.remove(&key);
         }
     }
 
     fn release(&mut self, pod: &Pod, now: Instant) {
-        let key = pod.placement_key();
+        let key = pod.metadata.key();
         self.assumed.remove(&key);
         self.queue.remove(&key);
-        self.cluster.remove_pod(&key);
+        self.cluster.remove_pod(&pod.placement_key());
         self.queue.reconsider(now);
     }
 
     fn drop_assumption(&mut self, waiting: &Waiting) {
-        let key = &waiting.view.key;
-        if self.assumed.get(key).is_some_and(|assumed| assumed == uid(&waiting.pod.metadata)) {
-            self.assumed.remove(key);
-            self.cluster.remove_pod(key);
+        let key = waiting.key();
+        if self.assumed.get(&key).is_some_and(|assumed| assumed == uid(&waiting.pod.metadata)) {
+            self.assumed.remove(&key);
+            self.cluster.remove_pod(&waiting.pod.placement_key());
         }
     }
 }

@@ -9,9 +9,8 @@ use std::{
 };
 
 use tokio::time::Instant;
-use toono_placement::{PodKey, PodView};
 
-use crate::{kinds::pod::Pod, pods::uid};
+use crate::{key::Key, kinds::pod::Pod, object::Metadata, pods::uid};
 
 /// First pause after a pod did not fit, as in Kubernetes; doubles each time.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -24,11 +23,16 @@ const MAX_PARKED: Duration = Duration::from_secs(5 * 60);
 #[derive(Clone)]
 pub(super) struct Waiting {
     pub(super) pod: Arc<Pod>,
-    pub(super) view: PodView,
     /// What the pod was last told about why it waits.
-    pub(super) told: Option<String>,
+    pub(super) told: Option<Arc<str>>,
     attempts: u32,
     arrived: u64,
+}
+
+impl Waiting {
+    pub(super) fn key(&self) -> Key {
+        self.pod.metadata.key()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,44 +42,46 @@ enum Place {
     Parked(Instant),
 }
 
-type Order = (Reverse<i32>, u64, PodKey);
+type Order = (Reverse<i32>, u64, Key);
 
 /// The queue.
 #[derive(Default)]
 pub(super) struct PodQueue {
-    pods: HashMap<PodKey, (Waiting, Place)>,
+    pods: HashMap<Key, (Waiting, Place)>,
     active: BTreeSet<Order>,
-    delayed: BTreeSet<(Instant, PodKey)>,
-    parked: BTreeSet<(Instant, PodKey)>,
+    delayed: BTreeSet<(Instant, Key)>,
+    parked: BTreeSet<(Instant, Key)>,
     arrivals: u64,
 }
 
 impl PodQueue {
     /// Takes in a pod or its newer version. A newer version of a parked pod is only tried again
     /// when what it asks for changed: its status changes with each refusal.
-    pub(super) fn offer(&mut self, pod: Arc<Pod>, view: PodView) {
-        if let Some((known, place)) = self.pods.get_mut(&view.key)
+    pub(super) fn offer(&mut self, pod: Arc<Pod>) {
+        let key = pod.metadata.key();
+        if let Some((known, place)) = self.pods.get_mut(&key)
             && uid(&known.pod.metadata) == uid(&pod.metadata)
         {
-            let same = known.view == view;
-            known.pod = pod;
+            let same = known.pod.is_placed_as(&pod);
             if same {
+                known.pod = pod;
                 return;
             }
             let place = *place;
-            let mut waiting = known.clone();
-            self.detach(&waiting, place);
-            waiting.view = view;
+            let before = known.clone();
+            known.pod = pod;
+            let waiting = known.clone();
+            self.detach(&before, place);
             self.insert(waiting, Place::Active);
             return;
         }
-        self.remove(&view.key);
+        self.remove(&key);
         self.arrivals += 1;
-        let waiting = Waiting { pod, view, told: None, attempts: 0, arrived: self.arrivals };
+        let waiting = Waiting { pod, told: None, attempts: 0, arrived: self.arrivals };
         self.insert(waiting, Place::Active);
     }
 
-    pub(super) fn remove(&mut self, key: &PodKey) {
+    pub(super) fn remove(&mut self, key: &Key) {
         if let Some((waiting, place)) = self.pods.remove(key) {
             self.detach(&waiting, place);
         }
@@ -92,13 +98,13 @@ impl PodQueue {
 
     /// When the next pod is due, if none is now.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let first = |set: &BTreeSet<(Instant, PodKey)>| set.first().map(|(due, _)| *due);
+        let first = |set: &BTreeSet<(Instant, Key)>| set.first().map(|(due, _)| *due);
         first(&self.delayed).into_iter().chain(first(&self.parked)).min()
     }
 
     /// Its binding failed: it is tried again after its back-off.
     pub(super) fn put_back(&mut self, waiting: Waiting, now: Instant) {
-        if !self.pods.contains_key(&waiting.view.key) {
+        if !self.pods.contains_key(&waiting.key()) {
             let due = now + backoff(&waiting);
             self.insert(waiting, Place::Delayed(due));
         }
@@ -106,7 +112,7 @@ impl PodQueue {
 
     /// No node fits it: it waits for changes.
     pub(super) fn park(&mut self, waiting: Waiting, now: Instant) {
-        if !self.pods.contains_key(&waiting.view.key) {
+        if !self.pods.contains_key(&waiting.key()) {
             self.insert(waiting, Place::Parked(now + MAX_PARKED));
         }
     }
@@ -118,7 +124,7 @@ impl PodQueue {
 
     /// A pod was bound or is leaving: those that wait for a spread get another chance.
     pub(super) fn reconsider_spread(&mut self, now: Instant) {
-        self.unpark(now, |waiting| !waiting.view.spread.is_empty());
+        self.unpark(now, |waiting| !waiting.pod.template().placement.spread.is_empty());
     }
 
     fn unpark(&mut self, now: Instant, test: impl Fn(&Waiting) -> bool) {
@@ -157,7 +163,7 @@ impl PodQueue {
     }
 
     fn insert(&mut self, waiting: Waiting, place: Place) {
-        let key = waiting.view.key.clone();
+        let key = waiting.key();
         match place {
             Place::Active => drop(self.active.insert(order(&waiting))),
             Place::Delayed(due) => drop(self.delayed.insert((due, key.clone()))),
@@ -167,7 +173,7 @@ impl PodQueue {
     }
 
     fn detach(&mut self, waiting: &Waiting, place: Place) {
-        let key = waiting.view.key.clone();
+        let key = waiting.key();
         match place {
             Place::Active => drop(self.active.remove(&order(waiting))),
             Place::Delayed(due) => drop(self.delayed.remove(&(due, key))),
@@ -177,7 +183,7 @@ impl PodQueue {
 }
 
 fn order(waiting: &Waiting) -> Order {
-    (Reverse(waiting.view.priority), waiting.arrived, waiting.view.key.clone())
+    (Reverse(waiting.pod.template().placement.priority), waiting.arrived, waiting.key())
 }
 
 fn backoff(waiting: &Waiting) -> Duration {
@@ -195,12 +201,11 @@ mod tests {
         let pod = json!({"metadata": {"namespace": "ns", "name": name, "uid": name},
             "spec": {"containers": [], "priority": priority}});
         let pod: Pod = serde_json::from_value(pod).unwrap();
-        let view = pod.placement();
-        queue.offer(Arc::new(pod), view);
+        queue.offer(Arc::new(pod));
     }
 
     fn pop(queue: &mut PodQueue, now: Instant) -> Option<(String, Waiting)> {
-        queue.pop(now).map(|waiting| (waiting.view.key.name.to_string(), waiting))
+        queue.pop(now).map(|waiting| (waiting.key().name.to_string(), waiting))
     }
 
     #[test]
