@@ -6,6 +6,7 @@
 //! Before anything is deleted the API is asked, so that an old graph does no harm.
 
 mod graph;
+mod member;
 mod monitors;
 mod pods;
 

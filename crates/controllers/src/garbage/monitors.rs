@@ -1,4 +1,4 @@
-//! Watches on every kind that the API serves, metadata only.
+//! Watches on every kind that the API serves.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,8 +17,9 @@ use tokio::{task::JoinSet, time::Instant};
 use tracing::{debug, warn};
 
 use super::{
-    Collector, MetadataApi,
+    Collector,
     graph::{KindId, Uid, Vertex},
+    member::Member,
 };
 use crate::error::chain;
 
@@ -124,7 +125,7 @@ async fn discover(collector: &Collector) -> Result<Vec<KindId>, kube::Error> {
 
 async fn watch(collector: &Collector, id: KindId) {
     let Some((resource, _)) = collector.kinds().resource(id) else { return };
-    let api: MetadataApi = Api::all_with(collector.context.client.clone(), &resource);
+    let api: Api<Member> = Api::all_with(collector.context.client.clone(), &resource);
     let mut stream =
         pin!(watcher::watcher(api, watcher::Config::default().any_semantic()).default_backoff());
     let mut listed: HashSet<Uid> = HashSet::new();
