@@ -63,10 +63,13 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Makes the pod of a number.
+type Make = fn(usize) -> Value;
+
 /// An API that has pods and nodes and never changes.
 struct Api {
     pods: usize,
-    pod: fn(usize) -> Value,
+    pod: Make,
     watches_of_pods: watch::Sender<usize>,
     watches_of_nodes: watch::Sender<usize>,
 }
@@ -227,14 +230,14 @@ fn running(number: usize) -> Value {
 
 /// The bytes that the controllers keep with so many pods. Each has a runtime of its own, so that
 /// nothing is left of the one before.
-fn kept(pods: usize, pod: fn(usize) -> Value) -> usize {
+fn kept(pods: usize, pod: Make) -> usize {
     let before = LIVE.load(Ordering::Relaxed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(live_with(pods, pod)).saturating_sub(before)
 }
 
 /// The bytes that are in use while the controllers know so many pods.
-async fn live_with(pods: usize, pod: fn(usize) -> Value) -> usize {
+async fn live_with(pods: usize, pod: Make) -> usize {
     let api = Arc::new(Api {
         pods,
         pod,
@@ -262,7 +265,7 @@ async fn live_with(pods: usize, pod: fn(usize) -> Value) -> usize {
 
 #[test]
 fn a_pod_costs_little() {
-    let kinds: [(&str, fn(usize) -> Value); 3] =
+    let kinds: [(&str, Make); 3] =
         [("waiting", waiting), ("homeless", homeless), ("running", running)];
     for (what, pod) in kinds {
         let few = kept(FEW, pod);
