@@ -178,6 +178,7 @@ impl Paths<'_> {
         };
         let answer = match verb {
             "list" => names::of_list(resource),
+            "delete" if resource.strategy.returns_deleted => names::component(resource),
             "delete" | "deletecollection" => names::of_meta("Status"),
             _ => names::component(resource),
         };
