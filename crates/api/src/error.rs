@@ -118,6 +118,23 @@ impl FieldError {
     }
 }
 
+/// Most causes that one answer names: who reads more, and each costs memory and time.
+pub const CAUSES_MAX: usize = 100;
+
+/// The causes that an answer names; the last says how many more there are.
+#[must_use]
+pub fn bounded(mut causes: Vec<FieldError>) -> Vec<FieldError> {
+    if causes.len() > CAUSES_MAX {
+        let more = causes.len() - (CAUSES_MAX - 1);
+        causes.truncate(CAUSES_MAX);
+        if let Some(last) = causes.last_mut() {
+            last.reason = FieldReason::TooMany;
+            last.message = format!("Too many: this and more, {more} errors, are not told");
+        }
+    }
+    causes
+}
+
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.message)
@@ -424,6 +441,20 @@ mod tests {
         assert_eq!(status["message"], "Timeout: Too large resource version: 9, current: 3");
         assert_eq!((&status["code"], &status["reason"]), (&json!(504), &json!("Timeout")));
         assert_eq!(status["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+    }
+
+    #[test]
+    fn of_many_causes_the_last_says_how_many_more_there_are() {
+        let causes = |count: usize| {
+            (0..count).map(|at| FieldError::required(format!("a[{at}]"), "")).collect::<Vec<_>>()
+        };
+        assert_eq!(bounded(causes(CAUSES_MAX)), causes(CAUSES_MAX));
+        let told = bounded(causes(CAUSES_MAX + 7));
+        assert_eq!(told.len(), CAUSES_MAX);
+        assert_eq!(
+            told.last().unwrap().to_string(),
+            "a[99]: Too many: this and more, 8 errors, are not told"
+        );
     }
 
     #[test]

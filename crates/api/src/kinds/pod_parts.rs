@@ -1,6 +1,8 @@
 //! The parts of a running pod that may still change: containers added to look into it, and what its
 //! containers may use. What else was sent beside such a part is dropped, as Kubernetes drops it.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::{
@@ -65,13 +67,15 @@ pub fn ephemeral_containers_rules(new: &Value, old: &Value) -> Errors {
         return vec![whole("static pods do not support ephemeral containers")];
     }
     let mut errors = (POD.validate)(new);
+    let mut now: BTreeMap<&str, &Value> = BTreeMap::new();
+    for one in items_at(new, &["spec", "ephemeralContainers"]) {
+        now.entry(text_at(one, &["name"]).unwrap_or_default()).or_insert(one);
+    }
     for had in items_at(old, &["spec", "ephemeralContainers"]) {
         let name = text_at(had, &["name"]).unwrap_or_default();
-        let now = items_at(new, &["spec", "ephemeralContainers"])
-            .find(|one| text_at(one, &["name"]) == Some(name));
-        let what = match now {
+        let what = match now.get(name) {
             None => "removed",
-            Some(now) if now != had => "changed",
+            Some(now) if *now != had => "changed",
             Some(_) => continue,
         };
         let why = format!("existing ephemeral containers {name:?} may not be {what}");

@@ -75,9 +75,8 @@ pub(super) fn pod_update(new: &Value, old: &Value) -> Errors {
             copy_field(new, old, "image");
         }
     }
-    let kept = items_at(&old_spec, &["tolerations"])
-        .all(|old| items_at(&allowed, &["tolerations"]).any(|new| same_but_seconds(new, old)));
-    if !kept {
+    let news: BTreeSet<_> = items_at(&allowed, &["tolerations"]).map(all_but_seconds).collect();
+    if !items_at(&old_spec, &["tolerations"]).all(|old| news.contains(&all_but_seconds(old))) {
         errors.push(FieldError::forbidden(
             "spec.tolerations",
             "existing toleration can not be modified except its tolerationSeconds",
@@ -105,8 +104,9 @@ fn copy_field(to: &mut Value, from: &Value, field: &str) {
     };
 }
 
-fn same_but_seconds(new: &Value, old: &Value) -> bool {
-    ["key", "operator", "value", "effect"].iter().all(|field| new.get(field) == old.get(field))
+/// What a toleration says, but for how long.
+fn all_but_seconds(toleration: &Value) -> [Option<&str>; 4] {
+    ["key", "operator", "value", "effect"].map(|field| text_at(toleration, &[field]))
 }
 
 fn pod_spec(spec: At<'_, '_>, errors: &mut Errors) {

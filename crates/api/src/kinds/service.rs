@@ -1,6 +1,8 @@
 //! The row of Services, and what Services are given besides what clients say. Addresses and node
 //! ports are allocated by the server.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value, json};
 
 use super::{ROW, SPEC_AND_STATUS, map_in, maps_in, proxy, service_rules, set_default, status_of};
@@ -200,25 +202,34 @@ fn ports(spec: &Map<String, Value>) -> impl Iterator<Item = &Value> {
 
 /// A port that names no node port keeps the one that it had, found by port and protocol.
 fn keep_node_ports(spec: &mut Map<String, Value>, old: &Map<String, Value>) {
+    let mut had = BTreeMap::new();
+    for port in ports(old).filter_map(Value::as_object) {
+        had.entry(port_and_protocol(port)).or_insert(port.get("nodePort"));
+    }
     for port in maps_in(spec, "ports") {
         if port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) != 0 {
             continue;
         }
-        let had = ports(old)
-            .find(|had| {
-                ["port", "protocol"].iter().all(|field| had.get(*field) == port.get(*field))
-            })
-            .and_then(|had| had.get("nodePort"));
-        if let Some(number) = had {
-            port.insert("nodePort".to_owned(), number.clone());
+        if let Some(Some(number)) = had.get(&port_and_protocol(port)) {
+            port.insert("nodePort".to_owned(), (*number).clone());
         }
     }
 }
 
+fn port_and_protocol(port: &Map<String, Value>) -> (Option<i64>, Option<&str>) {
+    let number = port.get("port").and_then(Value::as_i64);
+    (number, port.get("protocol").and_then(Value::as_str))
+}
+
+fn node_port(port: &Map<String, Value>) -> Option<i64> {
+    port.get("nodePort").and_then(Value::as_i64)
+}
+
 fn drop_node_ports(spec: &mut Map<String, Value>, old: &Map<String, Value>) {
-    let had: Vec<Value> = ports(old).filter_map(|port| port.get("nodePort").cloned()).collect();
+    let had: BTreeSet<i64> =
+        ports(old).filter_map(Value::as_object).filter_map(node_port).collect();
     for port in maps_in(spec, "ports") {
-        if port.get("nodePort").is_some_and(|number| had.contains(number)) {
+        if node_port(port).is_some_and(|number| had.contains(&number)) {
             port.remove("nodePort");
         }
     }

@@ -1,5 +1,7 @@
 //! A pod's row: the one-word status that sums up phase, containers and deletion.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -63,7 +65,7 @@ impl<'v> Summary<'v> {
         };
         let sidecar_restarts = summary.add_init_containers(pod);
         match sidecar_restarts {
-            Progress::Initializing if condition(pod, "Initialized") != Some("True") => {}
+            Progress::Initializing if conditions(pod).get("Initialized") != Some(&"True") => {}
             Progress::Initializing => summary.add_containers(pod, 0),
             Progress::Initialized { sidecar_restarts } => {
                 summary.add_containers(pod, sidecar_restarts);
@@ -90,10 +92,13 @@ impl<'v> Summary<'v> {
     fn add_init_containers(&mut self, pod: &'v Value) -> Progress {
         let total = items_at(pod, &["spec", "initContainers"]).count();
         let mut sidecar_restarts = 0;
+        let sidecars: BTreeSet<&str> = items_at(pod, &["spec", "initContainers"])
+            .filter(|container| is_sidecar(container))
+            .filter_map(|container| text_at(container, &["name"]))
+            .collect();
         for (position, status) in items_at(pod, &["status", "initContainerStatuses"]).enumerate() {
             self.count_restarts(status);
-            let sidecar = items_at(pod, &["spec", "initContainers"])
-                .any(|c| is_sidecar(c) && c.get("name") == status.get("name"));
+            let sidecar = text_at(status, &["name"]).is_some_and(|name| sidecars.contains(name));
             if sidecar {
                 sidecar_restarts += integer(status, &["restartCount"]);
             }
@@ -135,7 +140,7 @@ impl<'v> Summary<'v> {
             }
         }
         if self.status == "Completed" && running {
-            let ready = condition(pod, "Ready") == Some("True");
+            let ready = conditions(pod).get("Ready") == Some(&"True");
             self.status = if ready { "Running" } else { "NotReady" }.to_owned();
         }
     }
@@ -170,11 +175,14 @@ fn is_sidecar(container: &Value) -> bool {
     text_at(container, &["restartPolicy"]) == Some("Always")
 }
 
-/// The status of a condition.
-fn condition<'v>(pod: &'v Value, kind: &str) -> Option<&'v str> {
-    items_at(pod, &["status", "conditions"])
-        .find(|condition| text_at(condition, &["type"]) == Some(kind))
-        .and_then(|condition| text_at(condition, &["status"]))
+/// The status of each condition.
+fn conditions(pod: &Value) -> BTreeMap<&str, &str> {
+    let mut statuses = BTreeMap::new();
+    for condition in items_at(pod, &["status", "conditions"]) {
+        let status = text_at(condition, &["status"]).unwrap_or_default();
+        statuses.entry(text_at(condition, &["type"]).unwrap_or_default()).or_insert(status);
+    }
+    statuses
 }
 
 fn readiness_gates(pod: &Value) -> String {
@@ -182,10 +190,11 @@ fn readiness_gates(pod: &Value) -> String {
     if gates.is_empty() {
         return NONE.to_owned();
     }
+    let conditions = conditions(pod);
     let open = gates
         .iter()
         .filter_map(|gate| text_at(gate, &["conditionType"]))
-        .filter(|kind| condition(pod, kind) == Some("True"))
+        .filter(|kind| conditions.get(kind) == Some(&"True"))
         .count();
     format!("{open}/{}", gates.len())
 }

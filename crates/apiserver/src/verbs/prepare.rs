@@ -81,7 +81,7 @@ pub(super) fn judge(
         kind: resource.kind.to_string(),
         group: resource.group.to_string(),
         name: text_at(object, &["metadata", "name"]).unwrap_or_default().to_owned(),
-        causes,
+        causes: toono_api::error::bounded(causes),
     })
 }
 
