@@ -95,7 +95,7 @@ pub struct Keeper {
     pid: Pid,
 }
 
-/// A command that runs in a container.
+/// A command that runs in a container, or the container's first process.
 #[derive(Debug)]
 pub struct ExecIo {
     /// Its standard streams.
@@ -118,6 +118,13 @@ pub enum Streams {
     },
     /// A terminal's master.
     Terminal(Terminal),
+    /// A terminal that others look at as well, so its output is not read from the master.
+    SharedTerminal {
+        /// To write to and to resize.
+        terminal: Terminal,
+        /// Read end of a copy of what it shows.
+        output: OwnedFd,
+    },
 }
 
 /// The master of a terminal.
@@ -247,6 +254,33 @@ impl Keeper {
             }),
             other => Err(self.unexpected(&other)),
         }
+    }
+
+    /// Sees what a running container writes from now on, and with `stdin` writes to its input, if it
+    /// has one. Several may do so at once.
+    ///
+    /// # Errors
+    /// [`KeeperError::Refused`] when it does not run, or the keeper is older than this call.
+    pub async fn attach(
+        &self,
+        container: &ContainerId,
+        stdin: bool,
+    ) -> Result<ExecIo, KeeperError> {
+        let connection = self.ask(Call::Attach { container: container.clone(), stdin }).await?;
+        let (reply, fds) = within(&self.dir, CALL_TIMEOUT, answer(&self.dir, &connection)).await?;
+        let streams = match reply {
+            Reply::Attached { terminal: false } => self.streams(fds)?,
+            Reply::Attached { terminal: true } => {
+                let mut fds = fds.into_iter();
+                let (Some(output), Some(master)) = (fds.next(), fds.next()) else {
+                    return Err(link(&self.dir, io::ErrorKind::InvalidData.into()));
+                };
+                Streams::SharedTerminal { terminal: Terminal(master), output }
+            }
+            other => return Err(self.unexpected(&other)),
+        };
+        let exit = ExecExit { dir: self.dir.clone(), connection };
+        Ok(ExecIo { streams, exit })
     }
 
     /// Forgets a container that has ended and deletes what it wrote to its root file system. Its

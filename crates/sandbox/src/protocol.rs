@@ -1,7 +1,7 @@
 //! What the agent and a keeper say to each other over the keeper's socket, and how it is carried.
 //!
 //! One connection carries one call: the client sends a [`Envelope`], the keeper answers with one
-//! [`Reply`] (two for `Exec`: started, then exited). Each is one `SOCK_SEQPACKET` message of JSON,
+//! [`Reply`] (two for `Exec` and `Attach`: started, then exited). Each is one `SOCK_SEQPACKET` message of JSON,
 //! with file descriptors attached where the reply says so. A keeper may be older than the agent
 //! that adopts it, so every call names the protocol's version and a keeper refuses those it does
 //! not speak. Nothing here waits.
@@ -58,6 +58,8 @@ pub(crate) enum Call {
     Create(Box<ContainerSpec>),
     /// Run a command in a container.
     Exec(ExecSpec),
+    /// See what a container writes from now on, and write to its input.
+    Attach { container: ContainerId, stdin: bool },
     /// Signal a container's first process.
     Signal { container: ContainerId, signal: i32 },
     /// Forget a container that has ended, and delete what it wrote.
@@ -74,6 +76,12 @@ pub(crate) enum Reply {
     Created(ContainerState),
     /// A command runs. Attached: the terminal's master, or output, error and (if asked) input.
     ExecStarted,
+    /// The container's streams. Attached: for a terminal its output and its master, else output,
+    /// error and (if asked for and open) input.
+    Attached {
+        terminal: bool,
+    },
+    /// The command, or the container's first process, has ended.
     ExecExited(ExitStatus),
     Done,
     Refused {

@@ -100,8 +100,12 @@ pub struct ContainerSpec {
     pub security: Security,
     /// Give it a terminal as its standard streams.
     pub tty: bool,
-    /// Keep its standard input open; otherwise it reads `/dev/null`. Nothing is written to it yet.
+    /// Keep its standard input open; otherwise it reads `/dev/null`.
     pub stdin: bool,
+    /// Its standard input ends when the first client that was attached to it leaves. Keepers that
+    /// are older than this get no word that they do not know, unless it is needed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin_once: bool,
     /// The log file, in the format of the container runtime interface. Its folder is created.
     pub log_path: PathBuf,
 }
@@ -124,6 +128,7 @@ impl ContainerSpec {
             security: Security::default(),
             tty: false,
             stdin: false,
+            stdin_once: false,
             log_path,
         }
     }

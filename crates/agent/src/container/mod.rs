@@ -70,6 +70,7 @@ pub(crate) fn spec(
     };
     spec.tty = container.tty == Some(true);
     spec.stdin = container.stdin == Some(true);
+    spec.stdin_once = spec.stdin && container.stdin_once == Some(true);
     Ok(spec)
 }
 

@@ -1,4 +1,5 @@
-//! `exec`: the streams of a command in a container, carried as frames.
+//! `exec` and `attach`: the streams of a command in a container, or of the container itself, carried as
+//! frames.
 
 use std::{
     io,
@@ -52,6 +53,25 @@ pub(super) async fn exec(
         let exit = async {
             exit.wait().await.map(|status| status.code).map_err(|error| error.to_string())
         };
+        carry(streams, sender, FrameSource::new(body), exit).await;
+    });
+    Ok(response)
+}
+
+/// `POST /attach/NS/POD/CONTAINER?stdin&stdout&stderr&tty`. The end of the container is told as a
+/// success: its exit code is in the pod's status.
+pub(super) async fn attach(
+    target: &Target,
+    query: &Query,
+    body: Incoming,
+) -> Result<Response<Body>, Refusal> {
+    let (container, keeper) = running(target)?;
+    let io = keeper.attach(&container, query.flag(&["stdin", "input"])).await;
+    let ExecIo { streams, exit } =
+        io.map_err(|error| Refusal::internal(format!("error attaching to container: {error}")))?;
+    let (sender, response) = FrameSender::response();
+    tokio::spawn(async move {
+        let exit = async { exit.wait().await.map(|_| 0).map_err(|error| error.to_string()) };
         carry(streams, sender, FrameSource::new(body), exit).await;
     });
     Ok(response)
@@ -135,20 +155,29 @@ fn split(streams: Streams) -> io::Result<(Input, Vec<Output>)> {
             let stderr = Output::Pipe(remote::STDERR, pipe::Receiver::from_owned_fd(stderr)?);
             Ok((input, vec![stdout, stderr]))
         }
+        Streams::SharedTerminal { terminal, output } => {
+            let master = nonblocking(&terminal)?;
+            let output = Output::Pipe(remote::STDOUT, pipe::Receiver::from_owned_fd(output)?);
+            Ok((Input::Terminal { terminal, master }, vec![output]))
+        }
         Streams::Terminal(terminal) => {
-            let master = terminal.0.try_clone()?;
-            let flags = OFlag::from_bits_truncate(fcntl(&master, FcntlArg::F_GETFL)?);
-            fcntl(&master, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-            #[expect(
-                deprecated,
-                reason = "its successor is unsafe, which this layer has none of; the descriptor \
-                          is owned and never replaced, which is all that it asks for"
-            )]
-            let master = Arc::new(AsyncFd::new(master)?);
+            let master = nonblocking(&terminal)?;
             let output = Output::Terminal(master.clone());
             Ok((Input::Terminal { terminal, master }, vec![output]))
         }
     }
+}
+
+fn nonblocking(terminal: &Terminal) -> io::Result<Arc<AsyncFd<OwnedFd>>> {
+    let master = terminal.0.try_clone()?;
+    let flags = OFlag::from_bits_truncate(fcntl(&master, FcntlArg::F_GETFL)?);
+    fcntl(&master, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe, which this layer has none of; the descriptor is owned \
+                  and never replaced, which is all that it asks for"
+    )]
+    Ok(Arc::new(AsyncFd::new(master)?))
 }
 
 impl Input {

@@ -73,10 +73,10 @@ impl Kubelet {
                 Ok(target) => exec::exec(&target, &query, request.into_body()).await,
                 Err(refusal) => Err(refusal),
             },
-            ["attach", ..] => Err(Refusal {
-                status: StatusCode::NOT_IMPLEMENTED,
-                text: "attach is not supported by this node; exec and logs are".to_owned(),
-            }),
+            ["attach", namespace, pod, container] => match self.target(namespace, pod, container) {
+                Ok(target) => exec::attach(&target, &query, request.into_body()).await,
+                Err(refusal) => Err(refusal),
+            },
             ["portForward", namespace, pod] => match self.pod(namespace, pod) {
                 Ok(view) => port_forward::answer(&view, &query, request.into_body()).await,
                 Err(refusal) => Err(refusal),

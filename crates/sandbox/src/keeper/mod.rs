@@ -4,6 +4,7 @@
 //! there is one per pod: its memory counts. It must not start threads, and it does not know why a
 //! container should run.
 
+mod attach;
 mod create;
 mod exec;
 mod fork;

@@ -201,19 +201,20 @@ impl Keeper {
 
     /// Whether the process is a container's first one, or a command's.
     fn claim(&mut self, pid: Pid, ended: WaitStatus, at: Timestamp) -> bool {
+        let mut claimed = false;
         let container = self.containers.iter_mut().find(|container| container.pid() == Some(pid));
         if let Some(container) = container {
             container.ended(&self.spec, ended, at);
             self.changed();
-            return true;
+            claimed = true;
         }
         let waits = |connection: &Connection| connection.waits_for == Wait::Exit(pid);
-        if let Some(at) = self.connections.iter().position(waits) {
+        while let Some(at) = self.connections.iter().position(waits) {
             let connection = self.connections.swap_remove(at);
             connection.reply(&Reply::ExecExited(state::exit_status(ended)), &[]);
-            return true;
+            claimed = true;
         }
-        false
+        claimed
     }
 
     /// What has become of a process that a job has just told of, if it has ended already.
@@ -277,6 +278,7 @@ impl Keeper {
             }
             Call::Create(spec) => self.create(connection, spec),
             Call::Exec(spec) => self.exec(connection, spec),
+            Call::Attach { container, stdin } => self.attach(connection, &container, stdin),
             Call::Signal { container, signal } => {
                 connection.finish(self.signal(&container, signal));
             }
@@ -349,6 +351,24 @@ impl Keeper {
         }
     }
 
+    fn attach(&mut self, mut connection: Connection, id: &ContainerId, stdin: bool) {
+        let found = self.containers.iter_mut().find(|container| container.state.id == *id);
+        let Some((container, pid)) = found.and_then(|it| it.pid().map(|pid| (it, pid))) else {
+            connection.refuse(&format!("container {id} is not running"));
+            return;
+        };
+        match container.attach(stdin) {
+            Ok(fds) => {
+                let raw: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+                let terminal = container.is_terminal;
+                connection.reply(&Reply::Attached { terminal }, &raw);
+                connection.waits_for = Wait::Exit(pid);
+                self.connections.push(connection);
+            }
+            Err(error) => connection.refuse(&error.to_string()),
+        }
+    }
+
     fn follow(&mut self, mut connection: Connection, job: Job) {
         connection.waits_for = Wait::Work(job.work.pid);
         self.connections.push(connection);
@@ -406,8 +426,9 @@ impl Keeper {
             started_at,
             status: ContainerStatus::Running { pid },
         };
-        let container = Container::new(state.clone(), held, log)
+        let mut container = Container::new(state.clone(), held, log)
             .map_err(|error| format!("standard streams: {error}"))?;
+        container.stdin_once = spec.stdin_once;
         self.containers.push(container);
         self.changed();
         self.claim_early_end(Pid::from_raw(pid));

@@ -18,6 +18,7 @@ use nix::{
 };
 
 use super::{
+    attach::Viewers,
     create::Ends,
     log::{Lines, Log},
     rootfs,
@@ -37,8 +38,12 @@ const READS_PER_TURN: usize = 8;
 pub(super) struct Container {
     pub(super) state: ContainerState,
     pub(super) outputs: Vec<Output>,
-    /// The write end of its standard input, which is open as long as the container runs.
+    /// The write end of its standard input, which is open as long as the container runs, or until
+    /// the one client that may write to it has left.
     pub(super) stdin: Option<OwnedFd>,
+    /// The first client that writes to it is the last one.
+    pub(super) stdin_once: bool,
+    pub(super) is_terminal: bool,
     log: Log,
 }
 
@@ -46,6 +51,8 @@ pub(super) struct Container {
 #[derive(Debug)]
 pub(super) struct Output {
     pub(super) fd: OwnedFd,
+    pub(super) name: &'static str,
+    pub(super) viewers: Viewers,
     lines: Lines,
 }
 
@@ -112,10 +119,12 @@ impl Container {
         for name in names {
             if let Some(fd) = fds.next() {
                 fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-                outputs.push(Output { fd, lines: Lines::new(name) });
+                let (lines, viewers) = (Lines::new(name), Viewers::default());
+                outputs.push(Output { fd, name, viewers, lines });
             }
         }
-        Ok(Self { state, outputs, stdin: fds.next(), log })
+        let stdin = fds.next();
+        Ok(Self { state, outputs, stdin, stdin_once: false, is_terminal, log })
     }
 
     /// Writes to the log what can be read now from one of the streams.
@@ -178,7 +187,9 @@ impl Output {
             match read(&self.fd, &mut buffer) {
                 Ok(0) => return Progress::Ended,
                 Ok(length) => {
-                    self.lines.feed(buffer.get(..length).unwrap_or_default(), log);
+                    let bytes = buffer.get(..length).unwrap_or_default();
+                    self.lines.feed(bytes, log);
+                    self.viewers.show(bytes);
                     return Progress::Some;
                 }
                 Err(Errno::EINTR) => {}

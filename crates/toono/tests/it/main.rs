@@ -9,6 +9,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod attach;
 mod capture;
 mod cloud;
 mod configmap;
