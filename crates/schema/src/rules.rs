@@ -7,6 +7,7 @@
 mod compile;
 mod condition;
 mod evaluate;
+mod functions;
 mod meter;
 mod optional;
 mod values;

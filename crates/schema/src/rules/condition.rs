@@ -30,7 +30,7 @@ pub fn evaluate_condition(source: &str, variables: &Map<String, Value>) -> Resul
         meter.refill(RULE_STEPS);
         let mut context = Context::default().with_all();
         register(&mut context, &meter);
-        let too_dear = || "the expression costs too much to evaluate".to_owned();
+        let too_dear = || "operation cancelled: actual cost limit exceeded".to_owned();
         for (name, value) in variables {
             let value = convert(value, None, &meter).ok_or_else(too_dear)?;
             context.add_variable_from_value(name.as_str(), value);
@@ -81,7 +81,7 @@ mod tests {
             [1,2,3,4,5,6,7,8].all(e, [1,2,3,4,5,6,7,8].all(f, [1,2,3,4,5,6,7,8].all(g, true)))))))";
         assert_eq!(
             evaluate_condition(dear, variables),
-            Err("the expression costs too much to evaluate".to_owned())
+            Err("operation cancelled: actual cost limit exceeded".to_owned())
         );
     }
 }

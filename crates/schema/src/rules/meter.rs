@@ -17,8 +17,8 @@ use kube_cel::cel::objects::Value;
 use kube_cel::cel::{Context, ExecutionError};
 
 use crate::rules::compile::visit;
-use crate::rules::optional;
 use crate::rules::{OBJECT_STEPS, RULE_STEPS};
+use crate::rules::{functions, optional};
 
 /// Told true when evaluation must end, as when a deadline has passed. Asked once per loop turn.
 pub type StopSignal = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -41,15 +41,12 @@ impl Default for Budget {
 }
 
 /// Bytes of text that cost one step.
-const BYTES_PER_STEP: usize = 16;
-/// What compiling a regular expression costs besides its length: it dwarfs any other call.
-const PATTERN_STEPS: u64 = 1000;
+pub(crate) const BYTES_PER_STEP: usize = 16;
 /// Longest regular expression, format template or list made by `lists.range`.
-const MAX_ARGUMENT_SIZE: usize = 4096;
+pub(crate) const MAX_ARGUMENT_SIZE: usize = 4096;
 
 const STEP: &str = "@step";
 const CHARGE: &str = "@charge";
-const PATTERN: &str = "@pattern";
 const TEMPLATE: &str = "@template";
 const RANGE: &str = "@range";
 const REPLACE: &str = "@replace";
@@ -129,10 +126,8 @@ impl Meter {
 
     fn charge(&self, steps: u64, value: Value) -> Result<Value, ExecutionError> {
         // Counting ends where the budget would, so that a huge value is not walked for nothing.
-        let mut limit = self.left();
-        measure(&value, &mut limit);
-        let size = self.left() - limit;
-        if limit > 0 && self.pay(steps.saturating_add(size)) {
+        let size = size_of(&value, self.left());
+        if size < self.left() && self.pay(steps.saturating_add(size)) {
             Ok(value)
         } else {
             self.pay(u64::MAX);
@@ -141,8 +136,15 @@ impl Meter {
     }
 }
 
-fn out_of_budget() -> ExecutionError {
+pub(crate) fn out_of_budget() -> ExecutionError {
     ExecutionError::function_error("budget", "actual cost limit exceeded")
+}
+
+/// The size of a value, as far as a limit.
+pub(crate) fn size_of(value: &Value, limit: u64) -> u64 {
+    let mut left = limit;
+    measure(value, &mut left);
+    limit - left
 }
 
 /// Takes the size of a value from `limit`: a step per value and per [`BYTES_PER_STEP`] of text.
@@ -182,11 +184,6 @@ pub(crate) fn register(context: &mut Context<'_>, meter: &Arc<Meter>) {
     });
     let own = meter.clone();
     context.add_function(CHARGE, move |value: Value| own.charge(0, value));
-    let own = meter.clone();
-    context.add_function(PATTERN, move |value: Value| match &value {
-        Value::String(text) if text.len() > MAX_ARGUMENT_SIZE => Err(too_large("pattern")),
-        _ => own.charge(PATTERN_STEPS, value),
-    });
     context.add_function(TEMPLATE, |value: Value| match &value {
         Value::String(text) if !is_modest_template(text) => Err(too_large("format")),
         _ => Ok(value),
@@ -203,6 +200,7 @@ pub(crate) fn register(context: &mut Context<'_>, meter: &Arc<Meter>) {
     context.add_function(JOIN, move |This(list): This<Value>, Arguments(args): Arguments| {
         join(&own, &list, &args)
     });
+    functions::register(context, meter);
     optional::register(context);
     // Types are not checked beforehand, so there is nothing for `dyn` to hide.
     context.add_function("type", |value: Value| -> Result<Value, ExecutionError> {
@@ -425,9 +423,6 @@ fn called(call: &CallExpr, scope: &mut Vec<String>) -> Result<Expr, String> {
         target = target.map(|target| Box::new(charged(*target)));
     }
     args = match name {
-        "matches" | "find" | "findAll" => {
-            args.into_iter().map(|arg| inserted(PATTERN, vec![arg])).collect()
-        }
         "range" => args.into_iter().map(|arg| inserted(RANGE, vec![arg])).collect(),
         _ => args.into_iter().map(charged).collect(),
     };

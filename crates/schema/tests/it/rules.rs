@@ -317,6 +317,36 @@ fn a_costly_rule_is_stopped() {
     );
 }
 
+/// Lists compared with lists, and expressions of repeated repetitions, pay for what they become.
+#[test]
+fn functions_without_loops_are_stopped_too() {
+    let list: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
+    let spec = format!("{{list: [{}], s: {}}}", list.join(", "), "a".repeat(500));
+    for rule in [
+        "self.list.all(x, !sets.intersects(self.list, self.list.map(y, y - 1000)))",
+        "self.list.all(x, sets.equivalent(self.list, self.list))",
+        "self.list.all(x, self.list.distinct().size() == 1000)",
+        "self.list.all(x, !self.s.matches(\"^((a{1,50}){1,50}\" + string(x) + \")*b\"))",
+        "self.list.all(x, self.s.findAll(\"(([a-z]{1,30}){1,30}){1,2}b\").size() == 0)",
+    ] {
+        let schema = with_rules(&format!("[{{rule: '{rule}', message: m}}]"));
+        let started = std::time::Instant::now();
+        let found = faults(&schema, &spec);
+        assert!(found[0].contains("actual cost limit exceeded"), "{rule}: {found:?}");
+        // Seconds in a build without optimizations; without a budget it would be minutes and hours.
+        assert!(started.elapsed().as_secs() < 60, "{rule}: {:?}", started.elapsed());
+    }
+    // One of each is no more than a rule may cost.
+    for rule in [
+        "sets.contains(self.list, [7, 999]) && !sets.intersects(self.list, [-1, -2])",
+        "self.list.all(x, string(x).matches(\"^[0-9]{1,4}$\"))",
+        "self.s.find(\"a{3}\") == \"aaa\" && self.s.findAll(\"a{4}\", 2).size() == 2",
+        "[1, 2, 1].distinct() == [1, 2] && sets.equivalent([1, 2], [2, 1, 1])",
+    ] {
+        assert_eq!(faults(&with_rules(&format!("[{{rule: '{rule}'}}]")), &spec), [""; 0], "{rule}");
+    }
+}
+
 #[test]
 fn all_rules_of_an_object_share_a_budget() {
     let schema = schema(
