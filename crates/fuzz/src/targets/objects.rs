@@ -103,7 +103,7 @@ pub(super) const OBJECT: Target = Target {
     },
     giants: |bytes| {
         // What it takes grows with the length; every mistake of so many items is told in words.
-        let bytes = bytes / 32;
+        let bytes = bytes / 8;
         let pod = |rest: String| {
             format!(
                 r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"a"}},"spec":{{{rest}}}}}"#
