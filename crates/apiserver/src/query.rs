@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use toono_api::{ApiError, FieldSelector, LabelSelector, Resource};
-use toono_mvcc::Rev;
+use toono_mvcc::{Entry, Rev};
 
 use crate::verbs::Record;
 
@@ -136,8 +136,16 @@ impl Filter {
         self.labels.is_everything() && self.fields.is_everything()
     }
 
-    /// Whether an encoded object is asked for. Decodes only as much as the selectors need.
-    pub(crate) fn matches(&self, resource: &Resource, encoded: &[u8]) -> bool {
+    /// Whether a stored object is asked for. Decodes only as much as the selectors need.
+    pub(crate) fn matches(&self, resource: &Resource, entry: &Entry) -> bool {
+        let is_other = |field, is: &str| self.fields.exact(field).is_some_and(|asked| asked != is);
+        // Most watches of one object see every other one of its kind go by.
+        if is_other("metadata.name", entry.key.name())
+            || is_other("metadata.namespace", entry.key.namespace())
+        {
+            return false;
+        }
+        let encoded = &entry.value;
         if !self.labels.is_everything() {
             let Ok(header) = toono_api::ObjectHeader::parse(encoded) else { return false };
             if !self.labels.matches(|key| header.metadata.label(key)) {

@@ -88,7 +88,7 @@ pub(crate) async fn create_object(
         dry_run: options.dry_run,
     };
     // Before anything of the namespace is looked up.
-    home(&first)?;
+    let home = home(&first, None)?;
     warnings.extend(admission::mutate(&first, &mut object).await?);
     // A status may tell of what admission has added.
     set_first_status(resource, &mut object);
@@ -102,7 +102,7 @@ pub(crate) async fn create_object(
         let review = Review { name: generated.as_deref().unwrap_or(&given), ..first };
         prepare::validate(resource, &object, None)?;
         warnings.extend(admission::validate(&review, &object).await?);
-        match insert(&review, &mut object).await {
+        match insert(&review, &mut object, home.as_ref()).await {
             Err(ApiError::AlreadyExists { .. }) if prefix.is_some() => {}
             Err(error) => return Err(error),
             Ok(entry) => return Ok(Written { entry, warnings }),
@@ -170,7 +170,12 @@ fn generated_name(prefix: &str) -> String {
     name
 }
 
-async fn insert(review: &Review<'_>, object: &mut Value) -> Result<Entry, ApiError> {
+/// Creates an object in a namespace that was fit for it as it was `seen`.
+async fn insert(
+    review: &Review<'_>,
+    object: &mut Value,
+    seen: Option<&Entry>,
+) -> Result<Entry, ApiError> {
     let Review { server, resource, namespace, name, .. } = *review;
     let key = key(resource, namespace, name);
     let taken =
@@ -178,7 +183,7 @@ async fn insert(review: &Review<'_>, object: &mut Value) -> Result<Entry, ApiErr
     // What a failed try was given is not asked for by the next one.
     let asked = resource.is(&kinds::service::SERVICE).then(|| object.clone());
     loop {
-        let home = home(review)?;
+        let home = home(review, seen)?;
         asked.iter().for_each(|asked| object.clone_from(asked));
         let charge = admission::charge(review, object)?;
         if review.dry_run {
@@ -218,17 +223,20 @@ fn unwritten(key: Key, object: &Value) -> Entry {
     }
 }
 
-/// The namespace in which something is created; it has to stay as it is until that is done.
-fn home(review: &Review<'_>) -> Result<Option<Entry>, ApiError> {
+/// The namespace in which something is created; it has to stay as it is until that is done. As it was
+/// `seen` it need not be looked at again.
+fn home(review: &Review<'_>, seen: Option<&Entry>) -> Result<Option<Entry>, ApiError> {
     let Review { server, resource, namespace, name, .. } = *review;
     if !resource.namespaced {
         return Ok(None);
     }
     let namespaces = server.built_in(&kinds::core::NAMESPACE);
     let entry = server.existing(&namespaces, "", namespace)?;
-    let deleting = toono_api::ObjectHeader::parse(&entry.value)
-        .is_ok_and(|header| header.metadata.is_deleting());
-    if deleting {
+    let deleting = || {
+        toono_api::ObjectHeader::parse(&entry.value)
+            .is_ok_and(|header| header.metadata.is_deleting())
+    };
+    if seen.is_none_or(|seen| seen.modified != entry.modified) && deleting() {
         return Err(ApiError::Forbidden {
             resource: resource.group_resource(),
             name: name.to_owned(),

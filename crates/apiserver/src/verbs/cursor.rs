@@ -50,7 +50,7 @@ impl Cursor {
         loop {
             let Selection { resource, filter, .. } = &self.selection;
             let matching =
-                |entry: &Entry| filter.is_everything() || filter.matches(resource, &entry.value);
+                |entry: &Entry| filter.is_everything() || filter.matches(resource, entry);
             if let Some(entry) = self.page.by_ref().find(matching) {
                 return Ok(Some(entry));
             }

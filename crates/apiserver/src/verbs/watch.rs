@@ -240,10 +240,8 @@ impl Stream {
 
     /// An object that begins or ceases to match is added or deleted, for this client.
     fn take(&mut self, event: &Event) -> Result<(), ApiError> {
-        let now =
-            event.kind == EventKind::Put && self.filter.matches(&self.resource, &event.entry.value);
-        let before =
-            event.prev.as_ref().filter(|prev| self.filter.matches(&self.resource, &prev.value));
+        let now = event.kind == EventKind::Put && self.filter.matches(&self.resource, &event.entry);
+        let before = event.prev.as_ref().filter(|prev| self.filter.matches(&self.resource, prev));
         match (before, now) {
             (None, true) => self.push("ADDED", &event.entry.value),
             (Some(_), true) => self.push("MODIFIED", &event.entry.value),
