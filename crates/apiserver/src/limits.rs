@@ -7,9 +7,9 @@ pub const BODY_MAX_BYTES: usize = 3 * 1024 * 1024;
 /// Most memory that a body of YAML may become, aliases repeated: some times what a body of that size
 /// is without aliases.
 pub const YAML_MAX_BYTES: usize = 16 * BODY_MAX_BYTES;
-/// Most brackets that may be open at once in a body of YAML. Objects nest 128 deep at most; a text in
-/// one may well have a bracket that nothing closes.
-pub const YAML_MAX_UNCLOSED: usize = 1000;
+/// Most brackets that may be open at once in a body of YAML, and lists that may begin on one line. Objects
+/// nest 128 deep at most; a text in one may well have a bracket that nothing closes.
+pub const YAML_MAX_NESTING: usize = 1000;
 /// A body must have arrived within this time; a slow link moves 3 MiB in it at 50 KB/s.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most watches at once. Nodes do not watch, so these are people, controllers and whatever runs in pods.

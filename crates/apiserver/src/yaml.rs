@@ -20,8 +20,8 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, String> {
     {
         return Ok(value);
     }
-    if unclosed(text) > limits::YAML_MAX_UNCLOSED {
-        return Err("more brackets are open at once than an object can have".to_owned());
+    if nesting(text) > limits::YAML_MAX_NESTING {
+        return Err("it is nested deeper than an object can be".to_owned());
     }
     let left = Cell::new(limits::YAML_MAX_BYTES);
     Seed(&left)
@@ -29,18 +29,20 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, String> {
         .map_err(|error| error.to_string())
 }
 
-/// The most brackets that are open at once, brackets in texts counted too. The scanner looks at each
-/// of them at every word, which takes seconds when there are ten thousand.
-fn unclosed(text: &[u8]) -> usize {
-    let mut open = 0_usize;
-    let mut most = 0;
-    for byte in text {
+/// How deep a document nests at most, as far as it takes no scanner to see: brackets that are open at once,
+/// and lists that begin within lists on one line (`- - -`), those in texts counted too. The scanner looks
+/// at each open bracket at every word, which takes seconds when there are ten thousand.
+fn nesting(text: &[u8]) -> usize {
+    let (mut open, mut entries, mut most) = (0_usize, 0_usize, 0_usize);
+    for (at, byte) in text.iter().enumerate() {
         match byte {
+            b' ' => {}
+            b'-' | b'?' if text.get(at + 1) == Some(&b' ') => entries += 1,
             b'[' | b'{' => open += 1,
             b']' | b'}' => open = open.saturating_sub(1),
-            _ => {}
+            _ => entries = 0,
         }
-        most = most.max(open);
+        most = most.max(open).max(entries);
     }
     most
 }
@@ -169,5 +171,10 @@ mod tests {
         let deep = "[".repeat(100_000);
         assert!(parse(deep.as_bytes()).is_err());
         assert!(parse(format!("{{{deep}").as_bytes()).is_err());
+        assert!(parse("- ".repeat(100_000).as_bytes()).is_err());
+        assert!(parse("? ".repeat(100_000).as_bytes()).is_err());
+        assert_eq!(parse(b"- - -\n- a").unwrap(), json!([[[null]], "a"]));
+        let line = "-".repeat(10_000);
+        assert_eq!(parse(format!("a: |-\n  {line}\n").as_bytes()).unwrap(), json!({"a": line}));
     }
 }

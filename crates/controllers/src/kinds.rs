@@ -10,9 +10,12 @@ mod watched;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::{
-    apis::meta::v1::{ObjectMeta, Time},
-    util::intstr::IntOrString,
+use k8s_openapi::{
+    ByteString,
+    apimachinery::pkg::{
+        apis::meta::v1::{ObjectMeta, Time},
+        util::intstr::IntOrString,
+    },
 };
 use kube::{Client, Resource, api::PostParams, core::Request};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -204,6 +207,15 @@ impl Condition {
         changed
     }
 }
+
+/// A secret.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Secret {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) data: BTreeMap<String, ByteString>,
+}
+kind!(Secret, NamespaceResourceScope, "", "v1", "Secret", "secrets");
 
 /// A service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

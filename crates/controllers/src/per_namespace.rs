@@ -75,65 +75,55 @@ where
 
     /// Keeps them as `next` says of the one that is there, for ever.
     pub(crate) async fn run(self, context: Arc<Context>, next: impl Fn(Option<&K>) -> Step) {
-        let Self { component, kind, name, queue, found } = &self;
-        let (shared, next) = (&context, &next);
-        let sync = |key: Key| async move { sync(shared, found, (name, kind), &key, next).await };
+        let (this, shared, next) = (&self, &context, &next);
+        let sync = |key: Key| async move { this.sync(shared, &key, next).await };
+        let (queue, at_once) = (Arc::clone(&self.queue), context.config.concurrent_syncs);
         let work = async {
             context.namespaces.wait_synced().await;
-            found.wait_synced().await;
-            worker::run(component, context.config.concurrent_syncs, Arc::clone(queue), sync).await;
+            self.found.wait_synced().await;
+            worker::run(self.component, at_once, queue, sync).await;
         };
-        futures::join!(found.run(Api::all(context.client.clone())), work);
+        futures::join!(self.found.run(Api::all(context.client.clone())), work);
     }
-}
 
-async fn sync<K>(
-    context: &Context,
-    found: &Informer<K>,
-    (name, kind): (&str, &'static str),
-    namespace: &Key,
-    next: impl Fn(Option<&K>) -> Step,
-) -> Result<Again, SyncError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-{
-    if !context.namespaces.get(namespace).is_some_and(|found| found.is_active()) {
-        return Ok(None);
-    }
-    let key = Key::new(&namespace.name, name);
-    let present = found.get(&key);
-    let written = match next(present.as_deref()) {
-        Step::Nothing => return Ok(None),
-        Step::Create(mut object) => {
-            if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-                metadata.insert("name".to_owned(), name.into());
-                metadata.insert("namespace".to_owned(), (*namespace.name).into());
+    async fn sync(
+        &self,
+        context: &Context,
+        namespace: &Key,
+        next: impl Fn(Option<&K>) -> Step,
+    ) -> Result<Again, SyncError> {
+        if !context.namespaces.get(namespace).is_some_and(|found| found.is_active()) {
+            return Ok(None);
+        }
+        let key = Key::new(&namespace.name, self.name);
+        let present = self.found.get(&key);
+        let written = match next(present.as_deref()) {
+            Step::Nothing => return Ok(None),
+            Step::Create(mut object) => {
+                if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+                    metadata.insert("name".to_owned(), self.name.into());
+                    metadata.insert("namespace".to_owned(), (*namespace.name).into());
+                }
+                kinds::create::<K>(&context.client, Some(&namespace.name), object).await
             }
-            kinds::create::<K>(&context.client, Some(&namespace.name), object).await
+            Step::Change(change) => {
+                let change = match &present {
+                    Some(present) => patch::on_top_of(&**present, change),
+                    None => change,
+                };
+                patch::merge(&context.api::<K>(&namespace.name), self.name, &change).await
+            }
+        };
+        match written {
+            Ok(_) => Ok(None),
+            Err(error)
+                if is_already_exists(&error)
+                    || is_namespace_terminating(&error)
+                    || is_not_found(&error) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(SyncError::api("write", self.kind, &key)(error)),
         }
-        Step::Change(change) => {
-            let change = match &present {
-                Some(present) => patch::on_top_of(&**present, change),
-                None => change,
-            };
-            patch::merge(&context.api::<K>(&namespace.name), name, &change).await
-        }
-    };
-    match written {
-        Ok(_) => Ok(None),
-        Err(error)
-            if is_already_exists(&error)
-                || is_namespace_terminating(&error)
-                || is_not_found(&error) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(SyncError::api("write", kind, &key)(error)),
     }
 }

@@ -18,9 +18,13 @@ use std::{
 };
 
 use fastrand::Rng;
-use nix::time::{ClockId, clock_gettime};
 
-use crate::{Decode, LIMIT_HERE, Target, corpus, coverage::Coverage, mutate::Mutator};
+use crate::{
+    Decode, LIMIT_HERE, Target, corpus,
+    coverage::Coverage,
+    mutate::Mutator,
+    pace::{self, thread_time},
+};
 
 /// An input that runs longer than this ends the process.
 const HANG: Duration = Duration::from_secs(60);
@@ -130,7 +134,7 @@ impl Engine {
             }
             took = took.min(self.timed(input).unwrap_or(took));
         }
-        if took > LIMIT_HERE {
+        if took > LIMIT_HERE && took > pace::allowance(LIMIT_HERE) {
             self.report.defects.push((input.to_vec(), Defect::Slow(took)));
         }
         let slower = took > self.report.slowest + self.report.slowest / 8;
@@ -181,11 +185,6 @@ pub fn last_input(current: &Path) -> io::Result<Vec<u8>> {
 #[must_use]
 pub fn current_file(dir: &Path, target: &Target) -> PathBuf {
     dir.join(format!("fuzz-{}.input", target.name))
-}
-
-/// The processor time of this thread.
-fn thread_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Ends the process when one input is never done. Waiting for the next one is no hang.

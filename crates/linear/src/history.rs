@@ -98,3 +98,22 @@ pub struct Snapshot {
     /// Key, revision and value of everything there was, in the order of keys.
     pub values: Vec<(usize, u64, u64)>,
 }
+
+/// All that clients did and saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// What they asked.
+    pub calls: Vec<Call>,
+    /// What lists showed.
+    pub lists: Vec<Snapshot>,
+    /// What watches told, each its own.
+    pub stories: Vec<Story>,
+}
+
+impl History {
+    /// Calls of which nobody knows whether they were done.
+    #[must_use]
+    pub fn unknown(&self) -> usize {
+        self.calls.iter().filter(|call| call.outcome == Outcome::Unknown).count()
+    }
+}

@@ -9,7 +9,8 @@
 pub mod dice;
 pub mod etcd_server;
 mod history;
+pub mod journal;
 pub mod linear;
 pub mod story;
 
-pub use history::{Action, Call, Change, Expect, Outcome, Snapshot, Story};
+pub use history::{Action, Call, Change, Expect, History, Outcome, Snapshot, Story};

@@ -1,21 +1,19 @@
 //! Bootstrap tokens go when they expire.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api,
     api::{DeleteParams, Preconditions},
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
     context::Context,
     error::{SyncError, is_not_found},
     informer::Informer,
     key::Key,
-    kinds::kind,
+    kinds::Secret,
     queue::WorkQueue,
     worker::{self, Again},
 };
@@ -25,15 +23,6 @@ const COMPONENT: &str = "token-cleaner-controller";
 const NAMESPACE: &str = "kube-system";
 /// The entry with the end of a token's life.
 const EXPIRATION: &str = "expiration";
-
-/// The secret of a token.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Secret {
-    metadata: ObjectMeta,
-    data: BTreeMap<String, ByteString>,
-}
-kind!(Secret, NamespaceResourceScope, "", "v1", "Secret", "secrets");
 
 /// Removes tokens.
 pub(crate) struct Controller {
@@ -99,6 +88,10 @@ fn remaining(secret: &Secret, now: Timestamp) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::ByteString;
+
     use super::*;
 
     #[test]

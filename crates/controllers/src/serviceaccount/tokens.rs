@@ -3,14 +3,13 @@
 //!
 //! <https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets>
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::ByteString;
 use kube::{
     Api,
     api::{DeleteParams, Preconditions},
 };
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use toono_pki::TokenKey;
 
@@ -20,7 +19,7 @@ use crate::{
     error::{SyncError, is_not_found},
     informer::{Index, Informer, by_namespace},
     key::Key,
-    kinds::kind,
+    kinds::Secret,
     patch,
     queue::WorkQueue,
     worker::{self, Again},
@@ -35,15 +34,6 @@ const ROOT_CA: &str = "ca.crt";
 const NAMESPACE: &str = "namespace";
 /// Who signs these tokens, which differ from those made on request.
 const ISSUER: &str = "kubernetes/serviceaccount";
-
-/// The secret of a token.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Secret {
-    metadata: ObjectMeta,
-    data: BTreeMap<String, ByteString>,
-}
-kind!(Secret, NamespaceResourceScope, "", "v1", "Secret", "secrets");
 
 /// Fills the secrets and removes them. The queue holds their names.
 pub(crate) struct Controller {

@@ -140,7 +140,7 @@ pub(super) const REQUEST: Target = Target {
             ask(&head(maps), "- ".repeat(bytes / 8)),
             ask(&head(maps), "a:\n ".repeat(bytes / 64)),
             ask(&head(maps), "&a ".repeat(bytes / 64)),
-            ask(&head(maps), "? ".repeat(bytes / 64)),
+            ask(&head(maps), "? ".repeat(bytes / 8)),
             ask(&head(maps), "\"\\x41\"".repeat(bytes / 64)),
             ask(maps, "[".repeat(bytes / 2)),
             ask(maps, format!("{{\"a\":{}}}", "[1],".repeat(bytes / 8))),

@@ -95,8 +95,8 @@ pub(super) const CEL: Target = Target {
     start: cel,
     giants: |bytes| {
         // The parser's time grows faster than a chain of operators: one as long as a rule may be takes
-        // a few tenths of a second.
-        let bytes = bytes / 4;
+        // somewhat more than the limit.
+        let bytes = bytes / 2;
         let nested = |open: &str, inner: &str, close: &str| {
             let times = bytes.saturating_sub(inner.len()) / (open.len() + close.len()).max(1);
             let times = if open.len() + close.len() == 0 { 0 } else { times };

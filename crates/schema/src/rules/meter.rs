@@ -1,8 +1,8 @@
 //! What a rule may cost: rewrites an expression so that it pays for its loops and for what it
 //! copies, and stops it when its budget is gone.
 //!
-//! Inserted calls: `@step(n, x)` pays `n` plus the size of `x`; `@charge(x)` pays the size of `x`.
-//! Both yield `x`. Functions whose result can be far larger than what goes in are replaced by
+//! Inserted calls: `@loop(x)` pays the size of `x`; `@charge(x)` pays for copies of `x`, and `@step(n, x)`
+//! `n` more than that. All yield `x`. Functions whose result can be far larger than what goes in are replaced by
 //! ones that look at the size first.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use kube_cel::cel::common::ast::{
     MapExpr, SelectExpr, operators,
 };
 use kube_cel::cel::extractors::{Arguments, This};
-use kube_cel::cel::objects::Value;
+use kube_cel::cel::objects::{Key, Value};
 use kube_cel::cel::{Context, ExecutionError};
 
 use crate::rules::compile::visit;
@@ -42,9 +42,13 @@ impl Default for Budget {
 
 /// Bytes of text that cost one step.
 pub(crate) const BYTES_PER_STEP: usize = 16;
+/// What goes into a call and what comes out of it is copied part by part, more than once: steps for each
+/// step of its size. What a loop goes over is copied as well, but only once for all its turns.
+const STEPS_PER_COPY: u64 = 4;
 /// Longest regular expression, format template or list made by `lists.range`.
 pub(crate) const MAX_ARGUMENT_SIZE: usize = 4096;
 
+const LOOP: &str = "@loop";
 const STEP: &str = "@step";
 const CHARGE: &str = "@charge";
 const TEMPLATE: &str = "@template";
@@ -124,9 +128,10 @@ impl Meter {
         true
     }
 
-    fn charge(&self, steps: u64, value: Value) -> Result<Value, ExecutionError> {
+    /// Takes `steps` and, for each step of the value's size, `each`.
+    fn charge(&self, steps: u64, value: Value, each: u64) -> Result<Value, ExecutionError> {
         // Counting ends where the budget would, so that a huge value is not walked for nothing.
-        let size = size_of(&value, self.left());
+        let size = size_of(&value, self.left()).saturating_mul(each);
         if size < self.left() && self.pay(steps.saturating_add(size)) {
             Ok(value)
         } else {
@@ -165,10 +170,12 @@ fn measure(value: &Value, limit: &mut u64) {
             }
         }
         Value::Map(map) => {
-            for item in map.map.values() {
+            for (key, item) in map.map.iter() {
                 if *limit == 0 {
                     return;
                 }
+                let key = if let Key::String(text) = key { text.len() / BYTES_PER_STEP } else { 0 };
+                *limit = limit.saturating_sub(1 + key as u64);
                 measure(item, limit);
             }
         }
@@ -179,11 +186,13 @@ fn measure(value: &Value, limit: &mut u64) {
 /// Adds the inserted functions to an interpreter.
 pub(crate) fn register(context: &mut Context<'_>, meter: &Arc<Meter>) {
     let own = meter.clone();
+    context.add_function(LOOP, move |value: Value| own.charge(0, value, 1));
+    let own = meter.clone();
     context.add_function(STEP, move |steps: i64, value: Value| {
-        own.charge(steps.unsigned_abs(), value)
+        own.charge(steps.unsigned_abs(), value, STEPS_PER_COPY)
     });
     let own = meter.clone();
-    context.add_function(CHARGE, move |value: Value| own.charge(0, value));
+    context.add_function(CHARGE, move |value: Value| own.charge(0, value, STEPS_PER_COPY));
     context.add_function(TEMPLATE, |value: Value| match &value {
         Value::String(text) if !is_modest_template(text) => Err(too_large("format")),
         _ => Ok(value),
@@ -371,7 +380,7 @@ fn map_literal(map: &MapExpr, scope: &mut Vec<String>) -> Result<Expr, String> {
 }
 
 fn looped(raw: &ComprehensionExpr, scope: &mut Vec<String>) -> Result<Expr, String> {
-    let iter_range = charged(metered(&raw.iter_range, scope)?);
+    let iter_range = charged(LOOP, metered(&raw.iter_range, scope)?);
     let accu_init = metered(&raw.accu_init, scope)?;
     let outer = scope.len();
     scope.extend([raw.iter_var.clone(), raw.accu_var.clone()]);
@@ -420,11 +429,11 @@ fn called(call: &CallExpr, scope: &mut Vec<String>) -> Result<Expr, String> {
         return Ok(Expr::Call(CallExpr { func_name: name.to_owned(), target, args }));
     }
     if !is_qualified {
-        target = target.map(|target| Box::new(charged(*target)));
+        target = target.map(|target| Box::new(charged(CHARGE, *target)));
     }
     args = match name {
         "range" => args.into_iter().map(|arg| inserted(RANGE, vec![arg])).collect(),
-        _ => args.into_iter().map(charged).collect(),
+        _ => args.into_iter().map(|arg| charged(CHARGE, arg)).collect(),
     };
     let func_name = match (name, target.is_some() && !is_qualified) {
         ("replace", true) => REPLACE,
@@ -461,9 +470,9 @@ fn inserted(name: &str, args: Vec<IdedExpr>) -> IdedExpr {
 }
 
 /// A literal is paid for by the length of the rule.
-fn charged(expr: IdedExpr) -> IdedExpr {
+fn charged(call: &str, expr: IdedExpr) -> IdedExpr {
     match expr.expr {
         Expr::Literal(_) => expr,
-        _ => inserted(CHARGE, vec![expr]),
+        _ => inserted(call, vec![expr]),
     }
 }

@@ -13,7 +13,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use toono_linear::dice::Dice;
-use toono_linear::{Action, Call, Change, Expect, Outcome, Snapshot, Story};
+use toono_linear::journal;
+use toono_linear::{Action, Call, Change, Expect, History, Outcome, Snapshot, Story};
 
 use super::host::{Answer, Ask, Version, When};
 
@@ -34,19 +35,6 @@ pub(super) struct Record {
     seen: Mutex<History>,
     /// The newest revision that anybody was told.
     newest: AtomicU64,
-}
-
-#[derive(Clone, Default)]
-pub(super) struct History {
-    pub(super) calls: Vec<Call>,
-    pub(super) lists: Vec<Snapshot>,
-    pub(super) stories: Vec<Story>,
-}
-
-impl History {
-    pub(super) fn unknown(&self) -> usize {
-        self.calls.iter().filter(|call| call.outcome == Outcome::Unknown).count()
-    }
 }
 
 impl Record {
@@ -77,38 +65,10 @@ impl Record {
         answer
     }
 
-    /// Cuts the journal somewhere in what nobody was told of, as a power cut would in what was not
-    /// synced, and may leave garbage there. Whether there was any.
+    /// Tears off what nobody was told of, as a power cut would. Whether there was any.
     pub(super) fn tear_tail(&self, dir: &Path, dice: &mut Dice) -> bool {
-        let names = std::fs::read_dir(dir).unwrap();
-        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let Some(last) = names.filter(|name| name.starts_with("journal-")).max() else {
-            return false;
-        };
-        let mut bytes = std::fs::read(dir.join(&last)).unwrap();
-        let needed = frames_through(&bytes, self.newest.load(Ordering::SeqCst));
-        let unneeded = bytes.len() - needed;
-        bytes.truncate(needed + usize::try_from(dice.below(unneeded as u64 + 1)).unwrap());
-        bytes.extend((0..dice.below(100)).map(|_| u8::try_from(dice.below(255)).unwrap()));
-        std::fs::write(dir.join(&last), bytes).unwrap();
-        unneeded > 0
+        journal::tear(dir, self.newest.load(Ordering::SeqCst), u64::MAX, dice)
     }
-}
-
-/// Where the journal's frames end that have revisions up to this one: magic 4, checksum 4, payload's
-/// length 4, first revision 8, last revision 8, payload.
-fn frames_through(bytes: &[u8], rev: u64) -> usize {
-    let mut end = 0;
-    while let Some(frame) = bytes[end..].get(..28) {
-        let first = u64::from_le_bytes(frame[12..20].try_into().unwrap());
-        let len = u32::from_le_bytes(frame[8..12].try_into().unwrap());
-        let next = end + 28 + usize::try_from(len).unwrap();
-        if first > rev || next > bytes.len() {
-            break;
-        }
-        end = next;
-    }
-    end
 }
 
 /// The clients at work.

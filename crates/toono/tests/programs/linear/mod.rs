@@ -7,23 +7,23 @@
 
 mod clients;
 mod record;
-mod tail;
 mod watches;
 
 use std::{sync::Arc, time::Duration};
 
-use toono_linear::{Action, Call, Outcome, dice::Dice, etcd_server::EtcdServer, linear, story};
-
-use self::{
-    clients::Clients,
-    record::{History, Record},
+use toono_linear::{
+    Action, Call, History, Outcome, dice::Dice, etcd_server::EtcdServer, journal, linear, story,
 };
+
+use self::{clients::Clients, record::Record};
 use crate::server::Server;
 
 /// Calls between two crashes.
 const CALLS: usize = 250;
 const CRASHES: usize = 10;
 const SEED: u64 = 7;
+/// What may stay of the journal after what somebody was told of: less than two writes.
+const SPARE_BYTES: u64 = 200;
 /// How long all calls of a phase may take before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -55,7 +55,7 @@ async fn the_server_is_linearizable_under_kills_and_torn_tails() {
         record.answered(CALLS, PATIENCE).await;
         server.kill();
         // What nobody was told of may be lost in a power cut, or be half there.
-        tail::cut(&server.store(), record.newest(), &mut dice);
+        journal::tear(&server.store(), record.newest(), SPARE_BYTES, &mut dice);
         server.spawn();
     }
     record.answered(CALLS, PATIENCE).await;
@@ -97,7 +97,7 @@ async fn a_server_that_loses_acknowledged_writes_is_found_out() {
     record.answered(CALLS, PATIENCE).await;
     server.kill();
     let lost = 20;
-    tail::cut(&server.store(), record.newest() - lost, &mut Dice(SEED));
+    journal::tear(&server.store(), record.newest() - lost, SPARE_BYTES, &mut Dice(SEED));
     server.spawn();
     record.answered(CALLS, PATIENCE).await;
     clients.stop(PATIENCE).await;

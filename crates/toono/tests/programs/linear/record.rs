@@ -12,7 +12,7 @@ use std::{
 use k8s_openapi::api::core::v1::PodTemplate;
 use kube::ResourceExt as _;
 use tokio::sync::watch;
-use toono_linear::{Action, Call, Change, Expect, Outcome, Snapshot, Story};
+use toono_linear::{Action, Call, Change, Expect, History, Outcome, Snapshot, Story};
 
 /// The annotation with the number of the write.
 pub(super) const WRITE: &str = "write";
@@ -33,20 +33,6 @@ pub(super) struct Seen {
     pub(super) lists: Vec<Snapshot>,
     /// Of each watch. A deletion has the number of the write that it removed.
     pub(super) told: Vec<Vec<Change>>,
-}
-
-/// All of it, ready to be judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct History {
-    pub(super) calls: Vec<Call>,
-    pub(super) lists: Vec<Snapshot>,
-    pub(super) stories: Vec<Story>,
-}
-
-impl History {
-    pub(super) fn unknown(&self) -> usize {
-        self.calls.iter().filter(|call| call.outcome == Outcome::Unknown).count()
-    }
 }
 
 impl Record {
