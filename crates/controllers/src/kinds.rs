@@ -4,11 +4,14 @@
 //! A controller's own kinds are declared beside it with [`kind!`]; here are those that several
 //! share. They are written with merge patches, or created as JSON, so that no unknown field is lost.
 
+mod lean;
 pub(crate) mod pod;
 pub(crate) mod status;
 mod watched;
 
 use std::collections::BTreeMap;
+
+pub(crate) use lean::lean_metadata;
 
 use k8s_openapi::{
     ByteString,

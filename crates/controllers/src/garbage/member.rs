@@ -1,55 +1,22 @@
-//! What garbage collection reads of any object. The rest of its metadata, `managedFields` above all, is
-//! skipped: every change of every object comes by here, leases' renewals too.
+//! An object of any kind, as garbage collection reads it: its metadata alone. Every change of every object
+//! comes by here, leases' renewals too.
 
 use std::borrow::Cow;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Resource,
     core::{ApiResource, DynamicResourceScope},
 };
 use serde::Deserialize;
 
+use crate::kinds::lean_metadata;
+
 /// An object of any kind.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(from = "Sent")]
 pub(super) struct Member {
+    #[serde(default, deserialize_with = "lean_metadata")]
     pub(super) metadata: ObjectMeta,
-}
-
-#[derive(Deserialize)]
-struct Sent {
-    #[serde(default)]
-    metadata: SentMetadata,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct SentMetadata {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    owner_references: Option<Vec<OwnerReference>>,
-    finalizers: Option<Vec<String>>,
-    deletion_timestamp: Option<Time>,
-}
-
-impl From<Sent> for Member {
-    fn from(Sent { metadata }: Sent) -> Self {
-        Self {
-            metadata: ObjectMeta {
-                name: metadata.name,
-                namespace: metadata.namespace,
-                uid: metadata.uid,
-                resource_version: metadata.resource_version,
-                owner_references: metadata.owner_references,
-                finalizers: metadata.finalizers,
-                deletion_timestamp: metadata.deletion_timestamp,
-                ..ObjectMeta::default()
-            },
-        }
-    }
 }
 
 impl Resource for Member {
@@ -106,6 +73,6 @@ mod tests {
         assert_eq!(metadata.finalizers.unwrap(), ["orphan"]);
         assert!(metadata.deletion_timestamp.is_some());
         assert_eq!(metadata.resource_version.as_deref(), Some("7"));
-        assert_eq!((metadata.labels, metadata.managed_fields), (None, None));
+        assert_eq!(metadata.managed_fields, None);
     }
 }

@@ -10,57 +10,23 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{
         api::resource::Quantity,
-        apis::meta::v1::{ObjectMeta, OwnerReference, Time},
+        apis::meta::v1::{ObjectMeta, Time},
     },
 };
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use super::kind;
+use super::{kind, lean_metadata};
 
 /// A pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct WatchedPod {
-    #[serde(deserialize_with = "metadata")]
+    #[serde(deserialize_with = "lean_metadata")]
     pub(crate) metadata: ObjectMeta,
     pub(super) spec: Option<Spec>,
     pub(super) status: Option<Status>,
 }
 kind!(WatchedPod, NamespaceResourceScope, "", "v1", "Pod", "pods");
-
-/// The metadata without what nobody here reads: managed fields are often the larger half.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
-    owner_references: Option<Vec<OwnerReference>>,
-    finalizers: Option<Vec<String>>,
-    creation_timestamp: Option<Time>,
-    deletion_timestamp: Option<Time>,
-    deletion_grace_period_seconds: Option<i64>,
-}
-
-fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    Metadata::deserialize(deserializer).map(|read| ObjectMeta {
-        name: read.name,
-        namespace: read.namespace,
-        uid: read.uid,
-        resource_version: read.resource_version,
-        labels: read.labels,
-        annotations: read.annotations,
-        owner_references: read.owner_references,
-        finalizers: read.finalizers,
-        creation_timestamp: read.creation_timestamp,
-        deletion_timestamp: read.deletion_timestamp,
-        deletion_grace_period_seconds: read.deletion_grace_period_seconds,
-        ..ObjectMeta::default()
-    })
-}
 
 /// What a pod asks for.
 #[derive(Clone, Debug, Default, Deserialize)]
