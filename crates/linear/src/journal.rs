@@ -21,6 +21,8 @@ pub fn tear(store: &Path, told: u64, spare: u64, dice: &mut Dice) -> bool {
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let Some(last) = names.filter(|name| name.starts_with("journal-")).max() else { return false };
     let mut bytes = fs::read(store.join(&last)).unwrap();
+    // The rest is room for more.
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
     let needed = frames_through(&bytes, told);
     let unneeded = u64::try_from(bytes.len() - needed).unwrap();
     bytes.truncate(needed + usize::try_from(dice.below(unneeded.min(spare) + 1)).unwrap());

@@ -16,6 +16,10 @@ pub const HISTORY_BYTES: usize = 512 * 1024 * 1024;
 /// this is how much of the journal can outlive its use.
 pub const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Zeros are written ahead of the journal's frames this much at a time, so that one sync in dozens has to
+/// write the file's size too, and a small cluster's journal is not mostly zeros.
+pub const RESERVE_BYTES: usize = 1024 * 1024;
+
 /// The journal is replaced by a snapshot when it has grown by this much, and by at least
 /// half of the last snapshot: small clusters restart from little, large ones do not write their
 /// state again and again.
@@ -32,6 +36,8 @@ pub struct StoreConfig {
     pub history_bytes: usize,
     /// The size of a journal file: [`SEGMENT_BYTES`].
     pub segment_bytes: u64,
+    /// The room that is made in it at a time: [`RESERVE_BYTES`]. Less than a commit needs is none.
+    pub reserve_bytes: usize,
     /// Journal growth that leads to a snapshot: [`SNAPSHOT_AFTER_BYTES`].
     pub snapshot_after_bytes: u64,
     /// How many events watchers may be behind.
@@ -47,6 +53,7 @@ impl StoreConfig {
             history: HISTORY,
             history_bytes: HISTORY_BYTES,
             segment_bytes: SEGMENT_BYTES,
+            reserve_bytes: RESERVE_BYTES,
             snapshot_after_bytes: SNAPSHOT_AFTER_BYTES,
             events: toono_mvcc::Limits::default(),
         }

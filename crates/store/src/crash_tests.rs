@@ -33,6 +33,8 @@ type Objects = BTreeMap<Key, (u64, usize)>;
 fn config() -> StoreConfig {
     let mut config = StoreConfig::new("/test");
     config.segment_bytes = 1500;
+    // Most batches fit into it, some in two of it, and some are longer.
+    config.reserve_bytes = 1800;
     config.snapshot_after_bytes = 4000;
     config.history_bytes = 2000;
     config

@@ -2,8 +2,8 @@
 //! other processes out. It must not know what is in the files.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -37,6 +37,9 @@ pub(crate) trait Disk: Send + Sync + 'static {
 
 /// A file that grows at its end.
 pub(crate) trait Append: Send {
+    /// Writes zeros after the end, which stays where it is: what is appended next takes their place. As long
+    /// as there is such room, a sync writes data alone, and not the file's size and place on the disk with it.
+    fn reserve(&mut self, bytes: usize) -> io::Result<()>;
     /// Writes all of `bytes` at the end.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Makes what was appended durable.
@@ -123,14 +126,14 @@ impl Disk for Directory {
             .truncate(true)
             .mode(0o600)
             .open(self.file(name))?;
-        Ok(Box::new(file))
+        Ok(Box::new(Growing { file, end: 0 }))
     }
 
     fn resume(&self, name: &str, len: u64) -> io::Result<Box<dyn Append>> {
-        let file = OpenOptions::new().append(true).open(self.file(name))?;
+        let file = OpenOptions::new().write(true).open(self.file(name))?;
         file.set_len(len)?;
         file.sync_all()?;
-        Ok(Box::new(file))
+        Ok(Box::new(Growing { file, end: len }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -146,12 +149,24 @@ impl Disk for Directory {
     }
 }
 
-impl Append for File {
+/// A file and where it ends, which zeros may follow.
+struct Growing {
+    file: File,
+    end: u64,
+}
+
+impl Append for Growing {
+    fn reserve(&mut self, bytes: usize) -> io::Result<()> {
+        self.file.write_all_at(&vec![0; bytes], self.end)
+    }
+
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
+        self.file.write_all_at(bytes, self.end)?;
+        self.end = self.end.saturating_add(bytes.len() as u64);
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        self.file.sync_data()
     }
 }

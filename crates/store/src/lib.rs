@@ -52,7 +52,9 @@ mod upkeep;
 mod watcher;
 mod writer;
 
-pub use config::{HISTORY, HISTORY_BYTES, SEGMENT_BYTES, SNAPSHOT_AFTER_BYTES, StoreConfig};
+pub use config::{
+    HISTORY, HISTORY_BYTES, RESERVE_BYTES, SEGMENT_BYTES, SNAPSHOT_AFTER_BYTES, StoreConfig,
+};
 pub use error::{CommitError, DamageKind, OpenError, Poisoned, Unavailable};
 pub use etcd::{ConnectError, ETCD_PREFIX, EtcdConfig, REQUEST_TIMEOUT};
 pub use store::{Committed, MAX_KEY_BYTES, MAX_TXN_BYTES, Recovery, Store, TailCut};

@@ -117,6 +117,14 @@ struct DeadlyFile {
 }
 
 impl Append for DeadlyFile {
+    fn reserve(&mut self, bytes: usize) -> io::Result<()> {
+        if self.fuse.is_due() {
+            self.file.reserve(bytes / 2)?;
+            die();
+        }
+        self.file.reserve(bytes)
+    }
+
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.fuse.is_due() {
             self.file.append(&bytes[..bytes.len() / 2])?;

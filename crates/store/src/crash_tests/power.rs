@@ -43,8 +43,31 @@ pub(super) enum Fault {
 #[derive(Debug, Default)]
 struct Content {
     bytes: Vec<u8>,
-    /// How many of them are on the disk for certain.
-    synced: usize,
+    /// Where the next append goes; zeros may follow.
+    end: usize,
+    /// What is on the disk for certain.
+    synced: Vec<u8>,
+}
+
+impl Content {
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes.resize(self.bytes.len().max(at + bytes.len()), 0);
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// What may be left of it when the power goes. The size may be there and a block of the content not.
+    fn survivor(&self, dice: &mut Dice) -> Vec<u8> {
+        let grown = self.bytes.len().saturating_sub(self.synced.len());
+        let mut left = self.synced.clone();
+        left.resize(self.bytes.len() - grown + dice.below(grown + 1), 0);
+        for block in (0..left.len()).step_by(BLOCK) {
+            let block = block..(block + BLOCK).min(left.len());
+            if dice.below(4) > 0 {
+                left[block.clone()].copy_from_slice(&self.bytes[block]);
+            }
+        }
+        left
+    }
 }
 
 /// A change of names that is not on the disk for certain.
@@ -123,19 +146,8 @@ impl PowerDisk {
         let mut state = self.state();
         let State { dice, files, names, synced_names, unsynced_names, .. } = &mut *state;
         for file in files.iter_mut() {
-            let unsynced = file.bytes.len() - file.synced;
-            let kept = file.synced + dice.below(unsynced + 1);
-            file.bytes.truncate(kept);
-            // The size may be there and a block of the content not.
-            let mut block = file.synced;
-            while block < file.bytes.len() {
-                let end = (block / BLOCK * BLOCK + BLOCK).min(file.bytes.len());
-                if dice.below(4) == 0 {
-                    file.bytes[block..end].fill(0);
-                }
-                block = end;
-            }
-            file.synced = file.bytes.len();
+            file.bytes = file.survivor(dice);
+            file.synced = file.bytes.clone();
         }
         for change in unsynced_names.drain(..) {
             if dice.below(2) == 0 {
@@ -152,11 +164,11 @@ impl PowerDisk {
         self.state().fault = None;
     }
 
-    /// Flips a bit of the last byte of a file.
+    /// Flips a bit of the last byte of a file that is not room for more.
     pub(super) fn spoil(&self, name: &str) {
         let mut state = self.state();
         let file = state.names[name];
-        *state.files[file].bytes.last_mut().unwrap() ^= 1;
+        *state.files[file].bytes.iter_mut().rfind(|byte| **byte != 0).unwrap() ^= 1;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -227,8 +239,10 @@ impl Disk for PowerDisk {
         let file = state.file(name)?;
         state.call()?;
         let len = usize::try_from(len).unwrap();
-        state.files[file].bytes.truncate(len);
-        state.files[file].synced = len;
+        let file_content = &mut state.files[file];
+        file_content.bytes.truncate(len);
+        file_content.end = len;
+        file_content.synced = file_content.bytes.clone();
         Ok(Box::new(PowerFile { disk: self.clone(), file }))
     }
 
@@ -258,8 +272,9 @@ struct PowerFile {
     file: usize,
 }
 
-impl Append for PowerFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+impl PowerFile {
+    /// Writes at the end, in part if it fails, and says how much.
+    fn write(&self, bytes: &[u8]) -> (usize, io::Result<()>) {
         let mut state = self.disk.state();
         let off = state.off;
         let called = state.call();
@@ -268,7 +283,20 @@ impl Append for PowerFile {
             Err(_) if off => 0,
             Err(_) => state.dice.below(bytes.len() + 1),
         };
-        state.files[self.file].bytes.extend_from_slice(&bytes[..part]);
+        let file = &mut state.files[self.file];
+        file.write(file.end, &bytes[..part]);
+        (part, called)
+    }
+}
+
+impl Append for PowerFile {
+    fn reserve(&mut self, bytes: usize) -> io::Result<()> {
+        self.write(&vec![0; bytes]).1
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let (written, called) = self.write(bytes);
+        self.disk.state().files[self.file].end += written;
         called
     }
 
@@ -276,7 +304,7 @@ impl Append for PowerFile {
         let mut state = self.disk.state();
         state.call()?;
         let file = &mut state.files[self.file];
-        file.synced = file.bytes.len();
+        file.synced = file.bytes.clone();
         Ok(())
     }
 }

@@ -8,26 +8,31 @@ use std::sync::Arc;
 use toono_mvcc::Rev;
 
 use super::{FileKind, file_kind, segment_name};
-use crate::Poisoned;
 use crate::disk::{Append, Disk};
+use crate::{Poisoned, StoreConfig};
 
 /// The end of the journal.
 pub(crate) struct Journal {
     disk: Arc<dyn Disk>,
     segment_bytes: u64,
+    reserve_bytes: usize,
     current: Option<Segment>,
 }
 
 struct Segment {
     path: PathBuf,
     file: Box<dyn Append>,
+    /// How long it is, without the zeros after its last frame.
     bytes: u64,
+    /// How many zeros there are.
+    reserved: usize,
 }
 
 impl Journal {
     /// A journal whose next frame begins a new file.
-    pub(crate) fn new(disk: Arc<dyn Disk>, segment_bytes: u64) -> Self {
-        Self { disk, segment_bytes, current: None }
+    pub(crate) fn new(disk: Arc<dyn Disk>, config: &StoreConfig) -> Self {
+        let StoreConfig { segment_bytes, reserve_bytes, .. } = *config;
+        Self { disk, segment_bytes, reserve_bytes, current: None }
     }
 
     /// Goes on in the file that begins with `first`, after its first `bytes`; the rest is cut off.
@@ -35,7 +40,7 @@ impl Journal {
     pub(crate) fn resume(&mut self, first: Rev, bytes: u64) -> io::Result<()> {
         let name = segment_name(first);
         let file = self.disk.resume(&name, bytes)?;
-        self.current = Some(Segment { path: self.disk.dir().join(name), file, bytes });
+        self.current = Some(Segment { path: self.disk.dir().join(name), file, bytes, reserved: 0 });
         Ok(())
     }
 
@@ -52,9 +57,14 @@ impl Journal {
             let path = segment.path.clone();
             move |source| Poisoned { action, path, source: Arc::new(source) }
         };
+        if segment.reserved < frame.len() && frame.len() < self.reserve_bytes {
+            segment.file.reserve(self.reserve_bytes).map_err(failed("write", segment))?;
+            segment.reserved = self.reserve_bytes;
+        }
         segment.file.append(frame).map_err(failed("write", segment))?;
         segment.file.sync().map_err(failed("sync", segment))?;
         segment.bytes = segment.bytes.saturating_add(frame.len() as u64);
+        segment.reserved = segment.reserved.saturating_sub(frame.len());
         Ok(())
     }
 
@@ -64,6 +74,7 @@ impl Journal {
         let Some(segment) = &mut self.current else { return Ok(()) };
         let name = segment.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         segment.file = self.disk.resume(name, segment.bytes)?;
+        segment.reserved = 0;
         Ok(())
     }
 
@@ -79,7 +90,7 @@ impl Journal {
         let file = self.disk.create(&name).map_err(failed("create"))?;
         // The name first: a durable frame in a file that is not found again is lost.
         self.disk.sync_dir().map_err(failed("sync the directory of"))?;
-        Ok(Segment { path, file, bytes: 0 })
+        Ok(Segment { path, file, bytes: 0, reserved: 0 })
     }
 }
 

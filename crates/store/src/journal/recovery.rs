@@ -38,7 +38,7 @@ pub(crate) fn recover(disk: Arc<dyn Disk>, config: &StoreConfig) -> Result<Recov
     let replayed = Replay::new(&*disk, base).run(&files)?;
 
     // From here on it is certain what the store holds, and files may change.
-    let mut journal = Journal::new(Arc::clone(&disk), config.segment_bytes);
+    let mut journal = Journal::new(Arc::clone(&disk), config);
     let changed = |source| OpenError::Io { action: "tidy up", path: disk.dir().to_owned(), source };
     // From the back, and before the cut: a crash in between leaves the same thing to do.
     for first in replayed.emptied.iter().rev() {
@@ -51,7 +51,7 @@ pub(crate) fn recover(disk: Arc<dyn Disk>, config: &StoreConfig) -> Result<Recov
     if replayed.position < replayed.table.head() {
         // The snapshot is ahead of what is left of the journal. A new file, as the next frame does
         // not follow the last one there.
-        journal = Journal::new(Arc::clone(&disk), config.segment_bytes);
+        journal = Journal::new(Arc::clone(&disk), config);
     }
     remove_covered(&*disk, snapshot.rev).map_err(changed)?;
     let report = Recovery {
@@ -185,12 +185,14 @@ impl<'a> Replay<'a> {
             let whole = self.frames(*first, &bytes)?;
             self.end = Some((*first, whole as u64));
             self.journal_bytes = self.journal_bytes.saturating_add(whole as u64);
-            if whole < bytes.len() {
+            // Zeros are room for frames to come.
+            let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            if whole < written {
                 self.refuse_if_intact_after(*first, &bytes, whole, later)?;
                 tail_cut = Some(TailCut {
                     file: self.path(*first),
                     offset: whole as u64,
-                    bytes: (bytes.len() - whole) as u64,
+                    bytes: (written - whole) as u64,
                 });
                 emptied = later.to_vec();
                 break;

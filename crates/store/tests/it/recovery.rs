@@ -24,9 +24,16 @@ async fn ten(dir: &Path) -> Vec<u64> {
     let mut ends = Vec::new();
     for n in 1..=10 {
         put(&store, Expect::Any, pod(&format!("p{n}")), "x").await.unwrap();
-        ends.push(fs::metadata(&files(dir, "journal-")[0]).unwrap().len());
+        ends.push(written(&files(dir, "journal-")[0]).len() as u64);
     }
     ends
+}
+
+/// A journal file without the room after its last frame.
+fn written(file: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(file).unwrap();
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    bytes
 }
 
 fn flip(file: &Path, offset: u64) {
@@ -77,12 +84,13 @@ async fn a_torn_tail_is_cut_wherever_it_was_torn() {
     let dir = tempfile::tempdir().unwrap();
     let ends = ten(dir.path()).await;
     let file = files(dir.path(), "journal-").remove(0);
-    let whole = fs::read(&file).unwrap();
+    let whole = written(&file);
     for len in ends[8] + 1..ends[9] {
         fs::write(&file, &whole[..usize::try_from(len).unwrap()]).unwrap();
+        let bytes = written(&file).len() as u64 - ends[8];
         let (store, recovery) = open(dir.path());
         assert_eq!(recovery.revision, Rev(9));
-        let cut = TailCut { file: file.clone(), offset: ends[8], bytes: len - ends[8] };
+        let cut = TailCut { file: file.clone(), offset: ends[8], bytes };
         assert_eq!(recovery.tail_cut, Some(cut));
         drop(store);
         assert_eq!(fs::metadata(&file).unwrap().len(), ends[8]);
@@ -100,7 +108,7 @@ async fn any_flipped_bit_of_the_last_frame_cuts_it() {
     let dir = tempfile::tempdir().unwrap();
     let ends = ten(dir.path()).await;
     let file = files(dir.path(), "journal-").remove(0);
-    let whole = fs::read(&file).unwrap();
+    let whole = written(&file);
     for offset in ends[8]..ends[9] {
         fs::write(&file, &whole).unwrap();
         flip(&file, offset);
@@ -108,11 +116,13 @@ async fn any_flipped_bit_of_the_last_frame_cuts_it() {
         assert_eq!(recovery.revision, Rev(9), "a bit flipped at {offset}");
         assert_eq!(recovery.tail_cut.unwrap().offset, ends[8]);
     }
-    // What a file system may leave of a file that was growing.
-    fs::write(&file, [&*whole, &[0; 5000]].concat()).unwrap();
-    let (_, recovery) = open(dir.path());
-    assert_eq!(recovery.revision, Rev(10));
-    assert_eq!(recovery.tail_cut.unwrap().bytes, 5000);
+    // Room for more is not damage, and something in that room is.
+    for (garbage, cut) in [(&[][..], None), (b"some", Some(4004))] {
+        fs::write(&file, [&*whole, &[0; 4000], garbage, &[0; 1000]].concat()).unwrap();
+        let (_, recovery) = open(dir.path());
+        assert_eq!(recovery.revision, Rev(10));
+        assert_eq!(recovery.tail_cut.map(|cut| cut.bytes), cut);
+    }
 }
 
 #[tokio::test]
@@ -120,7 +130,7 @@ async fn any_flipped_bit_of_the_middle_is_refused_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let ends = ten(dir.path()).await;
     let file = files(dir.path(), "journal-").remove(0);
-    let whole = fs::read(&file).unwrap();
+    let whole = written(&file);
     for offset in ends[3]..ends[4] {
         fs::write(&file, &whole).unwrap();
         flip(&file, offset);
@@ -152,7 +162,7 @@ async fn a_missing_or_damaged_file_is_refused() {
     assert!(segments.len() > 4, "{segments:?}");
 
     let bytes = fs::read(&segments[2]).unwrap();
-    flip(&segments[2], bytes.len() as u64 - 1);
+    flip(&segments[2], written(&segments[2]).len() as u64 - 1);
     let (file, _, kind) = damage(dir.path());
     assert_eq!(file, segments[2]);
     let intact = DamageKind::Garbage { intact_file: segments[3].clone(), intact_offset: 0 };
