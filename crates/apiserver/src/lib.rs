@@ -24,6 +24,7 @@ mod process;
 mod query;
 mod reach;
 mod registry;
+mod remembered;
 pub mod remote;
 mod represent;
 mod request;

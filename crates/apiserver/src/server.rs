@@ -18,6 +18,7 @@ use toono_store::Store;
 
 use crate::{
     access::{self, Gate},
+    admission::webhooks::Webhooks,
     audit::{Audit, AuditConfig},
     custom,
     fairness::Fairness,
@@ -117,6 +118,7 @@ pub(crate) struct Inner {
     pub(crate) fairness: Fairness,
     pub(crate) audit: Option<Audit>,
     pub(crate) gate: Gate,
+    pub(crate) webhooks: Webhooks,
     pub(crate) issuer: Issuer,
 }
 
@@ -156,6 +158,7 @@ impl ApiServer {
         let watches = Arc::new(Semaphore::new(config.watches_max));
         let server = Self {
             inner: Arc::new(Inner {
+                webhooks: Webhooks::new(&store),
                 store,
                 registries: Registries::new(),
                 removals: custom::Removals::default(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use toono_mvcc::{Compacted, Entry, Key, Op, Owner, Page, Prefix, Rev, Txn};
 
 use crate::aging::Aging;
@@ -243,6 +243,13 @@ impl Store {
     /// Every event of `prefix` after `since`, in order, then live.
     pub fn watch(&self, prefix: &Prefix, since: Rev) -> Result<Watcher, Compacted> {
         self.watcher(prefix, None, since)
+    }
+
+    /// The newest revision that changed an object of the prefix's resource, or zero if none did since
+    /// somebody asked first. It is there before the commit is answered.
+    #[must_use]
+    pub fn changes(&self, prefix: &Prefix) -> watch::Receiver<Rev> {
+        self.memory.subscribe(prefix.resource_name())
     }
 
     /// As [`Store::watch`], only the events of one owner's objects. Progress is that of the whole store.

@@ -12,7 +12,7 @@ mod limit_ranger;
 mod priority;
 mod quota;
 mod service_account;
-mod webhooks;
+pub(crate) mod webhooks;
 
 use serde_json::Value;
 use toono_api::{

@@ -1,8 +1,9 @@
 //! `create`: a new object, with what the server adds to it.
 
 use http::{Response, StatusCode};
+use memchr::memmem;
 use serde_json::Value;
-use toono_api::{ApiError, Resource, UserInfo, kinds, meta::text_at, names};
+use toono_api::{ApiError, ObjectHeader, Resource, UserInfo, kinds, meta::text_at, names};
 use toono_http::Body;
 use toono_mvcc::{Entry, Expect, Key, Op, Owner, Rev, Txn};
 use toono_store::CommitError;
@@ -88,7 +89,7 @@ pub(crate) async fn create_object(
         dry_run: options.dry_run,
     };
     // Before anything of the namespace is looked up.
-    let home = home(&first, None)?;
+    let home = home(&first)?;
     warnings.extend(admission::mutate(&first, &mut object).await?);
     // A status may tell of what admission has added.
     set_first_status(resource, &mut object);
@@ -182,8 +183,8 @@ async fn insert(
         || ApiError::AlreadyExists { resource: resource.group_resource(), name: name.to_owned() };
     // What a failed try was given is not asked for by the next one.
     let asked = resource.is(&kinds::service::SERVICE).then(|| object.clone());
+    let mut home = seen.cloned();
     loop {
-        let home = home(review, seen)?;
         asked.iter().for_each(|asked| object.clone_from(asked));
         let charge = admission::charge(review, object)?;
         if review.dry_run {
@@ -195,7 +196,8 @@ async fn insert(
         let owner = home.as_ref().map_or(Owner::PLATFORM, |namespace| namespace.owner.clone());
         let op = Op::Put { key: key.clone(), value: encode::draft(resource, object), owner };
         let mut txn = Txn { guards: charge.guards, ops: vec![(Expect::Absent, op)] };
-        txn.guards.extend(home.map(|namespace| (namespace.key, Expect::At(namespace.modified))));
+        let guard = |namespace: &Entry| (namespace.key.clone(), Expect::At(namespace.modified));
+        txn.guards.extend(home.as_ref().map(guard));
         txn.ops.extend(charge.ops);
         match server.inner.store.commit(txn).await {
             Ok(committed) => {
@@ -205,6 +207,7 @@ async fn insert(
             }
             Err(CommitError::Conflict { key: other, .. }) if other != key => {
                 // The namespace, or what is charged, changed under us: look at it again.
+                home = self::home(review)?;
             }
             Err(CommitError::Conflict { .. }) => return Err(taken()),
             Err(error) => return Err(commit_failed(&error)),
@@ -223,20 +226,18 @@ fn unwritten(key: Key, object: &Value) -> Entry {
     }
 }
 
-/// The namespace in which something is created; it has to stay as it is until that is done. As it was
-/// `seen` it need not be looked at again.
-fn home(review: &Review<'_>, seen: Option<&Entry>) -> Result<Option<Entry>, ApiError> {
+/// The namespace in which something is created; it has to stay as it is until that is done.
+fn home(review: &Review<'_>) -> Result<Option<Entry>, ApiError> {
     let Review { server, resource, namespace, name, .. } = *review;
     if !resource.namespaced {
         return Ok(None);
     }
     let namespaces = server.built_in(&kinds::core::NAMESPACE);
     let entry = server.existing(&namespaces, "", namespace)?;
-    let deleting = || {
-        toono_api::ObjectHeader::parse(&entry.value)
-            .is_ok_and(|header| header.metadata.is_deleting())
-    };
-    if seen.is_none_or(|seen| seen.modified != entry.modified) && deleting() {
+    // Hardly any namespace needs to be read for this.
+    let may_be_deleting = memmem::find(&entry.value, b"\"deletionTimestamp\"").is_some();
+    let header = may_be_deleting.then(|| ObjectHeader::parse(&entry.value));
+    if header.is_some_and(|header| header.is_ok_and(|header| header.metadata.is_deleting())) {
         return Err(ApiError::Forbidden {
             resource: resource.group_resource(),
             name: name.to_owned(),

@@ -13,6 +13,7 @@ use toono_mvcc::{Compacted, Entry, Key, Prefix, Rev};
 use super::{
     Call,
     cursor::{Cursor, Selection},
+    list_options,
 };
 use crate::{
     compress::Bulk,
@@ -109,6 +110,7 @@ impl Call<'_> {
     }
 
     fn wanted(&self) -> Result<Wanted, ApiError> {
+        list_options::validate_list(&self.query)?;
         let limit = match self.query.number::<i64>("limit")? {
             None | Some(..=0) => None,
             Some(limit) => usize::try_from(limit).ok(),
@@ -218,18 +220,6 @@ impl Call<'_> {
         let asked = self.query.revision()?;
         let matching = self.query.text("resourceVersionMatch");
         match (asked, matching) {
-            (None, Some(_)) => Err(ApiError::BadRequest(
-                "resourceVersionMatch is forbidden for list unless resourceVersion is provided"
-                    .to_owned(),
-            )),
-            (_, Some(other)) if !matches!(other, "Exact" | "NotOlderThan") => {
-                Err(ApiError::BadRequest(format!(
-                    "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-                )))
-            }
-            (Some(Rev::ZERO), Some("Exact")) => Err(ApiError::BadRequest(
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"".to_owned(),
-            )),
             (Some(asked), _) if asked > newest => Err(too_large(asked, newest)),
             (Some(asked), Some("Exact")) => Ok(asked),
             _ => Ok(newest),

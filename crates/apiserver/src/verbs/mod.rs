@@ -7,6 +7,7 @@ mod cursor;
 mod delete;
 mod eviction;
 mod list;
+mod list_options;
 mod managers;
 mod patch;
 mod prepare;

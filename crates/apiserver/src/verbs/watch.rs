@@ -9,12 +9,12 @@ use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::Instant,
 };
-use toono_api::{ApiError, FieldError, Resource};
+use toono_api::{ApiError, Resource};
 use toono_http::Body;
 use toono_mvcc::{Entry, Event, EventKind, Rev};
 use toono_store::{WatchItem, Watcher};
 
-use super::{Call, cursor::Cursor, list::too_large};
+use super::{Call, cursor::Cursor, list::too_large, list_options};
 use crate::{
     custom::Tenure,
     encode, limits,
@@ -80,18 +80,8 @@ impl Call<'_> {
 
     fn start(&self) -> Result<Start, ApiError> {
         let newest = self.server.revision();
+        list_options::validate_watch(&self.query)?;
         let initial = self.query.text("sendInitialEvents").is_some();
-        if initial && self.query.text("resourceVersionMatch") != Some("NotOlderThan") {
-            return Err(ApiError::Invalid {
-                kind: "ListOptions".to_owned(),
-                group: "meta.k8s.io".to_owned(),
-                name: String::new(),
-                causes: vec![FieldError::forbidden(
-                    "resourceVersionMatch",
-                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                )],
-            });
-        }
         let asked = self.query.revision()?.unwrap_or(Rev::ZERO);
         if asked > newest {
             return Err(too_large(asked, newest));

@@ -10,17 +10,23 @@ mod conditions;
 mod exchange;
 mod matching;
 
+use std::sync::Arc;
+
 use futures::future::join_all;
 use serde_json::Value;
-use toono_api::{ApiError, BuiltIn, kinds, meta::items_at};
-use toono_mvcc::Prefix;
+use toono_api::{
+    ApiError,
+    kinds::admission::{MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION},
+    meta::items_at,
+};
+use toono_store::Store;
 
 use self::{
     exchange::{Answer, Refusal},
     matching::Webhook,
 };
 use super::Review;
-use crate::{encode, server::expired};
+use crate::{encode, remembered::Remembered};
 
 /// Asks the mutating webhooks one after another, in the order of their configurations' names. One that
 /// wants to see what later ones changed is asked once more.
@@ -28,7 +34,7 @@ pub(super) async fn mutate(
     review: &Review<'_>,
     object: &mut Value,
 ) -> Result<Vec<String>, ApiError> {
-    let webhooks = webhooks(review, &kinds::admission::MUTATING_WEBHOOK_CONFIGURATION)?;
+    let webhooks = asked_about(review, &review.server.inner.webhooks.mutating)?;
     let mut warnings = Vec::new();
     let mut asked = Vec::new();
     for (at, webhook) in webhooks.iter().enumerate() {
@@ -52,9 +58,9 @@ pub(super) async fn mutate(
 
 /// Asks the validating webhooks, all at once.
 pub(super) async fn validate(review: &Review<'_>, object: &Value) -> Result<Vec<String>, ApiError> {
-    let webhooks = webhooks(review, &kinds::admission::VALIDATING_WEBHOOK_CONFIGURATION)?;
+    let webhooks = asked_about(review, &review.server.inner.webhooks.validating)?;
     let mut asked = Vec::new();
-    for webhook in &webhooks {
+    for webhook in webhooks.iter() {
         if webhook.is_asked(review, object)? {
             asked.push(webhook);
         }
@@ -114,20 +120,37 @@ async fn ask(
     }
 }
 
-/// The webhooks of all configurations of a kind, in the order of the configurations' names.
-fn webhooks(review: &Review<'_>, kind: &'static BuiltIn) -> Result<Vec<Webhook>, ApiError> {
+/// The webhooks of all configurations, in the order of the configurations' names.
+#[derive(Debug)]
+pub(crate) struct Webhooks {
+    mutating: Remembered<Vec<Webhook>>,
+    validating: Remembered<Vec<Webhook>>,
+}
+
+impl Webhooks {
+    pub(crate) fn new(store: &Store) -> Self {
+        Self {
+            mutating: Remembered::new(store, &MUTATING_WEBHOOK_CONFIGURATION),
+            validating: Remembered::new(store, &VALIDATING_WEBHOOK_CONFIGURATION),
+        }
+    }
+}
+
+/// Those that may be asked about a write.
+fn asked_about(
+    review: &Review<'_>,
+    configured: &Remembered<Vec<Webhook>>,
+) -> Result<Arc<Vec<Webhook>>, ApiError> {
     // Webhooks cannot make the cluster refuse their own removal.
-    if review.resource.group == kind.group {
-        return Ok(Vec::new());
+    if review.resource.group == MUTATING_WEBHOOK_CONFIGURATION.group {
+        return Ok(Arc::default());
     }
-    let server = review.server;
-    let resource = server.built_in(kind);
-    let prefix = Prefix::resource(&resource.stored_group, &resource.stored_plural);
-    let page = server.inner.store.list(&prefix, server.revision(), None, usize::MAX);
-    let mut webhooks = Vec::new();
-    for entry in page.map_err(expired)?.entries {
-        let configuration = encode::decode(&resource, &entry)?;
-        webhooks.extend(items_at(&configuration, &["webhooks"]).cloned().map(Webhook::new));
-    }
-    Ok(webhooks)
+    configured.get(review.server, |resource, entries| {
+        let mut webhooks = Vec::new();
+        for entry in entries {
+            let configuration = encode::decode(resource, &entry)?;
+            webhooks.extend(items_at(&configuration, &["webhooks"]).cloned().map(Webhook::new));
+        }
+        Ok(webhooks)
+    })
 }
