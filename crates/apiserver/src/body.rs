@@ -3,24 +3,27 @@
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use serde_json::Value;
 use toono_api::{ApiError, protobuf};
 use toono_http::Body;
 
-use crate::{limits, yaml};
+use crate::{
+    json::{self, Document},
+    limits, yaml,
+};
 
 /// The object that a body is, in JSON, YAML or Kubernetes' protobuf; null when there is none. A body
 /// without a type is taken for JSON.
-pub(crate) async fn object(headers: &HeaderMap, body: Body) -> Result<Value, ApiError> {
+pub(crate) async fn object(headers: &HeaderMap, body: Body) -> Result<Document, ApiError> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     match given.unwrap_or("").split(';').next().unwrap_or("").trim() {
         protobuf::MEDIA_TYPE => match &*bytes(body).await? {
-            [] => Ok(Value::Null),
-            bytes => {
-                protobuf::decode(bytes).map_err(|error| ApiError::BadRequest(error.to_string()))
-            }
+            [] => Ok(Document::default()),
+            bytes => protobuf::decode(bytes)
+                .map(Document::from)
+                .map_err(|error| ApiError::BadRequest(error.to_string())),
         },
         "application/yaml" => yaml::parse(&bytes(body).await?)
+            .map(Document::from)
             .map_err(|error| ApiError::BadRequest(format!("the body is no YAML: {error}"))),
         media_type @ "application/cbor" => Err(ApiError::UnsupportedMediaType(format!(
             "the body of the request was in an unknown format ({media_type}) - accepted media \
@@ -32,12 +35,8 @@ pub(crate) async fn object(headers: &HeaderMap, body: Body) -> Result<Value, Api
 }
 
 /// Reads JSON; null when there is nothing.
-pub(crate) fn json(body: &[u8]) -> Result<Value, ApiError> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Value::Null);
-    }
-    serde_json::from_slice(body)
-        .map_err(|error| ApiError::BadRequest(format!("the body is no JSON: {error}")))
+pub(crate) fn json(body: &[u8]) -> Result<Document, ApiError> {
+    json::parse(body).map_err(|error| ApiError::BadRequest(format!("the body is no JSON: {error}")))
 }
 
 /// The whole body, if it is not too long and does not take too long.

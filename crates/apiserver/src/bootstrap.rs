@@ -123,6 +123,7 @@ impl ApiServer {
         let options = WriteOptions {
             dry_run: false,
             field_validation: FieldValidation::Strict,
+            repeated: &[],
             record: verbs::Record::Changes("kube-apiserver"),
         };
         let resource = self.built_in(row);

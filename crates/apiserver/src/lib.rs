@@ -16,6 +16,7 @@ mod discovery;
 mod encode;
 mod fairness;
 mod health;
+mod json;
 pub mod limits;
 mod metrics;
 mod namespaces;

@@ -29,6 +29,8 @@ pub(crate) struct WriteOptions<'a> {
     pub(crate) dry_run: bool,
     /// What becomes of unknown fields.
     pub(crate) field_validation: FieldValidation,
+    /// Paths of the fields that the client gave more than once; told as unknown ones are.
+    pub(crate) repeated: &'a [String],
     /// Whose the written fields are.
     pub(crate) record: Record<'a>,
 }

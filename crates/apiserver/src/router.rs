@@ -119,17 +119,19 @@ async fn resource(
     }
     let (parts, body) = request.into_parts();
     let kind = std::sync::Arc::clone(&target.resource);
-    let call = verbs::Call { server, user, target, query, headers: &parts.headers, owner };
+    let headers = &parts.headers;
+    let repeated = Vec::new();
+    let mut call = verbs::Call { server, user, target, query, headers, owner, repeated };
     let mut answer = match verb {
         "get" => call.read(),
         "list" => call.list(),
         "watch" => call.watch(),
-        "create" => call.create(body::object(&parts.headers, body).await?).await,
-        "update" => call.update(body::object(&parts.headers, body).await?).await,
+        "create" => call.create(body::object(headers, body).await?).await,
+        "update" => call.update(body::object(headers, body).await?).await,
         "patch" => call.patch(&body::bytes(body).await?).await,
-        "delete" => call.delete(&body::object(&parts.headers, body).await?).await,
+        "delete" => call.delete(&body::object(headers, body).await?.value).await,
         "deletecollection" => {
-            call.delete_collection(&body::object(&parts.headers, body).await?).await
+            call.delete_collection(&body::object(headers, body).await?.value).await
         }
         _ => Err(ApiError::MethodNotAllowed),
     };

@@ -7,7 +7,10 @@ use std::{cell::Cell, fmt};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::limits;
+use crate::{
+    json::{self, Document},
+    limits,
+};
 
 /// Reads a document of YAML (or JSON, which is YAML); null when there is nothing in it.
 ///
@@ -16,7 +19,8 @@ use crate::limits;
 pub(crate) fn parse(text: &[u8]) -> Result<Value, String> {
     // Most clients send JSON, and that is read many times faster.
     if text.trim_ascii_start().first() == Some(&b'{')
-        && let Ok(value) = serde_json::from_slice(text)
+        && let Ok(Document { value, repeated }) = json::parse(text)
+        && repeated.is_empty()
     {
         return Ok(value);
     }
@@ -154,7 +158,9 @@ mod tests {
         assert_eq!(parse(text).unwrap(), expected);
         assert_eq!(parse(b"{\"a\": [1]}").unwrap(), json!({"a": [1]}));
         assert_eq!(parse(b"").unwrap(), Value::Null);
-        for bad in ["a: 1\na: 2", "[", "a: .nan", "{a: 1}}", "? [1]\n: 2", "a\u{0}"] {
+        for bad in
+            ["a: 1\na: 2", "[", "a: .nan", "{a: 1}}", "? [1]\n: 2", "a\u{0}", r#"{"a": 1, "a": 1}"#]
+        {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(parse(b"\xff\xfe\xff").is_err());

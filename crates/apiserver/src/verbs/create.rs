@@ -11,14 +11,18 @@ use toono_store::CommitError;
 use super::{Call, Written, commit_failed, managers, prepare};
 use crate::{
     admission::{self, Operation, Review},
-    encode, limits,
+    encode,
+    json::Document,
+    limits,
     query::WriteOptions,
     respond, reviews,
     server::{ApiServer, key},
 };
 
 impl Call<'_> {
-    pub(crate) async fn create(&self, body: Value) -> Result<Response<Body>, ApiError> {
+    pub(crate) async fn create(&mut self, sent: Document) -> Result<Response<Body>, ApiError> {
+        let Document { value: body, repeated } = sent;
+        self.repeated = repeated;
         if let Some(subresource) = &self.target.subresource {
             return self.create_subresource(subresource, &body).await;
         }

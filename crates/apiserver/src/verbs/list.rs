@@ -110,7 +110,7 @@ impl Call<'_> {
     }
 
     fn wanted(&self) -> Result<Wanted, ApiError> {
-        list_options::validate_list(&self.query)?;
+        list_options::validate_list(self.query)?;
         let limit = match self.query.number::<i64>("limit")? {
             None | Some(..=0) => None,
             Some(limit) => usize::try_from(limit).ok(),

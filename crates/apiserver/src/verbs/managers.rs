@@ -31,6 +31,7 @@ impl Call<'_> {
         Ok(WriteOptions {
             dry_run: self.query.dry_run()?,
             field_validation: self.query.field_validation()?,
+            repeated: &self.repeated,
             record: Record::Changes(manager.unwrap_or_else(|| self.agent())),
         })
     }

@@ -41,6 +41,8 @@ pub(crate) struct Call<'a> {
     pub(crate) headers: &'a HeaderMap,
     /// Whose objects alone the request is about; everyone's when there is none.
     pub(crate) owner: Option<Owner>,
+    /// Paths of the fields that the body gives more than once.
+    pub(crate) repeated: Vec<String>,
 }
 
 /// A written object, and what the client should be told.

@@ -6,7 +6,7 @@ use toono_apply::{PatchError, PatchKind};
 use toono_http::Body;
 
 use super::{Call, managers::invalid_options, update::modify};
-use crate::body;
+use crate::{body, json::Document};
 
 const FORMS: &str = "the body of the request was in an unknown format - accepted media types \
 include: application/json-patch+json, application/merge-patch+json, \
@@ -17,7 +17,7 @@ const CUSTOM_FORMS: &str = "the body of the request was in an unknown format - a
 include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 impl Call<'_> {
-    pub(crate) async fn patch(&self, body: &[u8]) -> Result<Response<Body>, ApiError> {
+    pub(crate) async fn patch(&mut self, body: &[u8]) -> Result<Response<Body>, ApiError> {
         let content_type = self
             .headers
             .get(header::CONTENT_TYPE)
@@ -33,7 +33,8 @@ impl Call<'_> {
         }
         let kind = PatchKind::of_content_type(content_type)
             .ok_or_else(|| ApiError::UnsupportedMediaType(FORMS.to_owned()))?;
-        let patch = body::json(body)?;
+        let Document { value: patch, repeated } = body::json(body)?;
+        self.repeated = repeated;
         let row = self.resource().behaviour.built_in();
         let message = match (row, kind) {
             (Some(row), _) => toono_api::types::message(row.message),

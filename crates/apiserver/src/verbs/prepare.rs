@@ -42,8 +42,9 @@ pub(super) fn decode(
     if let Some(managed_fields) = managed_fields.filter(Value::is_array) {
         encode::metadata(&mut decoded.object)?.insert("managedFields".to_owned(), managed_fields);
     }
-    let warnings: Vec<String> =
-        decoded.unknown_fields.iter().map(|path| format!("unknown field {path:?}")).collect();
+    let repeated = options.repeated.iter().map(|path| format!("duplicate field {path:?}"));
+    let unknown = decoded.unknown_fields.iter().map(|path| format!("unknown field {path:?}"));
+    let warnings: Vec<String> = repeated.chain(unknown).collect();
     match options.field_validation {
         FieldValidation::Strict if !warnings.is_empty() => Err(ApiError::BadRequest(format!(
             "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",

@@ -15,7 +15,9 @@ use toono_store::CommitError;
 use super::{Call, Record, Written, approval, commit_failed, managers, prepare, scale};
 use crate::{
     admission::{self, Charge, Operation, Review},
-    encode, limits, namespaces,
+    encode,
+    json::Document,
+    limits, namespaces,
     query::WriteOptions,
     respond,
     server::{ApiServer, key},
@@ -52,7 +54,9 @@ pub(super) struct Change<'a> {
 }
 
 impl Call<'_> {
-    pub(crate) async fn update(&self, sent: Value) -> Result<Response<Body>, ApiError> {
+    pub(crate) async fn update(&mut self, sent: Document) -> Result<Response<Body>, ApiError> {
+        let Document { value: sent, repeated } = sent;
+        self.repeated = repeated;
         if self.target.subresource_name() == "scale" {
             return self.scale("UpdateOptions", |_| Ok(sent.clone())).await;
         }

@@ -80,7 +80,7 @@ impl Call<'_> {
 
     fn start(&self) -> Result<Start, ApiError> {
         let newest = self.server.revision();
-        list_options::validate_watch(&self.query)?;
+        list_options::validate_watch(self.query)?;
         let initial = self.query.text("sendInitialEvents").is_some();
         let asked = self.query.revision()?.unwrap_or(Rev::ZERO);
         if asked > newest {

@@ -56,6 +56,35 @@ async fn unknown_fields_are_ignored_warned_of_or_refused() {
 }
 
 #[tokio::test]
+async fn fields_given_twice_are_warned_of_or_refused() {
+    let cluster = Cluster::start().await;
+    let map = r#"{"metadata": {"name": "a"}, "data": {"a": "1", "a": "2"}, "dta": 1}"#;
+    let told = ["duplicate field \"data.a\"", "unknown field \"dta\""];
+    let path = format!("{MAPS}?fieldValidation=Strict");
+    let (status, _, refused) = send(&cluster, Method::POST, &path, JSON, map.to_owned()).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let expected = format!("strict decoding error: {}", told.join(", "));
+    assert!(refused["message"].as_str().unwrap().ends_with(&expected), "{refused}");
+    let (status, warnings, object) = send(&cluster, Method::POST, MAPS, JSON, map.to_owned()).await;
+    assert_eq!((status, &object["data"]["a"]), (StatusCode::CREATED, &json!("2")));
+    let header = |text: &str| format!("299 - \"{}\"", text.replace('"', "\\\""));
+    assert_eq!(warnings, told.map(header));
+
+    // The same of a merge patch, and of a whole object.
+    let path = format!("{MAPS}/a?fieldValidation=Strict");
+    let patch = r#"{"data": {"b": "1", "b": "2"}}"#;
+    for (method, kind, body) in [
+        (Method::PATCH, "application/merge-patch+json", patch),
+        (Method::PUT, JSON, r#"{"metadata": {"name": "a"}, "data": {"b": "1", "b": "2"}}"#),
+    ] {
+        let (status, _, refused) = send(&cluster, method, &path, kind, body.to_owned()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(refused["message"].as_str().unwrap().contains("duplicate field \"data.b\""));
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn names_are_generated_and_finalizers_hold() {
     let cluster = Cluster::start().await;
     let map = json!({"metadata": {"generateName": "m-", "finalizers": ["a.b/c"]}}).to_string();

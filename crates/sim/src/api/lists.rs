@@ -38,11 +38,15 @@ pub(crate) async fn measure(access: &Access, compressed: bool) -> Result<Figures
     // Read and counted as it comes: the client must not be what holds it all in memory.
     let (mut bytes, mut objects) = (0, 0);
     let mark = b"{\"kind\":\"Pod\",";
+    // The end of what came before, in which a mark may have begun.
+    let mut window = Vec::new();
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
             bytes += data.len();
             if !compressed {
-                objects += data.windows(mark.len()).filter(|window| window == mark).count();
+                window.extend_from_slice(&data);
+                objects += window.windows(mark.len()).filter(|part| part == mark).count();
+                window.drain(..window.len().saturating_sub(mark.len() - 1));
             }
         }
     }

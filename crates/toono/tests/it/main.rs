@@ -25,3 +25,4 @@ mod refusals;
 mod replicas;
 mod server_crash;
 mod wait;
+mod webhook;
