@@ -8,6 +8,9 @@
 //! DIR/snapshot-00000000000000048000.snap  every object as of revision 48000
 //! ```
 //!
+//! Zeros follow the last frame of a journal file: room for frames to come, so that a sync has no new size of
+//! the file to write.
+//!
 //! Numbers in names have 20 digits, so that names sort as numbers do.
 
 mod frame;
