@@ -239,7 +239,8 @@ fn identity(inner: &Inner, index: NodeIndex, generation: u16) -> Result<Identity
     let cidr = inner.config.cluster_cidr;
     let pod_cidr = cidr.subnet(index.0).ok_or_else(|| {
         ApiError::Unavailable(format!(
-            "the pod network {cidr} has room for {} nodes; hint: start the server with a larger one",
+            "the pod network {cidr} has room for {} nodes; hint: start the server \
+             with a larger one, or with smaller shares",
             cidr.subnets()
         ))
     })?;

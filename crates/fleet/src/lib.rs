@@ -27,7 +27,7 @@ mod table;
 mod tunnel;
 mod udp;
 
-pub use cidr::{BadCidr, ClusterCidr};
+pub use cidr::{BadCidr, BadNodeMask, ClusterCidr};
 pub use config::FleetConfig;
 pub use feed::{Change, Feed, WatchFeed};
 pub use fleet::{Fleet, FleetError};

@@ -1,9 +1,10 @@
 //! The UDP loop: datagrams in, replies and pokes out. All judgement is the session crate's.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::UdpSocket;
-use toono_session::{Answer, Datagram, Poke, ReplyFlags};
+use tokio::{io::Interest, net::UdpSocket};
+use toono_net::datagrams::{Inbox, Outbox, set_receive_buffer};
+use toono_session::{Answer, Datagram, NodeIndex, Poke, ReplyFlags};
 use toono_wire::datagram::MAX_DATAGRAM;
 
 use crate::{
@@ -15,10 +16,16 @@ use crate::{
 const BATCH: usize = 64;
 /// One byte more than the longest datagram, so that a longer one is seen to be.
 const RECEIVE: usize = MAX_DATAGRAM + 1;
+/// Room for what arrives while this loop does not run: some 20,000 heartbeats, a fifth of a second of a
+/// million nodes.
+const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
 
 /// Until its task is dropped.
 pub(crate) async fn serve(inner: Arc<Inner>, socket: UdpSocket) {
-    let mut buffer = [0; RECEIVE];
+    if let Err(error) = set_receive_buffer(&socket, RECEIVE_BUFFER) {
+        tracing::warn!(%error, "the session socket keeps a small receive buffer");
+    }
+    let (mut inbox, mut outbox) = (Inbox::new(BATCH, RECEIVE), Outbox::default());
     loop {
         tokio::select! {
             readable = socket.readable() => {
@@ -28,48 +35,49 @@ pub(crate) async fn serve(inner: Arc<Inner>, socket: UdpSocket) {
             }
             () = inner.poked.notified() => {}
         }
-        for _ in 0..BATCH {
-            match socket.try_recv_from(&mut buffer) {
-                Ok((length, from)) => {
-                    let bytes = buffer.get(..length).unwrap_or_default();
-                    if let Some(reply) = judge(&inner, bytes, from) {
-                        send(&socket, &reply, from);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // An ICMP error of an earlier send; it says nothing about this socket.
-                Err(error) => tracing::trace!(%error, "receive"),
-            }
+        match socket.try_io(Interest::READABLE, || inbox.receive(&socket)) {
+            Ok(_) => judge(&inner, &inbox, &mut outbox),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // An ICMP error of an earlier send; it says nothing about this socket.
+            Err(error) => tracing::trace!(%error, "receive"),
         }
-        for _ in 0..BATCH {
-            let (next, more) = next_poke(&inner);
-            if let Some((datagram, to)) = next {
-                send(&socket, &datagram, to);
-            }
-            if !more {
-                break;
-            }
-        }
-        if !inner.state().pokes.is_empty() {
+        if next_pokes(&inner, &mut outbox) {
             inner.poked.notify_one();
+        }
+        let all = outbox.len();
+        let left = outbox.send(&socket);
+        if left < all {
+            // The next heartbeat repeats what a reply would have said.
+            tracing::debug!(dropped = all - left, "datagrams had no way out");
         }
         tokio::task::yield_now().await;
     }
 }
 
-/// Loss is part of UDP: a full send buffer drops, and the next heartbeat repeats.
-fn send(socket: &UdpSocket, datagram: &Datagram, to: SocketAddr) {
-    if let Err(error) = socket.try_send_to(datagram.as_bytes(), to) {
-        tracing::trace!(%to, %error, "send");
+/// Judges what arrived together, and answers it.
+fn judge(inner: &Inner, inbox: &Inbox, outbox: &mut Outbox) {
+    let now = inner.now();
+    let mut state = inner.state();
+    let before = state.returned.len();
+    for (bytes, from) in inbox.iter() {
+        if let Some(reply) = judge_one(inner, &mut state, bytes, from, now) {
+            outbox.push(reply.as_bytes(), from);
+        }
+    }
+    if state.returned.len() > before {
+        inner.readiness.notify_one();
     }
 }
 
-fn judge(inner: &Inner, bytes: &[u8], from: SocketAddr) -> Option<Datagram> {
-    let now = inner.now();
-    let mut state = inner.state();
-    let State { table, bundles, returned, arrived, .. } = &mut *state;
+fn judge_one(
+    inner: &Inner,
+    state: &mut State,
+    bytes: &[u8],
+    from: SocketAddr,
+    now: Duration,
+) -> Option<Datagram> {
+    let State { table, bundles, returned, arrived, .. } = state;
     // Only what concerns the table is read before authentication: nothing is allocated or changed.
-    let heartbeat = inner.config.heartbeat;
     let opened = table.sessions.receive(bytes, from, now);
     let opened =
         opened.inspect_err(|reason| tracing::trace!(%from, %reason, "datagram refused")).ok()?;
@@ -85,7 +93,7 @@ fn judge(inner: &Inner, bytes: &[u8], from: SocketAddr) -> Option<Datagram> {
     let answer = Answer {
         desired_revision: bundles.desired(&member.name, opened.heartbeat.observed_revision),
         flags,
-        interval: heartbeat,
+        interval: inner.config.heartbeat,
     };
     let reply = table.sessions.reply(&opened, &answer);
     if opened.first {
@@ -93,28 +101,32 @@ fn judge(inner: &Inner, bytes: &[u8], from: SocketAddr) -> Option<Datagram> {
     }
     if opened.fresh && table.take_due(opened.index, now, inner.config.grace) {
         returned.push(opened.index);
-        inner.readiness.notify_one();
     }
     Some(reply)
 }
 
-/// The next poke and whether more wait.
-fn next_poke(inner: &Inner) -> (Option<(Datagram, SocketAddr)>, bool) {
+/// Some of the pokes that wait; whether more do.
+fn next_pokes(inner: &Inner, outbox: &mut Outbox) -> bool {
     let mut state = inner.state();
-    let State { table, bundles, pokes, .. } = &mut *state;
-    let Some(due) = pokes.next() else { return (None, false) };
-    let (index, poke) = match due {
-        Due::Dial(index, ticket) => (index, Some(Poke::DialBack { ticket })),
-        Due::Bundle(index) => {
-            let observed = table.fresh(index).map_or(0, |fresh| fresh.observed_revision);
-            let desired = table.member(index).map(|member| bundles.desired(&member.name, observed));
-            // It may have heard meanwhile, by a reply.
-            let poke = desired
-                .filter(|desired| *desired != observed)
-                .map(|revision| Poke::BundleMoved { revision });
-            (index, poke)
+    for _ in 0..BATCH {
+        let Some(due) = state.pokes.next() else { break };
+        let (index, poke) = match due {
+            Due::Dial(index, ticket) => (index, Some(Poke::DialBack { ticket })),
+            Due::Bundle(index) => (index, bundle_moved(&state, index)),
+        };
+        if let Some(poke) = poke
+            && let Some((datagram, to)) = state.table.sessions.poke(index, poke)
+        {
+            outbox.push(datagram.as_bytes(), to);
         }
-    };
-    let next = poke.and_then(|poke| table.sessions.poke(index, poke));
-    (next, !pokes.is_empty())
+    }
+    !state.pokes.is_empty()
+}
+
+/// What a node does not know yet of its bundle; it may have heard meanwhile, by a reply.
+fn bundle_moved(state: &State, index: NodeIndex) -> Option<Poke> {
+    let observed = state.table.fresh(index).map_or(0, |fresh| fresh.observed_revision);
+    let member = state.table.member(index)?;
+    let desired = state.bundles.desired(&member.name, observed);
+    (desired != observed).then_some(Poke::BundleMoved { revision: desired })
 }

@@ -2,9 +2,12 @@
 //!
 //! They print figures and judge nothing; docs/benchmarks.md keeps figures with their commands.
 
+mod access;
 mod api;
+mod fleet;
 mod footprint;
 mod percentiles;
+mod server;
 mod start;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -27,6 +30,8 @@ struct Cli {
 enum Command {
     /// The API server alone: writes, lists, watches, memory, starts.
     Api(api::ApiArgs),
+    /// A server and its simulated nodes, which speak the true protocol.
+    Fleet(fleet::FleetArgs),
     /// Memory of the server, and of each node daemon with its keepers.
     Footprint {
         /// The data directory that `toono up` was given.
@@ -50,6 +55,9 @@ enum Command {
     },
 }
 
+/// Why a measurement ended early.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -60,6 +68,7 @@ fn main() -> ExitCode {
     };
     let outcome = match Cli::parse().command {
         Command::Api(args) => api::run(&args),
+        Command::Fleet(args) => fleet::run(&args),
         Command::Footprint { data } => footprint::run(&data),
         Command::Start { kubeconfig, pods, rounds, image } => {
             runtime.block_on(start::run(&kubeconfig, pods, rounds, &image))

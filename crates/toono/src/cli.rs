@@ -60,9 +60,13 @@ pub(crate) struct ServerArgs {
     /// More names or addresses that clients and nodes dial; they go into the certificate.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) advertise: Vec<String>,
-    /// Pod addresses; each node gets a /24 of it.
+    /// Pod addresses, of which each node gets a share.
     #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
     pub(crate) cluster_cidr: ClusterCidr,
+    /// A node's share of the pod addresses, as a prefix length: 24 has room for 253 pods, 28 for 13. What a
+    /// cluster with nodes has, it must keep.
+    #[arg(long, value_name = "BITS")]
+    pub(crate) node_cidr_mask_size: Option<u8>,
     /// Addresses of Services.
     #[arg(long, value_name = "CIDR", default_value_t = ServiceRange::default())]
     pub(crate) service_cidr: ServiceRange,

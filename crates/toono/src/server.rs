@@ -17,7 +17,7 @@ use tokio::{
 use toono_api::UserInfo;
 use toono_apiserver::{ApiConfig, ApiServer, AuditConfig};
 use toono_controllers::{ControllersConfig, Signers};
-use toono_fleet::{ClusterSecret, Fleet, FleetConfig};
+use toono_fleet::{ClusterCidr, ClusterSecret, Fleet, FleetConfig};
 use toono_http::server::Limits;
 use toono_pki::{BootstrapToken, ClusterCa, TokenKey};
 
@@ -42,6 +42,7 @@ const TOKEN_KEY_FILE: &str = "sa.key";
 pub(crate) const PIN_FILE: &str = "ca-cert-hash";
 
 pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
+    let cluster_cidr = cluster_cidr(args)?;
     let shutdown = Shutdown::on_signal()?;
     let (tcp, udp) = bind(args.listen).await?;
     let port = tcp.local_addr().map_err(|error| port_failure(args.listen, &error))?.port();
@@ -92,7 +93,7 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
         port,
         env!("CARGO_PKG_VERSION"),
     );
-    config.cluster_cidr = args.cluster_cidr;
+    config.cluster_cidr = cluster_cidr;
     let fleet = Fleet::new(config, api.client(component("toono:fleet")), Arc::clone(&ca))
         .map_err(|error| Failure::caused("fleet-failed", &error, "is /dev/urandom there?"))?;
     link.connect(fleet.clone());
@@ -118,6 +119,15 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     ));
     tracing::info!(listen = %args.listen, data = %dir.display(), "serving");
     wait_for(services).await
+}
+
+/// Where pods' addresses come from.
+fn cluster_cidr(args: &ServerArgs) -> Result<ClusterCidr, Failure> {
+    let Some(mask) = args.node_cidr_mask_size else { return Ok(args.cluster_cidr) };
+    args.cluster_cidr.with_node_mask(mask).map_err(|error| {
+        let hint = "choose another --node-cidr-mask-size, or a larger --cluster-cidr";
+        Failure::caused("node-cidr-mask-size", &error, hint)
+    })
 }
 
 /// Controllers run in one server at a time. The only one of its store need not ask others.

@@ -10,11 +10,11 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::{
+use crate::{
     Failure,
-    wire::{Access, ask},
+    access::{Access, ask},
+    percentiles::Percentiles,
 };
-use crate::percentiles::Percentiles;
 
 /// Watches on one connection; the server grants 250.
 const WATCHES_PER_CONNECTION: usize = 200;

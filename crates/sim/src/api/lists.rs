@@ -5,7 +5,7 @@ use std::{fmt, time::Instant};
 use http::Request;
 use http_body_util::BodyExt;
 
-use super::{Failure, wire::Access};
+use crate::{Failure, access::Access};
 
 /// What came of it.
 pub(crate) struct Figures {

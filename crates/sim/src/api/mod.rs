@@ -5,16 +5,13 @@
 
 mod fan_out;
 mod lists;
-mod process;
-mod wire;
 mod writes;
 
 use std::{error::Error, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use process::Server;
-use wire::Access;
+use crate::{Failure, access::Access, server::Server};
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -42,9 +39,6 @@ pub(crate) struct ApiArgs {
     watchers: usize,
 }
 
-/// Why a measurement ended early.
-type Failure = Box<dyn Error + Send + Sync>;
-
 pub(crate) fn run(args: &ApiArgs) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(measure(args)).map_err(|error| -> Box<dyn Error> { error })
@@ -60,7 +54,7 @@ async fn measure(args: &ApiArgs) -> Result<(), Failure> {
 
 /// Starts an empty server.
 async fn begin(args: &ApiArgs) -> Result<(Server, Access), Failure> {
-    let server = Server::start(&args.toono, &args.data, &args.store).await?;
+    let server = Server::start(&args.toono, &args.data, &["--store", &args.store]).await?;
     println!("cold start, empty: {} ms", server.started_in.as_millis());
     let access = Access::read(&args.data, server.port)?;
     server.settle().await?;
@@ -99,7 +93,7 @@ async fn measure_pods(args: &ApiArgs) -> Result<(), Failure> {
         println!("{figures}; peak RSS +{:.1} MB", server.peak_mb()? - before);
     }
     server.end().await?;
-    server = Server::start(&args.toono, &args.data, &args.store).await?;
+    server = Server::start(&args.toono, &args.data, &["--store", &args.store]).await?;
     println!("cold start, {} pods: {} ms", args.pods, server.started_in.as_millis());
     server.settle().await?;
     println!("RSS after it: {:.1} MB", server.rss_mb()?);

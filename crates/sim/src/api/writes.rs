@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use toono_http::client::Connection;
 
-use super::{
+use crate::{
     Failure,
-    wire::{Access, ask},
+    access::{Access, ask},
+    percentiles::Percentiles,
 };
-use crate::percentiles::Percentiles;
 
 /// What the clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

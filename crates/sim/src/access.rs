@@ -12,13 +12,15 @@ use toono_http::{
 };
 use toono_pki::Issued;
 
-use super::Failure;
+use crate::Failure;
 
 /// What is needed to connect.
 #[derive(Clone)]
 pub(crate) struct Access {
     pub(crate) endpoint: Endpoint,
     tls: Arc<rustls::ClientConfig>,
+    /// The same without a certificate of its own.
+    anonymous: Arc<rustls::ClientConfig>,
 }
 
 impl Access {
@@ -34,8 +36,15 @@ impl Access {
             cert_pem: pem("client-certificate-data:")?,
             key_pem: pem("client-key-data:")?,
         };
-        let tls = toono_pki::client_config(&pem("certificate-authority-data:")?, Some(&own))?;
-        Ok(Self { endpoint: format!("https://127.0.0.1:{port}").parse()?, tls })
+        let ca = pem("certificate-authority-data:")?;
+        let tls = toono_pki::client_config(&ca, Some(&own))?;
+        let anonymous = toono_pki::client_config(&ca, None)?;
+        Ok(Self { endpoint: format!("https://127.0.0.1:{port}").parse()?, tls, anonymous })
+    }
+
+    /// A connection of HTTP/1.1 for who has a token.
+    pub(crate) async fn connect_anonymously(&self) -> Result<Connection, Failure> {
+        Ok(Connection::open(&self.endpoint, &self.anonymous).await?)
     }
 
     /// A connection of HTTP/1.1.

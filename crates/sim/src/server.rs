@@ -9,7 +9,7 @@ use std::{
 
 use tokio::process::{Child, Command};
 
-use super::{Failure, wire::Access};
+use crate::{Failure, access::Access};
 
 /// A server that does not answer for so long has failed.
 const START_MAX: Duration = Duration::from_secs(120);
@@ -26,7 +26,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) async fn start(toono: &Path, data: &Path, store: &str) -> Result<Self, Failure> {
+    /// Starts the program on `data`, with more options, and waits until it is ready.
+    pub(crate) async fn start(
+        toono: &Path,
+        data: &Path,
+        options: &[&str],
+    ) -> Result<Self, Failure> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         fs::create_dir_all(data)?;
         let log = File::create(data.join("server.log"))?;
@@ -37,8 +42,7 @@ impl Server {
             .arg(data)
             .arg("--listen")
             .arg(format!("127.0.0.1:{port}"))
-            .arg("--store")
-            .arg(store)
+            .args(options)
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true)

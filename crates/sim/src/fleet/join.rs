@@ -1,0 +1,133 @@
+//! Nodes become members, as `toono node` does: a request with the token over HTTPS buys a session.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use http::{Request, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use toono_pki::NodeKey;
+use toono_wire::{
+    join::{JoinRequest, JoinResponse, SessionGrant},
+    path,
+};
+
+use crate::{Failure, access::Access};
+
+/// Nodes of one pool.
+const POOL: usize = 100;
+
+/// The name of a node.
+fn name(number: usize) -> String {
+    format!("sim-{number:07}")
+}
+
+/// The number of a node of this name.
+pub(super) fn number(name: &str) -> Option<usize> {
+    name.strip_prefix("sim-")?.parse().ok()
+}
+
+/// Lets all nodes join, over so many connections at once; their sessions in the order of their numbers.
+pub(super) async fn all(
+    access: &Access,
+    token: &str,
+    nodes: usize,
+    connections: usize,
+) -> Result<Vec<SessionGrant>, Failure> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let key = NodeKey::generate("sim")?;
+    let mut tasks = JoinSet::new();
+    for _ in 0..connections {
+        let (next, access, csr) = (Arc::clone(&next), access.clone(), key.csr_pem.clone());
+        let authorization = format!("Bearer {token}");
+        tasks.spawn(async move {
+            let mut connection = access.connect_anonymously().await?;
+            let mut joined = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= nodes {
+                    return Ok::<_, Failure>(joined);
+                }
+                let request = Request::post(path::JOIN)
+                    .header(header::AUTHORIZATION, &authorization)
+                    .header(header::CONTENT_TYPE, "application/json")
+                    .body(toono_http::full(serde_json::to_vec(&request(number, &csr))?))?;
+                let response = connection.send(request).await?;
+                let status = response.status();
+                let body = response.into_body().collect().await?.to_bytes();
+                if status != StatusCode::OK {
+                    let said = String::from_utf8_lossy(&body);
+                    return Err(format!("{} may not join: {status}: {said}", name(number)).into());
+                }
+                let response: JoinResponse = serde_json::from_slice(&body)?;
+                joined.push((number, response.session));
+            }
+        });
+    }
+    let mut grants: Vec<Option<SessionGrant>> = vec![None; nodes];
+    while let Some(joined) = tasks.join_next().await {
+        for (number, grant) in joined?? {
+            if let Some(place) = grants.get_mut(number) {
+                *place = Some(grant);
+            }
+        }
+    }
+    Ok(grants.into_iter().flatten().collect())
+}
+
+fn request(number: usize, csr: &str) -> JoinRequest {
+    JoinRequest {
+        node_name: name(number),
+        pool: Some(format!("pool-{:05}", number / POOL)),
+        csr_pem: csr.to_owned(),
+        status: status(number),
+    }
+}
+
+/// What `toono node` says of a small box, with identifiers that differ from node to node.
+fn status(number: usize) -> Value {
+    let unlike = |salt: u64| {
+        // SplitMix64's finisher: no two numbers have the same.
+        let mut z = (number as u64).wrapping_add(salt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let uuid = |salt| {
+        let (a, b) = (unlike(salt), unlike(salt + 1));
+        let [p, q, r, s] = [a >> 32, (a >> 16) & 0xffff, a & 0xffff, b >> 48];
+        format!("{p:08x}-{q:04x}-{r:04x}-{s:04x}-{:012x}", b & 0xffff_ffff_ffff)
+    };
+    let address = std::net::Ipv4Addr::from(0xc0a8_0000 | (number as u32 & 0xffff));
+    let resources = |memory: &str, disk: &str| json!({"cpu": "4", "memory": memory, "ephemeral-storage": disk, "pods": "110"});
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "False", "reason": reason, "message": message});
+    json!({
+        "addresses": [
+            {"type": "InternalIP", "address": address.to_string()},
+            {"type": "Hostname", "address": name(number)},
+        ],
+        "capacity": resources("3884280Ki", "31147819008"),
+        "allocatable": resources("3781880Ki", "28033037100"),
+        "conditions": [
+            condition("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            condition("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            condition("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "toono node is posting ready status"},
+        ],
+        "nodeInfo": {
+            "architecture": "arm64",
+            "bootID": uuid(1),
+            "containerRuntimeVersion": "toono://0.1.0",
+            "kernelVersion": "6.1.0-18-arm64",
+            "kubeProxyVersion": "",
+            "kubeletVersion": "v1.35.0+toono",
+            "machineID": format!("{:016x}{:016x}", unlike(3), unlike(4)),
+            "operatingSystem": "linux",
+            "osImage": "Debian GNU/Linux 12 (bookworm)",
+            "systemUUID": uuid(5),
+        },
+    })
+}

@@ -1,0 +1,223 @@
+//! A server and up to a million nodes of its own, on this machine.
+//!
+//! What is true: every node joins over HTTPS with the cluster's token, has a session key of its own, sends
+//! its heartbeats from the agent's own session code, and judges what comes back by it. What is simulated: the
+//! nodes share one key pair, some sockets and one thread; they run nothing; the revision of a bundle that the
+//! cloud names is taken as fetched, and a request for a full report as answered. The load shares the machine
+//! with the server.
+
+mod drive;
+mod join;
+mod watch;
+
+use std::{
+    error::Error,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use self::{drive::Load, watch::Readiness};
+use crate::{Failure, access::Access, percentiles::Percentiles, server::Server};
+
+/// Room for a million nodes with 13 pods each.
+const NETWORK: [&str; 4] = ["--cluster-cidr", "10.0.0.0/8", "--node-cidr-mask-size", "28"];
+/// Nothing that is waited for takes this long on a working server.
+const LIMIT: Duration = Duration::from_secs(3_600);
+/// How often progress is printed.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// What to simulate.
+#[derive(Debug, Args)]
+pub(crate) struct FleetArgs {
+    /// The program.
+    #[arg(long, default_value = "target/release/toono")]
+    toono: PathBuf,
+    /// Where its data goes; must not exist, and is removed at the end.
+    #[arg(long, default_value = "/tmp/toono-fleet")]
+    data: PathBuf,
+    /// How many nodes.
+    #[arg(long, default_value_t = 10_000)]
+    nodes: usize,
+    /// Connections that nodes join through.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// Sockets that heartbeats leave from, each at an address of its own.
+    #[arg(long, default_value_t = 64)]
+    sockets: usize,
+    /// How long the fleet is watched while nothing happens.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// How many nodes then fall silent at once; 0 leaves this out.
+    #[arg(long, default_value_t = 0)]
+    silent: usize,
+    /// Prints all figures once more, as JSON on one line.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &FleetArgs) -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(simulate(args)).map_err(|error| -> Box<dyn Error> { error })
+}
+
+async fn simulate(args: &FleetArgs) -> Result<(), Failure> {
+    let mut server = Server::start(&args.toono, &args.data, &NETWORK).await?;
+    let mut figures = Figures::default();
+    let run = Run { args, server: &server, access: Access::read(&args.data, server.port)? };
+    run.all(&mut figures).await?;
+    if args.json {
+        println!("{}", Value::Object(figures.0));
+    }
+    server.end().await?;
+    Ok(std::fs::remove_dir_all(&args.data)?)
+}
+
+/// Figures by name, as they were printed.
+#[derive(Default)]
+struct Figures(serde_json::Map<String, Value>);
+
+impl Figures {
+    fn tell(&mut self, name: &str, text: &str, figures: Value) {
+        println!("{name}: {text}");
+        self.0.insert(name.to_owned(), figures);
+    }
+}
+
+struct Run<'a> {
+    args: &'a FleetArgs,
+    server: &'a Server,
+    access: Access,
+}
+
+impl Run<'_> {
+    async fn all(&self, figures: &mut Figures) -> Result<(), Failure> {
+        let grants = self.join(figures).await?;
+        let readiness = Readiness::follow(&self.access, self.args.nodes).await?;
+        let load = Load::start(&grants, self.args.sockets)?;
+        self.until_ready(&readiness, figures).await?;
+        self.steady(&readiness, &load, figures).await?;
+        if self.args.silent > 0 {
+            self.silence(&readiness, &load, figures).await?;
+        }
+        load.end()
+    }
+
+    async fn join(
+        &self,
+        figures: &mut Figures,
+    ) -> Result<Vec<toono_wire::join::SessionGrant>, Failure> {
+        let (nodes, began) = (self.args.nodes, Instant::now());
+        let token = std::fs::read_to_string(self.args.data.join("node-token"))?;
+        let joining = join::all(&self.access, token.trim(), nodes, self.args.connections);
+        let grants = joining.await?;
+        let (seconds, rss) = (began.elapsed().as_secs_f64(), self.server.rss_mb()?);
+        let rate = grants.len() as f64 / seconds;
+        figures.tell(
+            "join",
+            &format!("{nodes} nodes in {seconds:.1} s, {rate:.0}/s; RSS {rss:.1} MB"),
+            json!({"nodes": nodes, "seconds": seconds, "rss_mb": rss}),
+        );
+        Ok(grants)
+    }
+
+    /// Until the API calls every node ready.
+    async fn until_ready(
+        &self,
+        readiness: &Readiness,
+        figures: &mut Figures,
+    ) -> Result<(), Failure> {
+        let (nodes, began, mut told) = (self.args.nodes, Instant::now(), Instant::now());
+        while readiness.ready()? < nodes {
+            if began.elapsed() > LIMIT {
+                return Err(format!("{} of {nodes} nodes are ready", readiness.ready()?).into());
+            }
+            if told.elapsed() > PROGRESS {
+                println!("  {} of {nodes} are ready", readiness.ready()?);
+                told = Instant::now();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (seconds, rss) = (began.elapsed().as_secs_f64(), self.server.rss_mb()?);
+        figures.tell(
+            "ready",
+            &format!("all in {seconds:.1} s; RSS {rss:.1} MB"),
+            json!({"seconds": seconds, "rss_mb": rss}),
+        );
+        Ok(())
+    }
+
+    /// Nothing but heartbeats.
+    async fn steady(
+        &self,
+        readiness: &Readiness,
+        load: &Load,
+        figures: &mut Figures,
+    ) -> Result<(), Failure> {
+        self.server.settle().await?;
+        let (before, cpu) = (load.counts(), self.server.cpu_seconds()?);
+        let (lost, began) = (readiness.lost()?.len(), Instant::now());
+        drop(load.round_trips());
+        tokio::time::sleep(Duration::from_secs(self.args.seconds)).await;
+        let seconds = began.elapsed().as_secs_f64();
+        let counts = load.counts().since(before);
+        let cores = (self.server.cpu_seconds()? - cpu) / seconds;
+        let (rss, peak) = (self.server.rss_mb()?, self.server.peak_mb()?);
+        let lost = readiness.lost()?.len() - lost;
+        let round_trips = Percentiles::of(load.round_trips());
+        let (p50, p99) = (round_trips.at(50), round_trips.at(99));
+        let micros = cores * seconds * 1e6 / counts.sent.max(1) as f64;
+        figures.tell(
+            "steady",
+            &format!(
+                "{seconds:.0} s, {:.0} heartbeats/s, {} unanswered, round trip p50 {p50:?} p99 {p99:?}; \
+                 false NotReady: {lost}; server {cores:.3} cores ({micros:.1} µs a heartbeat), \
+                 RSS {rss:.1} MB, peak {peak:.1} MB",
+                counts.sent as f64 / seconds,
+                counts.sent.saturating_sub(counts.answered),
+            ),
+            json!({"seconds": seconds, "sent": counts.sent, "answered": counts.answered,
+                "late": counts.late, "refused": counts.refused, "p50_us": p50.as_micros() as u64,
+                "p99_us": p99.as_micros() as u64, "false_not_ready": lost, "cores": cores,
+                "rss_mb": rss, "peak_mb": peak}),
+        );
+        if counts.late > 0 {
+            println!("  (the load itself was late with {} heartbeats)", counts.late);
+        }
+        Ok(())
+    }
+
+    /// Some fall silent: those are found, and no others.
+    async fn silence(
+        &self,
+        readiness: &Readiness,
+        load: &Load,
+        figures: &mut Figures,
+    ) -> Result<(), Failure> {
+        let lost_before = readiness.lost()?.len();
+        let silent = load.silence(self.args.silent);
+        let began = Instant::now();
+        let found = loop {
+            let lost = readiness.lost()?;
+            let lost = lost.get(lost_before..).unwrap_or_default();
+            if lost.iter().filter(|number| silent.contains(number)).count() == silent.len() {
+                break began.elapsed();
+            }
+            if began.elapsed() > LIMIT {
+                return Err(format!("{} of {} were found", lost.len(), silent.len()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        // Whoever is wrongly found is found soon after.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let others = readiness.lost()?.len() - lost_before - silent.len();
+        figures.tell(
+            "silent",
+            &format!("{} found in {found:.1?}, and {others} others", silent.len()),
+            json!({"nodes": silent.len(), "seconds": found.as_secs_f64(), "others": others}),
+        );
+        Ok(())
+    }
+}
