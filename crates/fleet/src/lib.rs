@@ -17,6 +17,7 @@ mod feed;
 mod fleet;
 mod follow;
 mod join;
+mod looks;
 mod objects;
 mod overview;
 mod pokes;

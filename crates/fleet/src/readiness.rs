@@ -14,8 +14,10 @@ use crate::{
 
 /// Writes under way at once: when a region's link falls, thousands of Nodes change together.
 const CONCURRENT_WRITES: usize = 16;
-/// How often all members are looked over for silence; it delays NotReady by this at most.
+/// How often it is seen whose time has come; it delays NotReady by two of these at most.
 const LOOK: Duration = Duration::from_secs(1);
+/// Before a write that failed is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Members looked over before heartbeats are served again: well below a millisecond.
 const LOOK_CHUNK: usize = 4_096;
 
@@ -36,19 +38,19 @@ pub(crate) async fn watch_over(inner: Arc<Inner>) {
     }
 }
 
-/// Members whose readiness is to be written, found by looking at all of them; marks them.
+/// Members whose readiness is to be written; marks them.
 fn silent(inner: &Inner) -> Vec<NodeIndex> {
-    let mut due = Vec::new();
-    let indexes = {
-        let mut state = inner.state();
-        state.table.listening(inner.now());
-        if state.table.loaded { state.table.indexes() } else { 0..0 }
+    let looks = {
+        let (now, mut state) = (inner.now(), inner.state());
+        state.table.listening(now);
+        if state.table.loaded { state.table.looks(now) } else { Vec::new() }
     };
-    for chunk in indexes.step_by(LOOK_CHUNK) {
+    let mut due = Vec::new();
+    for chunk in looks.chunks(LOOK_CHUNK) {
         let now = inner.now();
         let mut state = inner.state();
-        let chunk = (chunk..).take(LOOK_CHUNK).map(NodeIndex);
-        due.extend(chunk.filter(|index| state.table.take_due(*index, now, inner.config.grace)));
+        let chunk = chunk.iter().copied();
+        due.extend(chunk.filter(|index| state.table.look(*index, now, inner.config.grace)));
     }
     due
 }
@@ -59,21 +61,31 @@ async fn write_all(inner: Arc<Inner>, slots: Arc<Semaphore>, due: Vec<NodeIndex>
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let inner = inner.clone();
         tokio::spawn(async move {
-            write(&inner, index).await;
-            if let Some(member) = inner.state().table.member_mut(index) {
+            let written = write(&inner, index).await;
+            drop(slot);
+            if !written {
+                tokio::time::sleep(PAUSE).await;
+            }
+            let (now, mut state) = (inner.now(), inner.state());
+            if let Some(member) = state.table.member_mut(index) {
                 member.writing = false;
             }
-            drop(slot);
+            if !written && state.table.take_due(index, now, inner.config.grace) {
+                state.returned.push(index);
+                inner.readiness.notify_one();
+            }
         });
     }
 }
 
-/// Decides again at the time of writing: a node that came back meanwhile is not declared silent.
-async fn write(inner: &Inner, index: NodeIndex) {
+/// Decides again at the time of writing: a node that came back meanwhile is not declared silent. Says whether
+/// there is nothing left to write.
+async fn write(inner: &Inner, index: NodeIndex) -> bool {
     let (name, uid, alive) = {
         let state = inner.state();
-        let Some(member) = state.table.member(index) else { return };
-        let Some(alive) = state.table.due(index, inner.now(), inner.config.grace) else { return };
+        let Some(member) = state.table.member(index) else { return true };
+        let due = state.table.due(index, inner.now(), inner.config.grace);
+        let Some(alive) = due else { return true };
         (member.name.clone(), member.uid.clone(), alive)
     };
     let now = timestamp();
@@ -96,10 +108,13 @@ async fn write(inner: &Inner, index: NodeIndex) {
                 // What changed on the node during the silence is known to the node alone.
                 member.resend = true;
             }
+            true
         }
-        Err(error) if code(&error) == Some(404) => {}
-        // The next look finds it due again.
-        Err(error) => tracing::warn!(node = &*name, %error, "cannot write the node's readiness"),
+        Err(error) if code(&error) == Some(404) => true,
+        Err(error) => {
+            tracing::warn!(node = &*name, %error, "cannot write the node's readiness");
+            false
+        }
     }
 }
 

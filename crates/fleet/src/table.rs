@@ -10,7 +10,7 @@ use std::{
 
 use toono_session::{Fresh, NodeIndex, NodeUid, ServerSessions};
 
-use crate::objects::NodeObject;
+use crate::{looks::Looks, objects::NodeObject};
 
 /// Most members: as many subnets as any pod network holds. Whoever may edit a Node's annotations
 /// must not be able to make the table larger than memory.
@@ -18,6 +18,8 @@ const MOST_MEMBERS: u32 = 1 << 23;
 /// A server that did not look for this long was itself held up (a stopped process, a frozen
 /// machine), which says nothing about its nodes.
 const HELD_UP: Duration = Duration::from_secs(5);
+/// A member whose readiness is being written, or that is new, is looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A Node's Ready condition as the API has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +83,8 @@ pub(crate) struct Table {
     pub(crate) sessions: ServerSessions,
     slots: Vec<Slot>,
     by_name: HashMap<Arc<str>, NodeIndex>,
+    /// Every member is in it.
+    looks: Looks,
     joining: HashSet<String>,
     /// No slot below it is free.
     lowest_free: usize,
@@ -108,6 +112,7 @@ impl Table {
             sessions,
             slots: Vec::new(),
             by_name: HashMap::new(),
+            looks: Looks::default(),
             joining: HashSet::new(),
             lowest_free: 0,
             loaded: false,
@@ -193,9 +198,27 @@ impl Table {
         true
     }
 
-    /// All indexes that may have a member.
-    pub(crate) fn indexes(&self) -> std::ops::Range<u32> {
-        0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    /// Whom to look at now. Who is in it must be given to [`look`](Self::look).
+    pub(crate) fn looks(&mut self, now: Duration) -> Vec<NodeIndex> {
+        self.looks.due(now)
+    }
+
+    /// Looks at a member, as [`take_due`](Self::take_due), and sets the next look at it.
+    pub(crate) fn look(&mut self, index: NodeIndex, now: Duration, grace: Duration) -> bool {
+        let due = self.take_due(index, now, grace);
+        let Some(member) = self.member(index) else { return false };
+        let heard = self.fresh(index).map_or(member.since, |fresh| fresh.at);
+        let silent_at = heard.max(self.listening_since) + grace;
+        let next = if member.writing {
+            now + LOOK_AGAIN
+        } else if silent_at > now {
+            silent_at
+        } else {
+            // It is silent and known to be, and to see its return takes no look.
+            now + grace
+        };
+        self.looks.set(index, next);
+        due
     }
 
     /// Takes a Node as the API has it, unless something newer is known.
@@ -248,6 +271,7 @@ impl Table {
             *slot = Slot::Taken(Box::new(member));
         }
         self.by_name.insert(name, index);
+        self.looks.set(index, now + LOOK_AGAIN);
         Some(index)
     }
 
@@ -414,5 +438,31 @@ mod tests {
         assert!(table.admit(&node("a", "u", 0, 1, "True"), Duration::ZERO).is_some());
         assert!(table.admit(&node("b", "v", 0, 2, "True"), Duration::ZERO).is_none());
         assert_eq!(table.named("a").unwrap().0, NodeIndex(0));
+    }
+
+    #[test]
+    fn members_are_looked_at_when_they_may_be_silent_and_seldom_otherwise() {
+        let mut table = table();
+        for (index, ready) in ["True", "Unknown", "False"].into_iter().enumerate() {
+            let index = u32::try_from(index).unwrap();
+            table.admit(&node(ready, ready, index, 1, ready), Duration::ZERO);
+        }
+        let (mut looks, mut found) = (0, Vec::new());
+        for second in 0..200 {
+            let now = Duration::from_secs(second);
+            table.listening(now);
+            for index in table.looks(now) {
+                looks += 1;
+                if table.look(index, now, GRACE) {
+                    found.push((index, second));
+                    let name = table.member(index).unwrap().name.clone();
+                    table.member_mut(index).unwrap().writing = false;
+                    table.admit(&node(&name, &name, index.0, 2, "Unknown"), now);
+                }
+            }
+        }
+        // One that reported itself not ready has no grace: it was never heard here.
+        assert_eq!(found, [(NodeIndex(2), 2), (NodeIndex(0), 41)]);
+        assert!(looks < 20, "{looks} looks");
     }
 }
