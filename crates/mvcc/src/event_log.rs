@@ -63,16 +63,20 @@ impl EventLog {
         self.floor
     }
 
-    pub(crate) fn push(&mut self, event: Arc<Event>, limits: &Limits) {
+    /// Adds an event; those that there is no more room for, oldest first.
+    pub(crate) fn push(&mut self, event: Arc<Event>, limits: &Limits) -> Vec<Arc<Event>> {
         self.held_bytes = self.held_bytes.saturating_add(event.held_bytes());
         self.events.push_back(event);
+        let mut pushed_out = Vec::new();
         while self.events.len() > limits.events_per_resource
             || self.held_bytes > limits.event_bytes_per_resource
         {
             let Some(oldest) = self.events.pop_front() else { break };
             self.held_bytes = self.held_bytes.saturating_sub(oldest.held_bytes());
             self.floor = oldest.rev;
+            pushed_out.push(oldest);
         }
+        pushed_out
     }
 
     /// Forgets the events after `to`, which are taken back. What they pushed out stays forgotten.

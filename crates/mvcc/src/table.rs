@@ -16,6 +16,7 @@ use self::history::History;
 use self::owned::OwnerIndex;
 pub use self::restore::{Change, Restore, RestoreError};
 use crate::event_log::EventLog;
+use crate::stored::{Packer, Stored, Value};
 use crate::versions::{Object, Version, Versions};
 use crate::{Entry, Event, EventKind, Events, Expect, Key, Op, Owner, Prefix, Rejected, Rev, Txn};
 
@@ -47,12 +48,24 @@ pub struct Compacted {
 }
 
 /// A part of a list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<E = Entry> {
     /// The objects, in the order of their keys.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<E>,
     /// Whether there are objects after the last of `entries`.
     pub more: bool,
+}
+
+impl<E> Default for Page<E> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), more: false }
+    }
+}
+
+impl From<Page<Stored>> for Page {
+    fn from(page: Page<Stored>) -> Self {
+        Self { entries: page.entries.into_iter().map(Entry::from).collect(), more: page.more }
+    }
 }
 
 /// What a transaction did.
@@ -70,6 +83,19 @@ struct Resource {
     objects: BTreeMap<Key, Versions>,
     owned: OwnerIndex,
     log: EventLog,
+    /// Packs what the log no longer has.
+    packer: Packer,
+}
+
+impl Resource {
+    /// Adds an event to the log, and packs the objects whose events that pushes out.
+    fn log(&mut self, event: Arc<Event>, limits: &Limits) {
+        for oldest in self.log.push(event, limits) {
+            if let Some(versions) = self.objects.get_mut(&oldest.entry.key) {
+                versions.pack(oldest.rev, &mut self.packer);
+            }
+        }
+    }
 }
 
 /// All objects in all remembered versions, and the events that led from one to the next.
@@ -160,7 +186,7 @@ impl Table {
                 Expect::At(rev) => current.is_some_and(|object| object.modified == rev),
             };
             if !holds {
-                let current = current.map(|object| entry(key, object));
+                let current = current.map(|object| stored(key, object).into());
                 return Err(Rejected::Conflict { key: key.clone(), current });
             }
         }
@@ -187,13 +213,13 @@ impl Table {
         value: Bytes,
         owner: Owner,
     ) -> Arc<Event> {
-        let prev = self.newest(&key).map(|object| entry(&key, object));
+        let prev: Option<Entry> = self.newest(&key).map(|object| stored(&key, object).into());
         let (created, owner) = match &prev {
             Some(prev) => (prev.created, prev.owner.clone()),
             None => (rev, self.shared(owner)),
         };
-        let object = Object { value, created, modified: rev, owner };
-        let event = Arc::new(Event { rev, kind, entry: entry(&key, &object), prev });
+        let object = Object { value: Value::Whole(value), created, modified: rev, owner };
+        let event = Arc::new(Event { rev, kind, entry: stored(&key, &object).into(), prev });
         if let Some(prev) = &event.prev {
             self.history.superseded(rev, key.clone(), prev.value.len());
         }
@@ -204,6 +230,7 @@ impl Table {
                 objects: BTreeMap::new(),
                 owned: OwnerIndex::default(),
                 log: EventLog::new(log_floor),
+                packer: Packer::default(),
             }),
         };
         resource.owned.add(&object.owner, &key);
@@ -216,7 +243,7 @@ impl Table {
             // Not reached: what is deleted was found to exist.
             (None, EventKind::Delete) => {}
         }
-        resource.log.push(Arc::clone(&event), &self.limits);
+        resource.log(Arc::clone(&event), &self.limits);
         event
     }
 
@@ -236,7 +263,8 @@ impl Table {
     pub fn get(&self, key: &Key, at: Rev) -> Result<Option<Entry>, Compacted> {
         self.readable(at)?;
         let versions = self.resources.get(key.resource()).and_then(|it| it.objects.get(key));
-        Ok(versions.and_then(|versions| versions.at(at)).map(|object| entry(key, object)))
+        let object = versions.and_then(|versions| versions.at(at));
+        Ok(object.map(|object| stored(key, object).into()))
     }
 
     /// The first `limit` objects of `prefix` after the key `after`, as they were at revision `at`.
@@ -246,7 +274,7 @@ impl Table {
         at: Rev,
         after: Option<&Key>,
         limit: usize,
-    ) -> Result<Page, Compacted> {
+    ) -> Result<Page<Stored>, Compacted> {
         self.readable(at)?;
         let Some(resource) = self.resources.get(prefix.resource_name()) else {
             return Ok(Page::default());
@@ -304,7 +332,7 @@ impl Table {
         for event in events.iter().rev() {
             let key = &event.entry.key;
             let Some(resource) = self.resources.get_mut(key.resource()) else { continue };
-            let Resource { objects, owned, log } = resource;
+            let Resource { objects, owned, log, .. } = resource;
             log.take_back(to);
             if let Some(versions) = objects.get_mut(key)
                 && owned.keep_up(key, versions, Versions::take_back)
@@ -333,25 +361,20 @@ fn start<'a>(prefix: &'a Prefix, after: Option<&'a Key>) -> Bound<&'a str> {
 }
 
 /// The first `limit` of these.
-fn page<'a>(objects: impl Iterator<Item = (&'a Key, &'a Object)>, limit: usize) -> Page {
+fn page<'a>(objects: impl Iterator<Item = (&'a Key, &'a Object)>, limit: usize) -> Page<Stored> {
     let mut page = Page::default();
     for (key, object) in objects {
         if page.entries.len() == limit {
             page.more = true;
             break;
         }
-        page.entries.push(entry(key, object));
+        page.entries.push(stored(key, object));
     }
     page
 }
 
-/// The object as it is handed out.
-fn entry(key: &Key, object: &Object) -> Entry {
-    Entry {
-        key: key.clone(),
-        value: object.value.clone(),
-        created: object.created,
-        modified: object.modified,
-        owner: object.owner.clone(),
-    }
+/// The object as it is taken out.
+fn stored(key: &Key, object: &Object) -> Stored {
+    let Object { value, created, modified, owner } = object.clone();
+    Stored { key: key.clone(), value, created, modified, owner }
 }

@@ -1,13 +1,12 @@
 //! The versions of one object, oldest first. It must not know the object's key.
 
-use bytes::Bytes;
-
+use crate::stored::{Packer, Value};
 use crate::{Owner, Rev};
 
 /// An object as of one revision.
 #[derive(Clone, Debug)]
 pub(crate) struct Object {
-    pub(crate) value: Bytes,
+    pub(crate) value: Value,
     pub(crate) created: Rev,
     pub(crate) modified: Rev,
     pub(crate) owner: Owner,
@@ -76,6 +75,22 @@ impl Versions {
         one.into_iter().chain(many.iter().filter_map(Version::object)).map(|object| &object.owner)
     }
 
+    /// Packs the version of a revision, if it is there and worth it.
+    pub(crate) fn pack(&mut self, rev: Rev, packer: &mut Packer) {
+        let object = match self {
+            Self::One(object) => Some(object),
+            Self::Many(versions) => versions.iter_mut().find_map(|version| match version {
+                Version::Object(object) if object.modified == rev => Some(object),
+                _ => None,
+            }),
+        };
+        if let Some(object) = object.filter(|object| object.modified == rev)
+            && let Some(packed) = packer.pack(&object.value)
+        {
+            object.value = packed;
+        }
+    }
+
     /// Adds a version that is newer than all others.
     pub(crate) fn push(&mut self, version: Version) {
         match self {
@@ -126,8 +141,8 @@ mod tests {
     #[test]
     fn an_object_at_rest_stays_small() {
         // Millions are held; a growth here is a decision, not an accident.
-        assert_eq!(size_of::<Versions>(), 56);
-        assert_eq!(size_of::<Version>(), 56);
+        assert_eq!(size_of::<Versions>(), 64);
+        assert_eq!(size_of::<Version>(), 64);
         assert_eq!(size_of::<Owner>(), 8);
     }
 }

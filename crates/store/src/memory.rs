@@ -114,7 +114,7 @@ impl Memory {
         limit: usize,
     ) -> Result<Page, Compacted> {
         let at = at.min(self.visible());
-        let mut page = Page::default();
+        let mut page: Page = Page::default();
         loop {
             let room = limit.saturating_sub(page.entries.len());
             let after = page.entries.last().map(|entry| &entry.key).or(after);
@@ -123,6 +123,8 @@ impl Memory {
                 None => self.read().list(prefix, at, after, most),
                 Some(owner) => self.read().list_owned(prefix, owner, at, after, most),
             }?;
+            // Unpacked while nobody waits for the lock.
+            let part = Page::from(part);
             let done = !part.more || part.entries.len() >= room;
             page.more = part.more;
             page.entries.extend(part.entries);

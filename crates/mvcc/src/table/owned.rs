@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::{Compacted, Page, Table, page, start};
+use super::{Compacted, Page, Stored, Table, page, start};
 use crate::versions::Versions;
 use crate::{Key, Owner, Prefix, Rev};
 
@@ -67,7 +67,7 @@ impl Table {
         at: Rev,
         after: Option<&Key>,
         limit: usize,
-    ) -> Result<Page, Compacted> {
+    ) -> Result<Page<Stored>, Compacted> {
         self.readable(at)?;
         let Some(resource) = self.resources.get(prefix.resource_name()) else {
             return Ok(Page::default());

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::{Limits, OwnerIndex, Resource, Table};
 use crate::event_log::EventLog;
+use crate::stored::{Packer, Value};
 use crate::versions::{Object, Versions};
 use crate::{Entry, EventKind, Key, Owner, Rev};
 
@@ -59,6 +60,7 @@ pub struct Restore {
     name: Box<str>,
     objects: Vec<(Key, Versions)>,
     owned: OwnerIndex,
+    packer: Packer,
 }
 
 impl Restore {
@@ -70,6 +72,7 @@ impl Restore {
             name: Box::default(),
             objects: Vec::new(),
             owned: OwnerIndex::default(),
+            packer: Packer::default(),
         }
     }
 
@@ -86,8 +89,9 @@ impl Restore {
         } else if self.objects.last().is_some_and(|(last, _)| *last >= entry.key) {
             return Err(RestoreError::Order { key: entry.key });
         }
+        let value = Value::Whole(entry.value);
         let object = Object {
-            value: entry.value,
+            value: self.packer.pack(&value).unwrap_or(value),
             created: entry.created,
             modified: entry.modified,
             owner: self.table.shared(entry.owner),
@@ -103,7 +107,8 @@ impl Restore {
         }
         let objects: BTreeMap<_, _> = std::mem::take(&mut self.objects).into_iter().collect();
         let owned = std::mem::take(&mut self.owned);
-        let resource = Resource { objects, owned, log: EventLog::new(Rev::ZERO) };
+        let packer = std::mem::take(&mut self.packer);
+        let resource = Resource { objects, owned, log: EventLog::new(Rev::ZERO), packer };
         self.table.resources.insert(std::mem::take(&mut self.name), resource);
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
-use toono_mvcc::{Compacted, Limits, Restore, Rev, Table};
+use toono_mvcc::{Compacted, Limits, Page, Restore, Rev, Table};
 
 use super::frame::{FrameBuilder, FrameKind, HEADER_BYTES, Header, take_record};
 use super::{snapshot_name, unfinished_name};
@@ -72,6 +72,7 @@ impl Snapshot {
                     return Err(SnapshotError::Interrupted);
                 }
                 let page = memory.read().list(&prefix, rev, after.as_ref(), PAGE)?;
+                let page = Page::from(page);
                 for entry in &page.entries {
                     output.push(entry).map_err(failed("write"))?;
                 }
