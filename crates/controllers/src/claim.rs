@@ -19,7 +19,7 @@ use crate::{
     error::{SyncError, is_not_found},
     informer::{Index, Informer, orphans_of},
     key::Key,
-    object::{Metadata, Object},
+    object::{Claimable, Metadata, Object},
     patch,
     pods::uid,
 };
@@ -51,7 +51,7 @@ pub(crate) fn selector(
     Ok(Some(parsed).filter(|selector| !selector.selects_all()))
 }
 
-pub(crate) fn selects<V: Object>(selector: &Selector, object: &V) -> bool {
+pub(crate) fn selects<V: Object<Metadata: Claimable>>(selector: &Selector, object: &V) -> bool {
     match object.metadata().labels() {
         Some(labels) => selector.matches(labels),
         None => selector.matches(&std::collections::BTreeMap::new()),
@@ -77,7 +77,7 @@ where
         + Send
         + Sync
         + 'static,
-    V: Object + From<K> + Send + Sync + 'static,
+    V: Object<Metadata: Claimable> + From<K> + Send + Sync + 'static,
 {
     claim_with(context, owner, selector, informer, None, &|_| true).await
 }
@@ -104,7 +104,7 @@ where
         + Send
         + Sync
         + 'static,
-    V: Object + From<K> + Send + Sync + 'static,
+    V: Object<Metadata: Claimable> + From<K> + Send + Sync + 'static,
 {
     let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
     let api: Api<K> = context.api(namespace);
@@ -159,7 +159,7 @@ async fn adopt<O, K, V>(
 where
     O: Resource<DynamicType = ()>,
     K: Clone + DeserializeOwned + Debug,
-    V: Object,
+    V: Object<Metadata: Claimable>,
 {
     let mut owners = object.metadata().owners().to_vec();
     owners.push(controller_reference(owner));
@@ -180,7 +180,7 @@ async fn release<O, K, V>(
 where
     O: Resource<DynamicType = ()>,
     K: Clone + DeserializeOwned + Debug,
-    V: Object,
+    V: Object<Metadata: Claimable>,
 {
     let mut owners = object.metadata().owners().to_vec();
     owners.retain(|reference| reference.uid != uid(owner.meta()));
@@ -198,7 +198,7 @@ async fn set_owners<K, V>(
 ) -> Result<Option<K>, SyncError>
 where
     K: Clone + DeserializeOwned + Debug,
-    V: Object,
+    V: Object<Metadata: Claimable>,
 {
     let key = object.metadata().key();
     let mut metadata = json!({"ownerReferences": owners});

@@ -7,7 +7,6 @@ use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
         batch::v1::{CronJob, Job},
-        core::v1::Node,
     },
     serde::de::DeserializeOwned,
 };
@@ -19,6 +18,7 @@ use crate::{
     informer::{Index, Informer, by_namespace, by_owner},
     kinds::{
         Namespace, Service,
+        node::{Node, WatchedNode},
         pod::{Pod, WatchedPod},
     },
     object::Object,
@@ -35,7 +35,7 @@ pub(crate) struct Context {
     pub(crate) recorder: Recorder,
     pub(crate) served: Served,
     pub(crate) pods: Informer<WatchedPod, Pod>,
-    pub(crate) nodes: Informer<Node>,
+    pub(crate) nodes: Informer<WatchedNode, Node>,
     pub(crate) replica_sets: Informer<ReplicaSet>,
     pub(crate) deployments: Informer<Deployment>,
     pub(crate) daemon_sets: Informer<DaemonSet>,

@@ -22,14 +22,17 @@ use tracing::debug;
 use crate::{
     error::chain,
     key::Key,
-    object::{Metadata, Object},
+    object::{Claimable, Metadata, Object},
     pods::controller_of,
 };
 
 /// What happened to one object; at least one of both is there.
 pub(crate) struct Change<K> {
+    /// Of an object that is gone, its last state.
     pub(crate) old: Option<Arc<K>>,
     pub(crate) new: Option<Arc<K>>,
+    /// What the change before this one had as new: not always `old`, which may be newer.
+    pub(crate) known: Option<Arc<K>>,
 }
 
 impl<K> Change<K> {
@@ -66,7 +69,7 @@ pub(crate) fn by_namespace<V: Object>(object: &V) -> Vec<Arc<str>> {
 }
 
 /// See [`Index::Owner`].
-pub(crate) fn by_owner<V: Object>(object: &V) -> Vec<Arc<str>> {
+pub(crate) fn by_owner<V: Object<Metadata: Claimable>>(object: &V) -> Vec<Arc<str>> {
     let metadata = object.metadata();
     match controller_of(metadata) {
         Some(owner) => vec![owner.uid.as_str().into()],
@@ -172,8 +175,13 @@ where
     fn put(&self, mut object: K) -> Key {
         // Nobody here reads them and they are often the larger half of an object.
         object.meta_mut().managed_fields = None;
-        let new = Arc::new(V::from(object));
-        let key = new.metadata().key();
+        let mut new = V::from(object);
+        let mut key = new.metadata().key();
+        if let Some((known, _)) = read(&self.cache).objects.get_key_value(&key) {
+            key = known.clone();
+            new.share_key(known);
+        }
+        let new = Arc::new(new);
         let old = {
             let mut cache = write(&self.cache);
             let old = cache.objects.insert(key.clone(), Arc::clone(&new));
@@ -184,20 +192,20 @@ where
             old.metadata().resource_version() == new.metadata().resource_version()
         });
         if !unchanged {
-            self.tell(&Change { old, new: Some(new) });
+            self.tell(&Change { known: old.clone(), old, new: Some(new) });
         }
         key
     }
 
     fn delete(&self, key: &Key, last: Option<V>) {
-        let old = {
+        let known = {
             let mut cache = write(&self.cache);
-            let old = cache.objects.remove(key);
-            self.reindex(&mut cache, key, old.as_deref(), None);
-            old
+            let known = cache.objects.remove(key);
+            self.reindex(&mut cache, key, known.as_deref(), None);
+            known
         };
-        if let Some(old) = last.map(Arc::new).or(old) {
-            self.tell(&Change { old: Some(old), new: None });
+        if let Some(old) = last.map(Arc::new).or_else(|| known.clone()) {
+            self.tell(&Change { old: Some(old), new: None, known });
         }
     }
 

@@ -5,6 +5,7 @@
 //! share. They are written with merge patches, or created as JSON, so that no unknown field is lost.
 
 mod lean;
+pub(crate) mod node;
 pub(crate) mod pod;
 pub(crate) mod status;
 mod watched;

@@ -16,13 +16,17 @@ pub(crate) trait Metadata {
     fn name(&self) -> &str;
     /// Empty only before the object was created.
     fn uid(&self) -> &str;
-    fn resource_version(&self) -> Option<&str>;
+    fn resource_version(&self) -> Option<Cow<'_, str>>;
+    /// It is being deleted.
+    fn is_leaving(&self) -> bool;
+}
+
+/// The metadata of an object that controllers may own.
+pub(crate) trait Claimable: Metadata {
     fn labels(&self) -> Option<&BTreeMap<String, String>>;
     fn owners(&self) -> &[OwnerReference];
     fn finalizers(&self) -> &[String];
     fn created(&self) -> Option<Timestamp>;
-    /// It is being deleted.
-    fn is_leaving(&self) -> bool;
 }
 
 impl Metadata for ObjectMeta {
@@ -42,10 +46,16 @@ impl Metadata for ObjectMeta {
         self.uid.as_deref().unwrap_or_default()
     }
 
-    fn resource_version(&self) -> Option<&str> {
-        self.resource_version.as_deref()
+    fn resource_version(&self) -> Option<Cow<'_, str>> {
+        self.resource_version.as_deref().map(Cow::Borrowed)
     }
 
+    fn is_leaving(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
+}
+
+impl Claimable for ObjectMeta {
     fn labels(&self) -> Option<&BTreeMap<String, String>> {
         self.labels.as_ref()
     }
@@ -61,10 +71,6 @@ impl Metadata for ObjectMeta {
     fn created(&self) -> Option<Timestamp> {
         self.creation_timestamp.as_ref().map(|time| time.0)
     }
-
-    fn is_leaving(&self) -> bool {
-        self.deletion_timestamp.is_some()
-    }
 }
 
 /// An object.
@@ -73,6 +79,9 @@ pub(crate) trait Object {
     type Metadata: Metadata;
 
     fn metadata(&self) -> &Self::Metadata;
+
+    /// Takes the copy of its key that a cache has already, where it keeps a key.
+    fn share_key(&mut self, _key: &Key) {}
 }
 
 /// An object of a kind that its type says.
@@ -96,5 +105,70 @@ impl<K: Resource<DynamicType = ()>> OfKind for K {
 
     fn api_version() -> Cow<'static, str> {
         <K as Resource>::api_version(&())
+    }
+}
+
+/// Bytes of a uid in its usual form.
+const UID_BYTES: usize = 36;
+
+/// A uid in little memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Uid {
+    Usual([u8; UID_BYTES]),
+    Other(Box<str>),
+}
+
+impl Uid {
+    pub(crate) fn new(text: &str) -> Self {
+        text.as_bytes().try_into().map_or_else(|_| Self::Other(text.into()), Self::Usual)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            // They were a text before.
+            Self::Usual(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
+            Self::Other(text) => text,
+        }
+    }
+}
+
+/// A resource version in little memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    Number(u64),
+    Other(Box<str>),
+}
+
+impl Version {
+    pub(crate) fn new(text: &str) -> Self {
+        match text.parse() {
+            Ok(number) if text.starts_with(|first| ('1'..='9').contains(&first)) => {
+                Self::Number(number)
+            }
+            _ => Self::Other(text.into()),
+        }
+    }
+
+    pub(crate) fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Number(number) => number.to_string().into(),
+            Self::Other(text) => Cow::Borrowed(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_forms_keep_their_text() {
+        for text in ["", "0", "007", "+7", "12345678901234567890", "99999999999999999999", "a"] {
+            assert_eq!(Version::new(text).text(), text);
+        }
+        for text in ["", "u", "00000000-0000-4000-8000-00000000000a"] {
+            assert_eq!(Uid::new(text).as_str(), text);
+        }
+        assert!(size_of::<Version>() <= 16 && size_of::<Uid>() <= 40);
     }
 }

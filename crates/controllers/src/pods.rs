@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::{
     kinds::{pod::Pod, status::PodCondition},
-    object::Metadata,
+    object::{Claimable, Metadata},
 };
 
 pub(crate) fn phase(pod: &Pod) -> &str {
@@ -51,12 +51,12 @@ pub(crate) fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) ->
 }
 
 /// The reference to the controller that owns an object.
-pub(crate) fn controller_of<M: Metadata>(metadata: &M) -> Option<&OwnerReference> {
+pub(crate) fn controller_of<M: Claimable>(metadata: &M) -> Option<&OwnerReference> {
     metadata.owners().iter().find(|owner| owner.controller == Some(true))
 }
 
 /// When an object was made.
-pub(crate) fn created<M: Metadata>(metadata: &M) -> Option<Timestamp> {
+pub(crate) fn created<M: Claimable>(metadata: &M) -> Option<Timestamp> {
     metadata.created()
 }
 

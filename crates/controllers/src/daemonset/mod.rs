@@ -9,7 +9,6 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use toono_placement::NodeView;
 
 use crate::{
     claim::{self, selector, selects},
@@ -61,11 +60,9 @@ impl Controller {
             let queue = Arc::clone(&queue);
             let sets = context.daemon_sets.reader();
             move |change| {
-                let view = |node: &Option<Arc<_>>| node.as_deref().map(NodeView::from_node);
-                let (old, new) = (view(&change.old), view(&change.new));
                 // Heartbeats and usage change nothing about where daemons run.
-                let matters = match (&old, &new) {
-                    (Some(old), Some(new)) => old.labels != new.labels || old.taints != new.taints,
+                let matters = match (&change.old, &change.new) {
+                    (Some(old), Some(new)) => !new.admits_as(old),
                     _ => true,
                 };
                 if matters {
@@ -128,7 +125,8 @@ struct Work<'a> {
 
 /// Where the daemons are and where they should be.
 struct Daemons {
-    /// By node: whether it should run one, and those that it has, oldest first.
+    /// By node: whether it should run one, and those that it has, oldest first. Nodes that neither
+    /// should nor do are left out.
     nodes: HashMap<String, (Eligibility, Vec<Arc<Pod>>)>,
     /// Daemons of nodes that do not exist.
     stray: Vec<Arc<Pod>>,
@@ -137,21 +135,22 @@ struct Daemons {
 impl Work<'_> {
     fn survey(&self, pods: Vec<Arc<Pod>>) -> Daemons {
         let probe = nodes::probe(self.set);
-        let mut nodes: HashMap<_, _> = self
-            .context
-            .nodes
-            .all()
-            .iter()
-            .map(|node| {
-                let name = node.metadata.name.clone().unwrap_or_default();
-                (name, (nodes::eligibility(&probe, &NodeView::from_node(node)), Vec::new()))
-            })
-            .collect();
+        let mut nodes = HashMap::new();
+        for node in self.context.nodes.all() {
+            let eligibility = nodes::eligibility(&probe, &node.placement());
+            if eligibility != Eligibility::No {
+                nodes.insert(node.metadata.name().to_owned(), (eligibility, Vec::new()));
+            }
+        }
+        let exists = |name: &str| self.context.nodes.get(&Key::new("", name)).is_some();
         let mut stray = Vec::new();
         for pod in pods {
-            match nodes::target(&pod).and_then(|name| nodes.get_mut(name)) {
-                Some((_, daemons)) => daemons.push(pod),
-                None => stray.push(pod),
+            match nodes::target(&pod) {
+                Some(name) if nodes.contains_key(name) || exists(name) => {
+                    let none = || (Eligibility::No, Vec::new());
+                    nodes.entry(name.to_owned()).or_insert_with(none).1.push(pod);
+                }
+                _ => stray.push(pod),
             }
         }
         for (_, daemons) in nodes.values_mut() {

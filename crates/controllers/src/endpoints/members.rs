@@ -12,7 +12,7 @@ use crate::{
         Service, ServicePort,
         pod::{Pod, Port},
     },
-    object::Metadata,
+    object::{Claimable, Metadata},
     pods::{is_finished, is_ready, node_name},
     queue::WorkQueue,
 };

@@ -103,8 +103,7 @@ impl Controller {
                 again = Some(UNKNOWN_NODE_RETRY);
                 continue;
             }
-            let zone =
-                node.as_ref().and_then(|node| node.metadata.labels.as_ref()?.get(ZONE_LABEL));
+            let zone = node.as_ref().and_then(|node| node.label(ZONE_LABEL));
             for address_type in &types {
                 if let Some(endpoint) = endpoint(&service, pod, zone, address_type) {
                     found.push((*address_type, members::ports(&service, pod), endpoint));
@@ -139,7 +138,7 @@ fn address_types(service: &Service) -> BTreeSet<&'static str> {
 fn endpoint(
     service: &Service,
     pod: &Pod,
-    zone: Option<&String>,
+    zone: Option<&str>,
     address_type: &str,
 ) -> Option<Endpoint> {
     let addresses = members::addresses(pod).iter().copied();
@@ -163,9 +162,9 @@ fn endpoint(
         },
         hostname: members::hostname(service, pod),
         target_ref: Some(members::reference(pod)),
-        hints: hints(service, ready, zone, node_name.as_ref()),
+        hints: hints(service, ready, zone, node_name.as_deref()),
         node_name,
-        zone: zone.cloned(),
+        zone: zone.map(str::to_owned),
     })
 }
 
@@ -173,15 +172,15 @@ fn endpoint(
 fn hints(
     service: &Service,
     ready: bool,
-    zone: Option<&String>,
-    node: Option<&String>,
+    zone: Option<&str>,
+    node: Option<&str>,
 ) -> Option<EndpointHints> {
     let same_node = match service.spec.traffic_distribution.as_deref()? {
         "PreferSameNode" => true,
         "PreferClose" | "PreferSameZone" => false,
         _ => return None,
     };
-    let named = |name: Option<&String>| name.map(|name| Named { name: name.clone() });
+    let named = |name: Option<&str>| name.map(|name| Named { name: name.to_owned() });
     let for_zones: Vec<_> = named(zone).into_iter().collect();
     let for_nodes: Vec<_> = named(node).filter(|_| same_node).into_iter().collect();
     let any = ready && !(for_zones.is_empty() && for_nodes.is_empty());

@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
     api::{DeleteParams, Preconditions},
@@ -18,7 +17,10 @@ use crate::{
     context::Context,
     error::{SyncError, chain, is_conflict, is_not_found},
     key::Key,
-    kinds::pod::{Pod, WatchedPod},
+    kinds::{
+        node::WatchedNode,
+        pod::{Pod, WatchedPod},
+    },
     patch,
     pods::{is_finished, node_name, uid},
 };
@@ -45,13 +47,12 @@ async fn collect(
     context: &Context,
     missing: &mut HashMap<String, Instant>,
 ) -> Result<(), SyncError> {
-    let nodes: HashSet<_> =
-        context.nodes.all().iter().filter_map(|node| node.metadata.name.clone()).collect();
+    let exists = |name: &str| context.nodes.get(&Key::new("", name)).is_some();
     let stranded: Vec<_> = context
         .pods
         .all()
         .into_iter()
-        .filter(|pod| node_name(pod).is_some_and(|node| !nodes.contains(node)))
+        .filter(|pod| node_name(pod).is_some_and(|node| !exists(node)))
         .collect();
     let names: HashSet<_> =
         stranded.iter().filter_map(|pod| node_name(pod)).map(str::to_owned).collect();
@@ -73,7 +74,7 @@ async fn collect(
 }
 
 async fn is_gone(context: &Context, node: &str) -> Result<bool, SyncError> {
-    let api: Api<Node> = Api::all(context.client.clone());
+    let api: Api<WatchedNode> = Api::all(context.client.clone());
     let found =
         api.get_opt(node).await.map_err(SyncError::api("get", "Node", &Key::new("", node)))?;
     Ok(found.is_none())

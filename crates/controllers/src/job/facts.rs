@@ -6,7 +6,7 @@ use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec};
 pub(super) use crate::kinds::pod::{INDEX, INDEX_FAILURES, INDEX_IGNORED_FAILURES};
 use crate::{
     kinds::{pod::Pod, status::ContainerReport},
-    object::Metadata,
+    object::{Claimable, Metadata},
     pods::{condition, phase},
 };
 

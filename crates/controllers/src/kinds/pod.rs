@@ -23,7 +23,7 @@ use super::{status::Report, watched::Status};
 use crate::{
     intern::Pool,
     key::Key,
-    object::{Metadata, Object, OfKind},
+    object::{Claimable, Metadata, Object, OfKind},
     pods::controller_of,
 };
 
@@ -219,10 +219,16 @@ impl Metadata for PodMetadata {
         &self.uid
     }
 
-    fn resource_version(&self) -> Option<&str> {
-        self.resource_version.as_deref()
+    fn resource_version(&self) -> Option<Cow<'_, str>> {
+        self.resource_version.as_deref().map(Cow::Borrowed)
     }
 
+    fn is_leaving(&self) -> bool {
+        self.deletion.is_some()
+    }
+}
+
+impl Claimable for PodMetadata {
     fn labels(&self) -> Option<&BTreeMap<String, String>> {
         Some(&self.labels)
     }
@@ -238,10 +244,6 @@ impl Metadata for PodMetadata {
     fn created(&self) -> Option<Timestamp> {
         self.created
     }
-
-    fn is_leaving(&self) -> bool {
-        self.deletion.is_some()
-    }
 }
 
 impl Object for Pod {
@@ -249,6 +251,10 @@ impl Object for Pod {
 
     fn metadata(&self) -> &PodMetadata {
         &self.metadata
+    }
+
+    fn share_key(&mut self, key: &Key) {
+        self.metadata.key = key.clone();
     }
 }
 

@@ -10,7 +10,6 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
     api::{DeleteParams, Preconditions},
@@ -18,9 +17,10 @@ use kube::{
 use toono_placement::{Effect, Taint, Toleration};
 
 use super::{
-    COMPONENT, POOL_LABEL, Readiness,
+    COMPONENT, POOL_LABEL,
     pace::{Pace, Pools},
-    pool, readiness,
+    pool,
+    pools::{Census, Censuses},
     taints::{NOT_READY, UNREACHABLE},
 };
 use crate::{
@@ -28,7 +28,10 @@ use crate::{
     error::{SyncError, is_conflict, is_not_found},
     informer::Index,
     key::Key,
-    kinds::pod::{Pod, WatchedPod},
+    kinds::{
+        node::Node,
+        pod::{Pod, WatchedPod},
+    },
     object::Metadata,
     pods::{is_finished, uid},
     queue::WorkQueue,
@@ -36,7 +39,6 @@ use crate::{
     worker::{self, Again},
 };
 
-const AUTONOMY: &str = "node.openyurt.io/autonomy-duration";
 /// How soon a held back eviction is considered again: pools change slowly.
 const RECHECK_HELD: Duration = Duration::from_secs(10);
 
@@ -44,15 +46,20 @@ const RECHECK_HELD: Duration = Duration::from_secs(10);
 pub(super) struct Evictor {
     queue: Arc<WorkQueue<Key>>,
     pools: Mutex<Pools>,
+    censuses: Arc<Censuses>,
 }
 
 impl Evictor {
     pub(super) fn new(context: &mut Context) -> Self {
         let queue = Arc::new(WorkQueue::new());
+        let censuses = Arc::new(Censuses::default());
         context.nodes.on_change({
-            let queue = Arc::clone(&queue);
+            let (queue, censuses) = (Arc::clone(&queue), Arc::clone(&censuses));
             move |change| {
-                if let Some(node) = change.new.as_ref().filter(|node| has_no_execute(node)) {
+                censuses.observe(change);
+                if let Some(node) = change.new.as_ref().filter(|node| has_no_execute(node))
+                    && change.old.as_ref().is_none_or(|old| !evicts_as(node, old))
+                {
                     queue.add(Key::of(&node.metadata));
                 }
             }
@@ -71,7 +78,8 @@ impl Evictor {
                 }
             }
         });
-        Self { queue, pools: Mutex::new(Pools::new(context.config.eviction.clone())) }
+        let pools = Mutex::new(Pools::new(context.config.eviction.clone()));
+        Self { queue, pools, censuses }
     }
 
     pub(super) async fn run(&self, context: &Context) {
@@ -95,7 +103,7 @@ impl Evictor {
                 Verdict::Due { silent } => due.push((pod, silent)),
             }
         }
-        let held = due.iter().any(|(_, silent)| *silent) && !self.may_evict(context, &node);
+        let held = due.iter().any(|(_, silent)| *silent) && !self.may_evict(&node);
         for (pod, silent) in due {
             if !(silent && held) {
                 evict(context, &pod).await?;
@@ -107,16 +115,10 @@ impl Evictor {
         Ok(again)
     }
 
-    fn may_evict(&self, context: &Context, node: &Node) -> bool {
+    fn may_evict(&self, node: &Node) -> bool {
         let pool_name = pool(node);
-        let (mut total, mut silent) = (0, 0);
-        for other in context.nodes.all() {
-            if pool(&other) == pool_name {
-                total += 1;
-                silent += usize::from(readiness(&other) != Readiness::Ready);
-            }
-        }
-        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let Census { total, silent } = self.censuses.of(pool_name);
+        let name = node.metadata.name();
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let pace = pools.admit(pool_name, name, total, silent, tokio::time::Instant::now());
         tracing::debug!(
@@ -131,8 +133,14 @@ impl Evictor {
 }
 
 fn has_no_execute(node: &Node) -> bool {
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-    taints.into_iter().flatten().any(|taint| taint.effect == "NoExecute")
+    node.taints().iter().any(|taint| &*taint.effect == "NoExecute")
+}
+
+/// Whether the pods of a node have to go just when they would with `other` in its place.
+fn evicts_as(node: &Node, other: &Node) -> bool {
+    node.taints() == other.taints()
+        && node.autonomy() == other.autonomy()
+        && pool(node) == pool(other)
 }
 
 /// What a node's taints mean for one of its pods.
@@ -148,16 +156,15 @@ enum Verdict {
 
 fn verdict(node: &Node, pod: &Pod, now: Timestamp) -> Verdict {
     let tolerations = &pod.template().placement.tolerations;
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
     let mut outcome = Verdict::Stays;
-    for taint in taints.into_iter().flatten() {
-        let Some(parsed) =
-            Taint::from_core(taint).filter(|taint| taint.effect == Effect::NoExecute)
-        else {
-            continue;
+    for taint in node.taints().iter().filter(|taint| &*taint.effect == "NoExecute") {
+        let parsed = Taint {
+            key: (*taint.key).into(),
+            value: taint.value.as_deref().unwrap_or_default().into(),
+            effect: Effect::NoExecute,
         };
-        let added = taint.time_added.as_ref().map_or(now, |time| time.0);
-        let silent = taint.key == NOT_READY || taint.key == UNREACHABLE;
+        let added = taint.added.unwrap_or(now);
+        let silent = [NOT_READY, UNREACHABLE].contains(&&*taint.key);
         let autonomy = if silent { autonomy(node) } else { Autonomy::None };
         outcome = stricter(outcome, for_taint(&parsed, tolerations, added, autonomy, silent, now));
     }
@@ -213,8 +220,7 @@ enum Autonomy {
 /// A Go duration; zero is for ever. One that does not parse is read as for ever: the owner wanted
 /// autonomy, and an eviction cannot be taken back.
 fn autonomy(node: &Node) -> Autonomy {
-    let annotation = node.metadata.annotations.as_ref().and_then(|all| all.get(AUTONOMY));
-    let Some(text) = annotation else { return Autonomy::None };
+    let Some(text) = node.autonomy() else { return Autonomy::None };
     let parsed =
         text.parse::<kube::core::Duration>().ok().filter(|duration| !duration.is_negative());
     let duration =
@@ -250,6 +256,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kinds::node::AUTONOMY;
 
     fn node(taint: &str, autonomy: Option<&str>) -> Node {
         serde_json::from_value(json!({

@@ -3,11 +3,12 @@
 
 mod evict;
 mod pace;
+mod pools;
 mod taints;
 
 use std::sync::Arc;
 
-use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 use serde_json::json;
 
@@ -16,7 +17,10 @@ use crate::{
     error::{SyncError, is_not_found},
     informer::Index,
     key::Key,
-    kinds::pod::{Pod, WatchedPod},
+    kinds::{
+        node::Node,
+        pod::{Pod, WatchedPod},
+    },
     patch,
     pods::{condition, is_finished, is_ready},
     queue::WorkQueue,
@@ -42,18 +46,16 @@ enum Readiness {
 }
 
 fn readiness(node: &Node) -> Readiness {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    match conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready") {
-        Some(ready) if ready.status == "True" => Readiness::Ready,
-        Some(ready) if ready.status == "Unknown" => Readiness::Unreachable,
+    match node.condition("Ready").map(|ready| &*ready.status) {
+        Some("True") => Readiness::Ready,
+        Some("Unknown") => Readiness::Unreachable,
         Some(_) => Readiness::NotReady,
         None => Readiness::Unreported,
     }
 }
 
 fn pool(node: &Node) -> &str {
-    let labels = node.metadata.labels.as_ref();
-    labels.and_then(|labels| labels.get(POOL_LABEL)).map_or("", String::as_str)
+    node.label(POOL_LABEL).unwrap_or_default()
 }
 
 /// The node lifecycle controller.
@@ -69,7 +71,9 @@ impl Controller {
         context.nodes.on_change({
             let nodes = Arc::clone(&nodes);
             move |change| {
-                if let Some(node) = &change.new {
+                if let Some(node) = &change.new
+                    && matters(change.old.as_deref(), node)
+                {
                     nodes.add(Key::of(&node.metadata));
                 }
             }
@@ -88,6 +92,11 @@ impl Controller {
             self.evictor.run(&context)
         );
     }
+}
+
+/// Whether there may be something to do for a node: most of what nodes report changes nothing here.
+fn matters(old: Option<&Node>, new: &Node) -> bool {
+    old.is_none_or(|old| readiness(old) != readiness(new)) || !taints::are_right(new)
 }
 
 async fn sync(context: &Context, key: &Key) -> Result<Again, SyncError> {

@@ -1,10 +1,7 @@
 //! The taints that follow from a node's conditions and from cordoning.
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::{Node, Taint},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::api::core::v1::Taint as ApiTaint;
 use kube::Api;
 use serde_json::json;
 
@@ -13,6 +10,7 @@ use crate::{
     context::Context,
     error::{SyncError, is_not_found},
     key::Key,
+    kinds::node::{Node, Taint, WatchedNode},
     patch,
     recorder::Severity,
 };
@@ -30,12 +28,13 @@ const PRESSURES: [(&str, &str); 4] = [
 
 /// Brings the node's taints to what its conditions demand; all other taints stay.
 pub(super) async fn sync(context: &Context, node: &Node, key: &Key) -> Result<(), SyncError> {
-    let present = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
-    let wanted = with_managed(node, &present, Timestamp::now());
-    if wanted == present {
+    if are_right(node) {
         return Ok(());
     }
-    let api: Api<Node> = Api::all(context.client.clone());
+    let present = node.taints();
+    let wanted: Vec<ApiTaint> =
+        with_managed(node, present, Timestamp::now()).iter().map(Into::into).collect();
+    let api: Api<WatchedNode> = Api::all(context.client.clone());
     let taints = Some(wanted).filter(|wanted| !wanted.is_empty());
     let change = patch::on_top_of(node, json!({"spec": {"taints": taints}}));
     match patch::merge(&api, &key.name, &change).await {
@@ -43,7 +42,7 @@ pub(super) async fn sync(context: &Context, node: &Node, key: &Key) -> Result<()
         Err(error) if is_not_found(&error) => return Ok(()),
         Err(error) => return Err(SyncError::api("taint", "Node", key)(error)),
     }
-    let was_silent = present.iter().any(|taint| taint.key == NOT_READY || taint.key == UNREACHABLE);
+    let was_silent = present.iter().any(|taint| [NOT_READY, UNREACHABLE].contains(&&*taint.key));
     match (readiness(node), was_silent) {
         // One that was never heard did not become silent.
         (Readiness::NotReady | Readiness::Unreachable, false) if !never_heard(node) => {
@@ -61,34 +60,39 @@ pub(super) async fn sync(context: &Context, node: &Node, key: &Key) -> Result<()
 
 /// Whether the node joined and was not heard yet.
 fn never_heard(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|known| {
-        known.type_ == "Ready" && known.reason.as_deref() == Some("NodeStatusNeverUpdated")
-    })
+    let ready = node.condition("Ready");
+    ready.is_some_and(|ready| ready.reason.as_deref() == Some("NodeStatusNeverUpdated"))
+}
+
+/// Whether the node has the taints that its conditions demand and no others of ours.
+pub(super) fn are_right(node: &Node) -> bool {
+    let demanded = demanded(node);
+    let present = node.taints().iter().filter(|taint| is_ours(taint));
+    let superfluous = |taint: &Taint| !demanded.contains(&(&*taint.key, &*taint.effect));
+    !present.clone().any(superfluous)
+        && demanded.iter().all(|(key, effect)| {
+            present.clone().any(|taint| *taint.key == **key && *taint.effect == **effect)
+        })
+}
+
+/// Whether a taint is one that follows from conditions.
+fn is_ours(taint: &Taint) -> bool {
+    let key = &*taint.key;
+    let condition = [NOT_READY, UNREACHABLE].contains(&key);
+    let state = key == UNSCHEDULABLE || PRESSURES.iter().any(|(_, known)| *known == key);
+    (condition && &*taint.effect != "PreferNoSchedule") || (state && &*taint.effect == "NoSchedule")
 }
 
 /// The taints that the node shall have: those that are not ours, then ours, the known ones kept
 /// with the time they were added, which evictions count from.
 fn with_managed(node: &Node, present: &[Taint], now: Timestamp) -> Vec<Taint> {
     let demanded = demanded(node);
-    let ours = |taint: &Taint| {
-        let condition = [NOT_READY, UNREACHABLE].contains(&taint.key.as_str());
-        let state =
-            taint.key == UNSCHEDULABLE || PRESSURES.iter().any(|(_, key)| *key == taint.key);
-        (condition && taint.effect != "PreferNoSchedule") || (state && taint.effect == "NoSchedule")
-    };
-    let is_demanded =
-        |taint: &Taint| demanded.contains(&(taint.key.as_str(), taint.effect.as_str()));
+    let is_demanded = |taint: &Taint| demanded.contains(&(&*taint.key, &*taint.effect));
     let mut taints: Vec<_> =
-        present.iter().filter(|taint| !ours(taint) || is_demanded(taint)).cloned().collect();
+        present.iter().filter(|taint| !is_ours(taint) || is_demanded(taint)).cloned().collect();
     for (key, effect) in demanded {
-        if !taints.iter().any(|taint| taint.key == key && taint.effect == effect) {
-            taints.push(Taint {
-                key: key.to_owned(),
-                effect: effect.to_owned(),
-                time_added: Some(Time(now)),
-                value: None,
-            });
+        if !taints.iter().any(|taint| *taint.key == *key && *taint.effect == *effect) {
+            taints.push(Taint::new(key, effect, now));
         }
     }
     taints
@@ -107,17 +111,12 @@ fn demanded(node: &Node) -> Vec<(&'static str, &'static str)> {
             demanded.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")])
         }
     }
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     for (condition, key) in PRESSURES {
-        let holds = conditions
-            .into_iter()
-            .flatten()
-            .any(|known| known.type_ == condition && known.status == "True");
-        if holds {
+        if node.condition(condition).is_some_and(|known| &*known.status == "True") {
             demanded.push((key, "NoSchedule"));
         }
     }
-    if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
+    if node.is_unschedulable() {
         demanded.push((UNSCHEDULABLE, "NoSchedule"));
     }
     demanded
@@ -131,20 +130,29 @@ mod tests {
         taints.iter().map(|taint| format!("{}:{}", taint.key, taint.effect)).collect()
     }
 
-    fn node(ready: &str, cordoned: bool) -> Node {
+    fn node(ready: &str, cordoned: bool, taints: &[Taint]) -> Node {
+        let taints: Vec<ApiTaint> = taints.iter().map(Into::into).collect();
         serde_json::from_value(json!({
             "metadata": {"name": "n"},
-            "spec": {"unschedulable": cordoned},
+            "spec": {"unschedulable": cordoned, "taints": taints},
             "status": {"conditions": [{"type": "Ready", "status": ready}]},
         }))
         .unwrap()
     }
 
+    fn after(ready: &str, cordoned: bool, taints: &[Taint], now: Timestamp) -> Vec<Taint> {
+        let before = node(ready, cordoned, taints);
+        let wanted = with_managed(&before, before.taints(), now);
+        assert_eq!(are_right(&before), wanted == before.taints(), "{ready} {taints:?}");
+        assert!(are_right(&node(ready, cordoned, &wanted)), "{ready} {taints:?}");
+        wanted
+    }
+
     #[test]
     fn taints_follow_conditions_and_leave_others_alone() {
-        let own = Taint { key: "mine".into(), effect: "NoExecute".into(), ..Taint::default() };
-        let (t0, t1) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
-        let unreachable = with_managed(&node("Unknown", true), std::slice::from_ref(&own), t0);
+        let own = Taint { added: None, ..Taint::new("mine", "NoExecute", Timestamp::MAX) };
+        let (t0, t1) = (Timestamp::UNIX_EPOCH, "2026-01-01T00:00:00Z".parse().unwrap());
+        let unreachable = after("Unknown", true, std::slice::from_ref(&own), t0);
         assert_eq!(
             keys(&unreachable),
             [
@@ -154,12 +162,8 @@ mod tests {
                 "node.kubernetes.io/unschedulable:NoSchedule"
             ]
         );
-        assert_eq!(
-            with_managed(&node("Unknown", true), &unreachable, t1),
-            unreachable,
-            "times stay"
-        );
-        let not_ready = with_managed(&node("False", false), &unreachable, t1);
+        assert_eq!(after("Unknown", true, &unreachable, t1), unreachable, "times stay");
+        let not_ready = after("False", false, &unreachable, t1);
         assert_eq!(
             keys(&not_ready),
             [
@@ -168,6 +172,6 @@ mod tests {
                 "node.kubernetes.io/not-ready:NoExecute"
             ]
         );
-        assert_eq!(with_managed(&node("True", false), &not_ready, t1), [own]);
+        assert_eq!(after("True", false, &not_ready, t1), [own]);
     }
 }

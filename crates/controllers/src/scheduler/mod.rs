@@ -12,19 +12,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::api::core::v1::Node;
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
 };
-use toono_placement::{Cluster, NodeView, Placement};
+use toono_placement::{Cluster, Placement};
 
 use crate::{
     context::Context,
     informer::Change,
     intern::Pool,
     key::Key,
-    kinds::pod::Pod,
+    kinds::{node::Node, pod::Pod},
     object::Metadata,
     pods::{is_finished, node_name, uid},
 };
@@ -130,16 +129,19 @@ impl Shared {
     }
 
     fn node_changed(&self, change: &Change<Node>) {
+        if let (Some(new), Some(old)) = (&change.new, &change.old)
+            && new.is_placed_on_as(old)
+        {
+            return;
+        }
         let mut state = self.state();
         match (&change.new, &change.old) {
             (Some(node), _) => {
-                if state.cluster.set_node(&NodeView::from_node(node)) {
+                if state.cluster.set_node(&node.placement()) {
                     state.queue.reconsider(Instant::now());
                 }
             }
-            (None, Some(node)) => {
-                state.cluster.remove_node(node.metadata.name.as_deref().unwrap_or_default())
-            }
+            (None, Some(node)) => state.cluster.remove_node(node.metadata.name()),
             (None, None) => {}
         }
         drop(state);

@@ -1,0 +1,420 @@
+//! A node as the caches hold it: what controllers read, and that in little memory. What nodes have
+//! alike (labels, what they offer, most of what they report) is kept once.
+//!
+//! It is never written: what controllers write are patches.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Node as ApiNode, NodeStatus, Taint as ApiTaint},
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{ObjectMeta, Time},
+    },
+};
+use serde::Deserialize;
+use toono_placement::{Effect, NodeView, Resources, Taint as PlacementTaint};
+
+use super::{kind, lean_metadata};
+use crate::{
+    intern::Pool,
+    key::Key,
+    object::{Metadata, Object, OfKind, Uid, Version},
+};
+
+/// For how long a silent node keeps its pods: an annotation.
+pub(crate) const AUTONOMY: &str = "node.openyurt.io/autonomy-duration";
+
+static TEXTS: Pool<str> = Pool::new();
+static DRESSES: Pool<Dress> = Pool::new();
+static REPORTS: Pool<Report> = Pool::new();
+static ROOMS: Pool<Room> = Pool::new();
+static NO_TAINTS: LazyLock<Arc<[Taint]>> = LazyLock::new(|| [].into());
+
+/// A node as watches bring it, by what the caches and placement read of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct WatchedNode {
+    #[serde(deserialize_with = "lean_metadata")]
+    pub(crate) metadata: ObjectMeta,
+    spec: Option<Spec>,
+    status: Option<Status>,
+}
+kind!(WatchedNode, ClusterResourceScope, "", "v1", "Node", "nodes");
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Spec {
+    taints: Option<Vec<ApiTaint>>,
+    unschedulable: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    allocatable: Option<BTreeMap<String, Quantity>>,
+    capacity: Option<BTreeMap<String, Quantity>>,
+    conditions: Option<Vec<WatchedCondition>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct WatchedCondition {
+    #[serde(rename = "type")]
+    type_: String,
+    status: String,
+    reason: Option<String>,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(test, derive(serde::Deserialize), serde(from = "WatchedNode"))]
+pub(crate) struct Node {
+    pub(crate) metadata: NodeMetadata,
+    dress: Arc<Dress>,
+    taints: Arc<[Taint]>,
+    room: Arc<Room>,
+    report: Arc<Report>,
+    unschedulable: bool,
+}
+
+/// A node's metadata.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct NodeMetadata {
+    key: Key,
+    uid: Uid,
+    resource_version: Version,
+    leaving: bool,
+}
+
+/// What is put on a node: its labels and the annotations that are kept.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Dress {
+    /// Sorted by key.
+    labels: Box<[(Arc<str>, Value)]>,
+    autonomy: Option<Box<str>>,
+}
+
+/// A label's value. Each node is labelled with its own name, and the rest is alike on many.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Value {
+    OwnName,
+    Text(Arc<str>),
+}
+
+/// What pods may use.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Room {
+    resources: Resources,
+    pods: i64,
+}
+
+/// What a node reports, without when.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Report {
+    conditions: Box<[NodeCondition]>,
+}
+
+/// A condition of a node.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct NodeCondition {
+    pub(crate) type_: Box<str>,
+    pub(crate) status: Box<str>,
+    /// Only of `Ready`.
+    pub(crate) reason: Option<Box<str>>,
+}
+
+/// A taint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Taint {
+    pub(crate) key: Arc<str>,
+    pub(crate) value: Option<Arc<str>>,
+    pub(crate) effect: Arc<str>,
+    pub(crate) added: Option<Timestamp>,
+}
+
+impl Node {
+    /// The value of a label.
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
+        let at = self.dress.labels.binary_search_by(|(known, _)| (**known).cmp(key)).ok()?;
+        self.dress.labels.get(at).map(|(_, value)| self.text(value))
+    }
+
+    fn text<'a>(&'a self, value: &'a Value) -> &'a str {
+        match value {
+            Value::OwnName => self.metadata.name(),
+            Value::Text(text) => text,
+        }
+    }
+
+    /// For how long it keeps its pods when silent, in its owner's words.
+    pub(crate) fn autonomy(&self) -> Option<&str> {
+        self.dress.autonomy.as_deref()
+    }
+
+    pub(crate) fn taints(&self) -> &[Taint] {
+        &self.taints
+    }
+
+    /// It is cordoned.
+    pub(crate) fn is_unschedulable(&self) -> bool {
+        self.unschedulable
+    }
+
+    pub(crate) fn condition(&self, type_: &str) -> Option<&NodeCondition> {
+        self.report.conditions.iter().find(|condition| *condition.type_ == *type_)
+    }
+
+    /// What placement needs to know of it.
+    pub(crate) fn placement(&self) -> NodeView {
+        let label =
+            |(key, value): &(Arc<str>, Value)| (key.to_string(), self.text(value).to_owned());
+        let taint = |taint: &Taint| {
+            Some(PlacementTaint {
+                key: (*taint.key).into(),
+                value: taint.value.as_deref().unwrap_or_default().into(),
+                effect: Effect::parse(&taint.effect)?,
+            })
+        };
+        NodeView {
+            name: self.metadata.name().into(),
+            labels: self.dress.labels.iter().map(label).collect(),
+            taints: self.taints.iter().filter_map(taint).collect(),
+            unschedulable: self.unschedulable,
+            allocatable: self.room.resources.clone(),
+            allocatable_pods: self.room.pods,
+        }
+    }
+
+    /// Whether it is a node for the same pods as `other` of its name, whatever room it has.
+    pub(crate) fn admits_as(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Taint, &Taint)| {
+            one.key == other.key && one.value == other.value && one.effect == other.effect
+        };
+        self.dress.labels == other.dress.labels
+            && self.taints.len() == other.taints.len()
+            && self.taints.iter().zip(&*other.taints).all(same)
+    }
+
+    /// Whether placement would decide the same with `other` of its name in its place.
+    pub(crate) fn is_placed_on_as(&self, other: &Self) -> bool {
+        self.admits_as(other)
+            && self.unschedulable == other.unschedulable
+            && self.room == other.room
+    }
+}
+
+impl Taint {
+    pub(crate) fn new(key: &str, effect: &str, added: Timestamp) -> Self {
+        let (key, effect) = (TEXTS.share(key), TEXTS.share(effect));
+        Self { key, value: None, effect, added: Some(added) }
+    }
+}
+
+impl From<ApiTaint> for Taint {
+    fn from(taint: ApiTaint) -> Self {
+        Self {
+            key: TEXTS.share(taint.key.as_str()),
+            value: taint.value.map(|value| TEXTS.share(value.as_str())),
+            effect: TEXTS.share(taint.effect.as_str()),
+            added: taint.time_added.map(|time| time.0),
+        }
+    }
+}
+
+impl From<&Taint> for ApiTaint {
+    fn from(taint: &Taint) -> Self {
+        Self {
+            key: taint.key.to_string(),
+            value: taint.value.as_deref().map(str::to_owned),
+            effect: taint.effect.to_string(),
+            time_added: taint.added.map(Time),
+        }
+    }
+}
+
+impl Metadata for NodeMetadata {
+    fn key(&self) -> Key {
+        self.key.clone()
+    }
+
+    fn namespace(&self) -> &str {
+        ""
+    }
+
+    fn name(&self) -> &str {
+        &self.key.name
+    }
+
+    fn uid(&self) -> &str {
+        self.uid.as_str()
+    }
+
+    fn resource_version(&self) -> Option<Cow<'_, str>> {
+        Some(self.resource_version.text()).filter(|version| !version.is_empty())
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+}
+
+impl Object for Node {
+    type Metadata = NodeMetadata;
+
+    fn metadata(&self) -> &NodeMetadata {
+        &self.metadata
+    }
+
+    fn share_key(&mut self, key: &Key) {
+        self.metadata.key = key.clone();
+    }
+}
+
+impl OfKind for Node {
+    fn kind() -> Cow<'static, str> {
+        "Node".into()
+    }
+
+    fn api_version() -> Cow<'static, str> {
+        "v1".into()
+    }
+}
+
+impl From<WatchedNode> for Node {
+    fn from(node: WatchedNode) -> Self {
+        let WatchedNode { metadata, spec, status } = node;
+        let spec = spec.unwrap_or_default();
+        let Status { allocatable, capacity, conditions } = status.unwrap_or_default();
+        let taints: Vec<_> = spec.taints.into_iter().flatten().map(Taint::from).collect();
+        Self {
+            dress: DRESSES.share(Dress::of(&metadata)),
+            taints: if taints.is_empty() { Arc::clone(&NO_TAINTS) } else { taints.into() },
+            room: ROOMS.share(Room::of(allocatable, capacity)),
+            report: REPORTS.share(Report::of(conditions.unwrap_or_default())),
+            unschedulable: spec.unschedulable.unwrap_or(false),
+            metadata: metadata.into(),
+        }
+    }
+}
+
+impl From<ObjectMeta> for NodeMetadata {
+    fn from(metadata: ObjectMeta) -> Self {
+        Self {
+            key: Key::of(&metadata),
+            uid: Uid::new(metadata.uid.as_deref().unwrap_or_default()),
+            resource_version: Version::new(
+                metadata.resource_version.as_deref().unwrap_or_default(),
+            ),
+            leaving: metadata.deletion_timestamp.is_some(),
+        }
+    }
+}
+
+impl Dress {
+    fn of(metadata: &ObjectMeta) -> Self {
+        let label = |(key, value): (&String, &String)| {
+            let value = match metadata.name.as_ref() == Some(value) {
+                true => Value::OwnName,
+                false => Value::Text(TEXTS.share(value.as_str())),
+            };
+            (TEXTS.share(key.as_str()), value)
+        };
+        let annotations = metadata.annotations.as_ref();
+        Self {
+            labels: metadata.labels.iter().flatten().map(label).collect(),
+            autonomy: annotations.and_then(|all| Some(all.get(AUTONOMY)?.as_str().into())),
+        }
+    }
+}
+
+impl Room {
+    fn of(
+        allocatable: Option<BTreeMap<String, Quantity>>,
+        capacity: Option<BTreeMap<String, Quantity>>,
+    ) -> Self {
+        let status = NodeStatus { allocatable, capacity, ..NodeStatus::default() };
+        let view = NodeView::from_node(&ApiNode { status: Some(status), ..ApiNode::default() });
+        Self { resources: view.allocatable, pods: view.allocatable_pods }
+    }
+}
+
+impl Report {
+    fn of(conditions: Vec<WatchedCondition>) -> Self {
+        let kept = |condition: WatchedCondition| NodeCondition {
+            reason: condition.reason.filter(|_| condition.type_ == "Ready").map(Into::into),
+            type_: condition.type_.into(),
+            status: condition.status.into(),
+        };
+        Self { conditions: conditions.into_iter().map(kept).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn whole() -> serde_json::Value {
+        json!({
+            "metadata": {"name": "n", "uid": "u", "resourceVersion": "7",
+                "labels": {"kubernetes.io/hostname": "n", "zone": "z", "a": "b"},
+                "annotations": {AUTONOMY: "1h", "other": "x"}},
+            "spec": {"podCIDR": "10.0.0.0/26", "unschedulable": true, "taints": [
+                {"key": "k", "value": "v", "effect": "NoSchedule"},
+                {"key": "t", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"},
+                {"key": "t", "effect": "Unheard"}]},
+            "status": {"capacity": {"cpu": "8", "pods": "9"},
+                "allocatable": {"cpu": "4", "memory": "1Gi", "pods": "110", "example.com/gpu": "2"},
+                "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
+                    "lastHeartbeatTime": "2026-01-01T00:00:00Z"}],
+                "images": [{"names": ["i"], "sizeBytes": 7}]}})
+    }
+
+    fn cached(node: serde_json::Value) -> Node {
+        serde_json::from_value(node).unwrap()
+    }
+
+    #[test]
+    fn placement_learns_the_same_as_from_the_whole_node() {
+        let api: ApiNode = serde_json::from_value(whole()).unwrap();
+        let node = cached(whole());
+        assert_eq!(node.placement(), NodeView::from_node(&api));
+        let taints: Vec<ApiTaint> = node.taints().iter().map(Into::into).collect();
+        assert_eq!(Some(taints), api.spec.unwrap().taints);
+        let mut without = whole();
+        without["status"]["allocatable"].take();
+        let api: ApiNode = serde_json::from_value(without.clone()).unwrap();
+        assert_eq!(cached(without).placement(), NodeView::from_node(&api), "capacity counts then");
+    }
+
+    #[test]
+    fn what_controllers_read_is_kept() {
+        let node = cached(whole());
+        assert_eq!(node.label("kubernetes.io/hostname"), Some("n"));
+        assert_eq!((node.label("zone"), node.label("b")), (Some("z"), None));
+        assert_eq!(node.autonomy(), Some("1h"));
+        assert_eq!(node.metadata.resource_version().as_deref(), Some("7"));
+        assert_eq!(node.condition("Ready").unwrap().reason.as_deref(), Some("KubeletReady"));
+    }
+
+    #[test]
+    fn a_heartbeat_changes_nothing_for_placement_and_a_taint_does() {
+        let node = cached(whole());
+        let mut beaten = whole();
+        beaten["metadata"]["resourceVersion"] = "8".into();
+        beaten["status"]["conditions"][0]["status"] = "Unknown".into();
+        beaten["spec"]["taints"][1]["timeAdded"].take();
+        assert!(cached(beaten.clone()).is_placed_on_as(&node));
+        beaten["status"]["allocatable"]["cpu"] = "3".into();
+        assert!(!cached(beaten.clone()).is_placed_on_as(&node) && cached(beaten).admits_as(&node));
+        let mut tainted = whole();
+        tainted["spec"]["taints"][1]["effect"] = "NoSchedule".into();
+        assert!(!cached(tainted).admits_as(&node));
+    }
+}
