@@ -4,7 +4,7 @@
 use std::{cell::RefCell, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, map::Entry};
 
 /// Most repeated fields that are remembered of one document.
 const REPEATED_MAX: usize = 64;
@@ -146,10 +146,13 @@ impl<'de> Visitor<'de> for At<'_> {
         let mut map = Map::new();
         while let Some(name) = entries.next_key::<String>()? {
             let value = self.step(Step::Field(&name), |field| entries.next_value_seed(field))?;
-            if map.contains_key(&name) {
-                self.remember(&name);
+            match map.entry(name) {
+                Entry::Vacant(place) => drop(place.insert(value)),
+                Entry::Occupied(mut place) => {
+                    self.remember(place.key());
+                    place.insert(value);
+                }
             }
-            map.insert(name, value);
         }
         Ok(Value::Object(map))
     }

@@ -12,8 +12,13 @@ use crate::{
     pokes::Due,
 };
 
-/// Datagrams taken, and pokes sent, per wake-up before the other is served.
-const BATCH: usize = 64;
+/// Datagrams taken, and pokes sent, at once.
+const BATCH: usize = 128;
+/// Batches taken before pokes are served, and other tasks.
+const BATCHES: usize = 8;
+/// When all that had arrived is taken, others are waited for this long and then taken together: no heartbeat is
+/// in a hurry, and to wake up for each costs more than to answer it.
+const LINGER: Duration = Duration::from_millis(2);
 /// One byte more than the longest datagram, so that a longer one is seen to be.
 const RECEIVE: usize = MAX_DATAGRAM + 1;
 /// Room for what arrives while this loop does not run: some 20,000 heartbeats, a fifth of a second of a
@@ -35,22 +40,50 @@ pub(crate) async fn serve(inner: Arc<Inner>, socket: UdpSocket) {
             }
             () = inner.poked.notified() => {}
         }
-        match socket.try_io(Interest::READABLE, || inbox.receive(&socket)) {
-            Ok(_) => judge(&inner, &inbox, &mut outbox),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // An ICMP error of an earlier send; it says nothing about this socket.
-            Err(error) => tracing::trace!(%error, "receive"),
+        let mut more = true;
+        for _ in 0..BATCHES {
+            more = take(&inner, &socket, &mut inbox, &mut outbox);
+            if !more {
+                break;
+            }
         }
         if next_pokes(&inner, &mut outbox) {
             inner.poked.notify_one();
         }
-        let all = outbox.len();
-        let left = outbox.send(&socket);
-        if left < all {
-            // The next heartbeat repeats what a reply would have said.
-            tracing::debug!(dropped = all - left, "datagrams had no way out");
+        send(&socket, &mut outbox);
+        if more {
+            tokio::task::yield_now().await;
+        } else {
+            // What is to be poked is in a hurry.
+            let poked = tokio::time::timeout(LINGER, inner.poked.notified()).await;
+            poked.into_iter().for_each(|()| inner.poked.notify_one());
         }
-        tokio::task::yield_now().await;
+    }
+}
+
+/// Takes and answers a batch; whether more may have arrived.
+fn take(inner: &Inner, socket: &UdpSocket, inbox: &mut Inbox, outbox: &mut Outbox) -> bool {
+    match socket.try_io(Interest::READABLE, || inbox.receive(socket)) {
+        Ok(count) => {
+            judge(inner, inbox, outbox);
+            send(socket, outbox);
+            count == BATCH
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+        // An ICMP error of an earlier send; it says nothing about this socket.
+        Err(error) => {
+            tracing::trace!(%error, "receive");
+            true
+        }
+    }
+}
+
+fn send(socket: &UdpSocket, outbox: &mut Outbox) {
+    let all = outbox.len();
+    let left = outbox.send(socket);
+    if left < all {
+        // The next heartbeat repeats what a reply would have said.
+        tracing::debug!(dropped = all - left, "datagrams had no way out");
     }
 }
 
