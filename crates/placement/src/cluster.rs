@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    intern::Interner,
-    node::{Node, NodeIndex, NodeView},
+    intern::{Interner, Symbol},
+    node::{AllTraits, Node, NodeIndex, NodeView},
     pod::{PodKey, PodView},
     resident::{Demands, Groups, Resident},
 };
@@ -18,7 +18,8 @@ pub struct Cluster {
     pub(crate) symbols: Interner,
     pub(crate) nodes: Vec<Node>,
     vacant: Vec<NodeIndex>,
-    by_name: HashMap<Box<str>, NodeIndex>,
+    by_name: HashMap<Symbol, NodeIndex>,
+    traits: AllTraits,
     known: usize,
     residents: HashMap<Box<str>, HashMap<Box<str>, Resident>>,
     demands: Demands,
@@ -42,23 +43,25 @@ impl Cluster {
     pub fn set_node(&mut self, view: &NodeView) -> bool {
         let index = self.index_of(&view.name);
         let Some(node) = self.nodes.get_mut(index.0 as usize) else { return false };
-        let before = (node.known, node.labels.clone(), node.taints.clone(), node.unschedulable);
-        let room_before = (node.allocatable.clone(), node.allocatable_pods);
-        if !node.known {
+        let traits = self.traits.of(view, &mut self.symbols);
+        let Some(before) = node.traits.replace(traits) else {
             self.known += 1;
+            return true;
+        };
+        let changed = node.traits.as_ref() != Some(&before);
+        if changed {
+            self.traits.release(&before);
         }
-        node.describe(view, &mut self.symbols);
-        before != (node.known, node.labels.clone(), node.taints.clone(), node.unschedulable)
-            || room_before != (node.allocatable.clone(), node.allocatable_pods)
+        changed
     }
 
     /// Forgets a node. Its pods stay counted until they are removed themselves.
     pub fn remove_node(&mut self, name: &str) {
-        let Some(index) = self.by_name.get(name).copied() else { return };
-        if let Some(node) = self.nodes.get_mut(index.0 as usize)
-            && node.known
-        {
-            node.forget();
+        let name = self.symbols.lookup(name);
+        let Some(index) = self.by_name.get(&name).copied() else { return };
+        let node = self.nodes.get_mut(index.0 as usize);
+        if let Some(traits) = node.and_then(|node| node.traits.take()) {
+            self.traits.release(&traits);
             self.known -= 1;
         }
         self.vacate_if_unused(index);
@@ -100,14 +103,14 @@ impl Cluster {
             node.release(&resident);
         }
         self.vacate_if_unused(resident.node);
-        self.demands.release(resident);
+        self.demands.release(&resident.demand);
     }
 
     /// The node that a pod counts on.
     #[must_use]
     pub fn node_of(&self, key: &PodKey) -> Option<&str> {
         let resident = self.residents.get(&key.namespace)?.get(&key.name)?;
-        self.nodes.get(resident.node.0 as usize).map(|node| &*node.name)
+        self.nodes.get(resident.node.0 as usize).map(|node| self.symbols.text(node.name))
     }
 
     /// Makes sure that the groups a pod spreads by are counted.
@@ -120,33 +123,41 @@ impl Cluster {
     }
 
     pub(crate) fn known_nodes(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
-        (0..).map(NodeIndex).zip(&self.nodes).filter(|(_, node)| node.known)
+        (0..).map(NodeIndex).zip(&self.nodes).filter(|(_, node)| node.is_known())
     }
 
     pub(crate) fn node_named(&self, name: &str) -> Option<(NodeIndex, &Node)> {
-        let index = *self.by_name.get(name)?;
+        let index = *self.by_name.get(&self.symbols.lookup(name))?;
         let node = self.nodes.get(index.0 as usize)?;
-        node.known.then_some((index, node))
+        node.is_known().then_some((index, node))
     }
 
     fn index_of(&mut self, name: &str) -> NodeIndex {
-        if let Some(index) = self.by_name.get(name) {
+        let name = self.symbols.intern(name);
+        if let Some(index) = self.by_name.get(&name) {
             return *index;
         }
-        let index = self.vacant.pop().unwrap_or_else(|| {
-            self.nodes.push(Node::default());
-            NodeIndex(u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX))
-        });
-        if let Some(node) = self.nodes.get_mut(index.0 as usize) {
-            *node = Node { name: name.into(), ..Node::default() };
-        }
-        self.by_name.insert(name.into(), index);
+        let node = Node::new(name);
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                if let Some(place) = self.nodes.get_mut(index.0 as usize) {
+                    *place = node;
+                }
+                index
+            }
+            None => {
+                self.nodes.push(node);
+                NodeIndex(u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX))
+            }
+        };
+        self.by_name.insert(name, index);
         index
     }
 
     fn vacate_if_unused(&mut self, index: NodeIndex) {
         let Some(node) = self.nodes.get_mut(index.0 as usize) else { return };
-        if !node.known && node.pods == 0 && self.by_name.remove(&node.name).is_some() {
+        let unused = !node.is_known() && node.load().pods == 0;
+        if unused && self.by_name.remove(&node.name).is_some() {
             self.vacant.push(index);
         }
     }

@@ -32,10 +32,9 @@ impl<'a> Term<'a> {
         if self.expressions.is_empty() && fields.is_empty() {
             return false;
         }
-        self.expressions.iter().all(|expression| expression.matches(&node.labels, &cluster.symbols))
-            && fields
-                .iter()
-                .all(|field| &*field.key == "metadata.name" && field.accepts(Some(&node.name)))
+        let name = || Some(cluster.symbols.text(node.name));
+        self.expressions.iter().all(|expression| on(expression, node, cluster))
+            && fields.iter().all(|field| &*field.key == "metadata.name" && field.accepts(name()))
     }
 }
 
@@ -54,12 +53,17 @@ impl<'a> Affinity<'a> {
     }
 
     pub(crate) fn matches(&self, node: &Node, cluster: &Cluster) -> bool {
-        self.selector.iter().all(|label| label.matches(&node.labels, &cluster.symbols))
+        self.selector.iter().all(|label| on(label, node, cluster))
             && self
                 .required
                 .as_ref()
                 .is_none_or(|terms| terms.iter().any(|term| term.matches(node, cluster)))
     }
+}
+
+/// Whether the node's labels meet a requirement.
+fn on(requirement: &Compiled<'_>, node: &Node, cluster: &Cluster) -> bool {
+    requirement.accepts(node.label(requirement.key), &cluster.symbols)
 }
 
 /// The only nodes that a pod's affinity can mean, when each of its terms names them: so it is
@@ -81,7 +85,7 @@ pub(crate) fn named_nodes(pod: &PodView) -> Option<Vec<&str>> {
 
 /// The first taint that keeps the pod away.
 pub(crate) fn untolerated<'n>(pod: &PodView, node: &'n Node) -> Option<&'n Taint> {
-    node.taints
+    node.taints()
         .iter()
         .filter(|taint| taint.effect != Effect::PreferNoSchedule)
         .find(|taint| !pod.tolerations.iter().any(|toleration| toleration.tolerates(taint)))
@@ -95,10 +99,10 @@ pub(crate) fn refusals(
     node: &Node,
     cluster: &Cluster,
 ) -> Vec<Reason> {
-    if node.unschedulable && !tolerates_cordon(pod) {
+    if node.is_unschedulable() && !tolerates_cordon(pod) {
         return vec![Reason::Unschedulable];
     }
-    if pod.node_name.as_deref().is_some_and(|name| *name != *node.name) {
+    if pod.node_name.as_deref().is_some_and(|name| *name != *cluster.symbols.text(node.name)) {
         return vec![Reason::NodeName];
     }
     if let Some(taint) = untolerated(pod, node) {
@@ -110,7 +114,7 @@ pub(crate) fn refusals(
     if !affinity.matches(node, cluster) {
         return vec![Reason::NodeAffinity];
     }
-    if pod.host_ports.iter().any(|port| node.ports.iter().any(|held| held.conflicts(port))) {
+    if pod.host_ports.iter().any(|port| node.load().ports.iter().any(|held| held.conflicts(port))) {
         return vec![Reason::HostPorts];
     }
     insufficient(pod, node)
@@ -127,26 +131,28 @@ fn tolerates_cordon(pod: &PodView) -> bool {
 
 fn insufficient(pod: &PodView, node: &Node) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    if node.pods + 1 > node.allocatable_pods {
+    let (load, offer) = (node.load(), node.offer());
+    let (used, offered) = (&load.used, &offer.resources);
+    if load.pods + 1 > offer.pods {
         reasons.push(Reason::TooManyPods);
     }
     let requests = &pod.requests;
-    for (name, asked, used, offered) in [
-        ("cpu", requests.cpu_milli, node.used.cpu_milli, node.allocatable.cpu_milli),
-        ("memory", requests.memory_bytes, node.used.memory_bytes, node.allocatable.memory_bytes),
+    for (name, asked, taken, there) in [
+        ("cpu", requests.cpu_milli, used.cpu_milli, offered.cpu_milli),
+        ("memory", requests.memory_bytes, used.memory_bytes, offered.memory_bytes),
         (
             "ephemeral-storage",
             requests.ephemeral_bytes,
-            node.used.ephemeral_bytes,
-            node.allocatable.ephemeral_bytes,
+            used.ephemeral_bytes,
+            offered.ephemeral_bytes,
         ),
     ] {
-        if asked > 0 && asked > offered - used {
+        if asked > 0 && asked > there - taken {
             reasons.push(Reason::Insufficient(name.into()));
         }
     }
     for (name, asked) in &requests.extended {
-        if *asked > 0 && *asked > node.allocatable.extended(name) - node.used.extended(name) {
+        if *asked > 0 && *asked > offered.extended(name) - used.extended(name) {
             reasons.push(Reason::Insufficient(name.clone()));
         }
     }

@@ -20,6 +20,7 @@ mod requirement;
 mod resident;
 mod resources;
 mod score;
+mod shared;
 mod spread;
 mod taints;
 

@@ -1,14 +1,16 @@
 //! Nodes as placement sees them: what the API says of one, and the compact record in the cluster.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Node as ApiNode;
 
 use crate::{
     intern::{Interner, Symbol},
     pod::HostPort,
+    requirement::label,
     resident::Resident,
     resources::{Resources, whole},
+    shared::Shared,
     taints::Taint,
 };
 
@@ -59,60 +61,147 @@ impl NodeView {
 }
 
 /// A node in the cluster's table, with what its pods use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) name: Box<str>,
-    /// False while only pods speak of it: such a record counts usage but is never a candidate.
-    pub(crate) known: bool,
+    pub(crate) name: Symbol,
+    /// `None` while only pods speak of it: such a record counts usage but is never a candidate.
+    pub(crate) traits: Option<Traits>,
+    /// `None` while no pod is there.
+    load: Option<Box<Load>>,
+}
+
+/// What is known of a node; shared with the nodes that are like it.
+#[derive(Clone, Debug)]
+pub(crate) struct Traits {
+    site: Arc<Site>,
+    offer: Arc<Offer>,
+}
+
+/// Which pods a node is meant for.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+struct Site {
     /// Sorted by key.
-    pub(crate) labels: Box<[(Symbol, Symbol)]>,
-    pub(crate) taints: Box<[Taint]>,
-    pub(crate) unschedulable: bool,
-    pub(crate) allocatable: Resources,
-    pub(crate) allocatable_pods: i64,
+    labels: Box<[(Symbol, Symbol)]>,
+    taints: Box<[Taint]>,
+    unschedulable: bool,
+}
+
+/// How much room pods find on a node.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Offer {
+    pub(crate) resources: Resources,
+    pub(crate) pods: i64,
+}
+
+/// What the pods on a node use.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
     pub(crate) used: Resources,
     pub(crate) weight: Resources,
     pub(crate) pods: i64,
     pub(crate) ports: Vec<HostPort>,
 }
 
-impl Node {
-    pub(crate) fn describe(&mut self, view: &NodeView, symbols: &mut Interner) {
+static NO_OFFER: Offer = Offer { resources: Resources::NONE, pods: 0 };
+static NO_LOAD: Load =
+    Load { used: Resources::NONE, weight: Resources::NONE, pods: 0, ports: Vec::new() };
+
+/// The traits of the nodes that there are, each once.
+#[derive(Debug, Default)]
+pub(crate) struct AllTraits {
+    sites: Shared<Site>,
+    offers: Shared<Offer>,
+}
+
+impl AllTraits {
+    pub(crate) fn of(&mut self, view: &NodeView, symbols: &mut Interner) -> Traits {
         let mut labels: Vec<_> = view
             .labels
             .iter()
-            .map(|(key, value)| (symbols.intern(key), symbols.intern(value)))
+            .map(|(key, value)| {
+                let own = **value == *view.name;
+                let value = if own { Symbol::OWN_NAME } else { symbols.intern(value) };
+                (symbols.intern(key), value)
+            })
             .collect();
         labels.sort_unstable();
-        self.known = true;
-        self.labels = labels.into();
-        self.taints = view.taints.clone().into();
-        self.unschedulable = view.unschedulable;
-        self.allocatable = view.allocatable.clone();
-        self.allocatable_pods = view.allocatable_pods;
+        let site = Site {
+            labels: labels.into(),
+            taints: view.taints.clone().into(),
+            unschedulable: view.unschedulable,
+        };
+        let offer = Offer { resources: view.allocatable.clone(), pods: view.allocatable_pods };
+        Traits { site: self.sites.share(site), offer: self.offers.share(offer) }
     }
 
-    pub(crate) fn forget(&mut self) {
-        self.known = false;
-        self.labels = Box::default();
-        self.taints = Box::default();
+    pub(crate) fn release(&mut self, traits: &Traits) {
+        self.sites.release(&traits.site);
+        self.offers.release(&traits.offer);
+    }
+}
+
+impl PartialEq for Traits {
+    /// Equal ones are the same: each is there once.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.site, &other.site) && Arc::ptr_eq(&self.offer, &other.offer)
+    }
+}
+
+impl Node {
+    pub(crate) fn new(name: Symbol) -> Self {
+        Self { name, traits: None, load: None }
+    }
+
+    pub(crate) fn is_known(&self) -> bool {
+        self.traits.is_some()
+    }
+
+    fn site(&self) -> Option<&Site> {
+        self.traits.as_ref().map(|traits| &*traits.site)
+    }
+
+    /// The value of a label.
+    pub(crate) fn label(&self, key: Symbol) -> Option<Symbol> {
+        let value = label(&self.site()?.labels, key)?;
+        Some(if value == Symbol::OWN_NAME { self.name } else { value })
+    }
+
+    pub(crate) fn taints(&self) -> &[Taint] {
+        self.site().map_or(&[], |site| &site.taints)
+    }
+
+    pub(crate) fn is_unschedulable(&self) -> bool {
+        self.site().is_some_and(|site| site.unschedulable)
+    }
+
+    pub(crate) fn offer(&self) -> &Offer {
+        self.traits.as_ref().map_or(&NO_OFFER, |traits| &traits.offer)
+    }
+
+    pub(crate) fn load(&self) -> &Load {
+        self.load.as_deref().unwrap_or(&NO_LOAD)
     }
 
     pub(crate) fn charge(&mut self, pod: &Resident) {
-        self.used.add(&pod.requests);
-        self.weight.add(&pod.weight);
-        self.pods += 1;
-        self.ports.extend(pod.host_ports.iter().cloned());
+        let load = self.load.get_or_insert_default();
+        load.used.add(&pod.requests);
+        load.weight.add(&pod.weight);
+        load.pods += 1;
+        load.ports.extend(pod.host_ports.iter().cloned());
     }
 
     pub(crate) fn release(&mut self, pod: &Resident) {
-        self.used.subtract(&pod.requests);
-        self.weight.subtract(&pod.weight);
-        self.pods -= 1;
+        let Some(load) = &mut self.load else { return };
+        load.used.subtract(&pod.requests);
+        load.weight.subtract(&pod.weight);
+        load.pods -= 1;
         for port in &*pod.host_ports {
-            if let Some(at) = self.ports.iter().position(|held| held == port) {
-                self.ports.swap_remove(at);
+            if let Some(at) = load.ports.iter().position(|held| held == port) {
+                load.ports.swap_remove(at);
             }
+        }
+        if load.pods <= 0 {
+            self.load = None;
         }
     }
 }

@@ -34,7 +34,7 @@ impl Cluster {
             _ => self.best(pod, &affinity, &feasible),
         };
         match best {
-            Some(node) => Placement::Node(node.name.clone()),
+            Some(node) => Placement::Node(self.symbols.text(node.name).into()),
             None => Placement::NoFit { reasons: tally.sentence(self.node_count()) },
         }
     }
@@ -75,7 +75,9 @@ impl Cluster {
         let totals = score::totals(pod, affinity, feasible, self);
         let ranked = feasible.iter().zip(totals);
         ranked
-            .max_by_key(|((index, node), total)| (*total, std::cmp::Reverse((node.pods, *index))))
+            .max_by_key(|((index, node), total)| {
+                (*total, std::cmp::Reverse((node.load().pods, *index)))
+            })
             .map(|((_, node), _)| *node)
     }
 }

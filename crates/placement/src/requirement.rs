@@ -113,7 +113,7 @@ impl Requirement {
 /// A requirement whose strings were resolved once, for testing many nodes.
 #[derive(Debug)]
 pub(crate) struct Compiled<'a> {
-    key: Symbol,
+    pub(crate) key: Symbol,
     values: Vec<Symbol>,
     source: &'a Requirement,
 }
@@ -129,7 +129,11 @@ impl<'a> Compiled<'a> {
 
     /// Whether labels sorted by key meet this.
     pub(crate) fn matches(&self, labels: &[(Symbol, Symbol)], symbols: &Interner) -> bool {
-        let value = label(labels, self.key);
+        self.accepts(label(labels, self.key), symbols)
+    }
+
+    /// Whether the key's value (`None` when the label is missing) meets this.
+    pub(crate) fn accepts(&self, value: Option<Symbol>, symbols: &Interner) -> bool {
         match self.source.operator {
             Operator::In => value.is_some_and(|value| self.values.contains(&value)),
             Operator::NotIn => !value.is_some_and(|value| self.values.contains(&value)),

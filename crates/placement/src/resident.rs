@@ -1,10 +1,6 @@
 //! Pods that take room on a node, in the least memory, and their numbers per owner and selector.
 
-use std::{
-    collections::{HashMap, HashSet},
-    ops::Deref,
-    sync::Arc,
-};
+use std::{collections::HashMap, ops::Deref, sync::Arc};
 
 use crate::{
     intern::{Interner, Symbol},
@@ -12,6 +8,7 @@ use crate::{
     pod::{HostPort, PodView},
     requirement::{Compiled, Requirement},
     resources::Resources,
+    shared::Shared,
 };
 
 /// Selector groups kept for one namespace. Each distinct spread selector makes one; beyond this
@@ -26,7 +23,7 @@ pub(crate) type NodeCounts = HashMap<NodeIndex, u32>;
 pub(crate) struct Resident {
     pub(crate) node: NodeIndex,
     terminating: bool,
-    demand: Arc<Demand>,
+    pub(crate) demand: Arc<Demand>,
 }
 
 /// What the pods of one owner have alike.
@@ -41,28 +38,7 @@ pub(crate) struct Demand {
 }
 
 /// The demands of the pods that there are, each once.
-#[derive(Debug, Default)]
-pub(crate) struct Demands(HashSet<Arc<Demand>>);
-
-impl Demands {
-    fn share(&mut self, demand: Demand) -> Arc<Demand> {
-        if let Some(shared) = self.0.get(&demand) {
-            return Arc::clone(shared);
-        }
-        let shared = Arc::new(demand);
-        self.0.insert(Arc::clone(&shared));
-        shared
-    }
-
-    /// Drops a pod, and its demand if no other pod has it.
-    pub(crate) fn release(&mut self, resident: Resident) {
-        let Resident { demand, .. } = resident;
-        // One is `demand` itself, the other is ours.
-        if Arc::strong_count(&demand) == 2 {
-            self.0.remove(&demand);
-        }
-    }
-}
+pub(crate) type Demands = Shared<Demand>;
 
 impl Deref for Resident {
     type Target = Demand;

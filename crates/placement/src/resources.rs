@@ -39,6 +39,9 @@ pub struct Resources {
 }
 
 impl Resources {
+    pub(crate) const NONE: Self =
+        Self { cpu_milli: 0, memory_bytes: 0, ephemeral_bytes: 0, extended: Vec::new() };
+
     /// Reads a resource list. Entries that do not parse count as zero: the API server refuses them.
     #[must_use]
     pub fn from_list(list: &BTreeMap<String, Quantity>) -> Self {

@@ -53,7 +53,7 @@ fn unwelcome(pod: &PodView, node: &Node) -> i64 {
             .filter(|one| one.effect.is_none_or(|effect| effect == Effect::PreferNoSchedule));
         relevant.any(|toleration| toleration.tolerates(taint))
     };
-    node.taints
+    node.taints()
         .iter()
         .filter(|taint| taint.effect == Effect::PreferNoSchedule)
         .filter(|taint| !tolerated(taint))
@@ -91,10 +91,10 @@ fn least_allocated(pod: &PodView, node: &Node) -> i64 {
         i64::try_from(i128::from(offered - taken) * i128::from(MAX_SCORE) / i128::from(offered))
             .unwrap_or(0)
     };
-    let cpu = free(pod.weight.cpu_milli, node.weight.cpu_milli, node.allocatable.cpu_milli);
-    let memory =
-        free(pod.weight.memory_bytes, node.weight.memory_bytes, node.allocatable.memory_bytes);
-    match (node.allocatable.cpu_milli > 0, node.allocatable.memory_bytes > 0) {
+    let (taken, offered) = (&node.load().weight, &node.offer().resources);
+    let cpu = free(pod.weight.cpu_milli, taken.cpu_milli, offered.cpu_milli);
+    let memory = free(pod.weight.memory_bytes, taken.memory_bytes, offered.memory_bytes);
+    match (offered.cpu_milli > 0, offered.memory_bytes > 0) {
         (true, true) => i64::midpoint(cpu, memory),
         _ => cpu + memory,
     }
@@ -109,9 +109,9 @@ fn balanced(pod: &PodView, node: &Node) -> i64 {
     let share = |asked: i64, used: i64, offered: i64| {
         if offered <= 0 { None } else { Some(((used + asked) as f64 / offered as f64).min(1.0)) }
     };
-    let cpu = share(pod.requests.cpu_milli, node.used.cpu_milli, node.allocatable.cpu_milli);
-    let memory =
-        share(pod.requests.memory_bytes, node.used.memory_bytes, node.allocatable.memory_bytes);
+    let (taken, offered) = (&node.load().used, &node.offer().resources);
+    let cpu = share(pod.requests.cpu_milli, taken.cpu_milli, offered.cpu_milli);
+    let memory = share(pod.requests.memory_bytes, taken.memory_bytes, offered.memory_bytes);
     let deviation = match (cpu, memory) {
         (Some(cpu), Some(memory)) => (cpu - memory).abs() / 2.0,
         _ => 0.0,

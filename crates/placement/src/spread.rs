@@ -10,7 +10,6 @@ use crate::{
     node::{Node, NodeIndex},
     pod::{PodView, SpreadConstraint},
     reasons::Reason,
-    requirement::label,
     resident::NodeCounts,
     score::MAX_SCORE,
 };
@@ -55,12 +54,12 @@ pub(crate) fn required<'a>(
     }
     let keys: Vec<_> = all.iter().map(|one| one.key).collect();
     for (index, node) in cluster.known_nodes() {
-        if keys.iter().any(|key| label(&node.labels, *key).is_none()) {
+        if keys.iter().any(|key| node.label(*key).is_none()) {
             continue;
         }
         for one in &mut all {
             if counts_node(one.constraint, pod, affinity, node, cluster)
-                && let Some(domain) = label(&node.labels, one.key)
+                && let Some(domain) = node.label(one.key)
             {
                 *one.domains.entry(domain).or_default() +=
                     pods_on(one.constraint, pod, index, cluster);
@@ -80,7 +79,7 @@ pub(crate) fn required<'a>(
 impl Required<'_> {
     /// Why this constraint refuses the node.
     pub(crate) fn refusal(&self, node: &Node) -> Option<Reason> {
-        let Some(domain) = label(&node.labels, self.key) else {
+        let Some(domain) = node.label(self.key) else {
             return Some(Reason::SpreadMissingLabel);
         };
         let there = self.domains.get(&domain).copied().unwrap_or(0);
@@ -138,7 +137,7 @@ pub(crate) fn scores(
     // Constraints that the pod itself names demand all their labels; the defaults do not.
     let own: Vec<_> =
         preferences.iter().filter(|one| one.constraint.is_some()).map(|one| one.key).collect();
-    let ignored = |node: &Node| own.iter().any(|key| label(&node.labels, *key).is_none());
+    let ignored = |node: &Node| own.iter().any(|key| node.label(*key).is_none());
     for one in &mut preferences {
         count_domains(one, pod, affinity, feasible, &ignored, cluster);
     }
@@ -188,8 +187,7 @@ fn count_domains(
     let size = if one.over_nodes {
         candidates.count()
     } else {
-        one.domains =
-            candidates.filter_map(|(_, node)| Some((label(&node.labels, one.key)?, 0))).collect();
+        one.domains = candidates.filter_map(|(_, node)| Some((node.label(one.key)?, 0))).collect();
         one.domains.len()
     };
     // The logarithm keeps a label with few values from being drowned by one with many.
@@ -199,7 +197,7 @@ fn count_domains(
     }
     for (index, count) in one.counts.into_iter().flatten() {
         let Some(node) =
-            cluster.nodes.get(index.0 as usize).filter(|node| node.known && !ignored(node))
+            cluster.nodes.get(index.0 as usize).filter(|node| node.is_known() && !ignored(node))
         else {
             continue;
         };
@@ -208,7 +206,7 @@ fn count_domains(
             None => affinity.matches(node, cluster),
         };
         if counted
-            && let Some(domain) = label(&node.labels, one.key)
+            && let Some(domain) = node.label(one.key)
             && let Some(sum) = one.domains.get_mut(&domain)
         {
             *sum += count;
@@ -223,7 +221,7 @@ fn crowd(preferences: &[Preferred<'_>], index: NodeIndex, node: &Node) -> i64 {
         let count = if one.over_nodes {
             one.counts.and_then(|counts| counts.get(&index)).copied().unwrap_or(0)
         } else {
-            let Some(domain) = label(&node.labels, one.key) else { continue };
+            let Some(domain) = node.label(one.key) else { continue };
             one.domains.get(&domain).copied().unwrap_or(0)
         };
         score += f64::from(count) * one.weight + f64::from(one.max_skew - 1);

@@ -22,7 +22,7 @@ use crate::{
         pod::{Pod, WatchedPod},
     },
     patch,
-    pods::{condition, is_finished, is_ready},
+    pods::{condition, is_finished, is_ready, node_name},
     queue::WorkQueue,
     recorder::Severity,
     worker::{self, Again},
@@ -78,6 +78,17 @@ impl Controller {
                 }
             }
         });
+        context.pods.on_change({
+            let nodes = Arc::clone(&nodes);
+            move |change| {
+                // Its node may have returned while nobody watched.
+                if let (None, Some(pod)) = (&change.old, &change.new)
+                    && let Some(node) = node_name(pod).filter(|_| is_marked(pod))
+                {
+                    nodes.add(Key::new("", node));
+                }
+            }
+        });
         Self { nodes, evictor }
     }
 
@@ -95,8 +106,12 @@ impl Controller {
 }
 
 /// Whether there may be something to do for a node: most of what nodes report changes nothing here.
+/// One that is ready when it is first seen has at most pods to take the mark from, and those are
+/// told of themselves.
 fn matters(old: Option<&Node>, new: &Node) -> bool {
-    old.is_none_or(|old| readiness(old) != readiness(new)) || !taints::are_right(new)
+    let now = readiness(new);
+    let known = old.map_or(Readiness::Ready, readiness);
+    known != now || !taints::are_right(new)
 }
 
 async fn sync(context: &Context, key: &Key) -> Result<Again, SyncError> {
@@ -131,15 +146,18 @@ async fn mark_not_ready(context: &Context, node: &Key) -> Result<(), SyncError> 
 /// node reports itself.
 async fn mark_ready_again(context: &Context, node: &Key) -> Result<(), SyncError> {
     for pod in context.pods.by(Index::Node, &node.name) {
-        let marked = condition(&pod, "Ready")
-            .is_some_and(|ready| ready.reason.as_deref() == Some(NODE_NOT_READY));
         let containers = &pod.report().containers;
         let serving = !containers.is_empty() && containers.iter().all(|container| container.ready);
-        if marked && serving && !is_finished(&pod) {
+        if is_marked(&pod) && serving && !is_finished(&pod) {
             set_ready(context, &pod, true).await?;
         }
     }
     Ok(())
+}
+
+/// Whether it was marked because of its node.
+fn is_marked(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|ready| ready.reason.as_deref() == Some(NODE_NOT_READY))
 }
 
 async fn set_ready(context: &Context, pod: &Pod, ready: bool) -> Result<(), SyncError> {
