@@ -11,9 +11,6 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::value::RawValue;
-use toono_wire::bundle::Bundle;
-
 use crate::objects::PodObject;
 
 /// All pods, by node.
@@ -21,7 +18,7 @@ use crate::objects::PodObject;
 pub(crate) struct Bundles {
     nodes: HashMap<Arc<str>, NodeBundle>,
     /// Uid of every bound pod → its node.
-    bound: HashMap<String, Arc<str>>,
+    bound: HashMap<Box<str>, Arc<str>>,
     /// The revision of the first snapshot; none before it.
     start: Option<u64>,
     /// The newest revision seen.
@@ -33,7 +30,24 @@ struct NodeBundle {
     desired: u64,
     /// Whether the node has been asked to compare since the start.
     swept: bool,
-    pods: BTreeMap<String, Held>,
+    pods: BTreeMap<Box<str>, Held>,
+}
+
+/// What a node is to be told: which of its pods, of those it has.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    pub(crate) revision: u64,
+    /// Pods that changed since the revision that the node asked about.
+    pub(crate) pods: Vec<Named>,
+    /// The uid of every pod of the node.
+    pub(crate) present: Vec<String>,
+}
+
+/// One pod, by the names that find it and the one that tells it from others of these names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) path: String,
+    pub(crate) uid: Box<str>,
 }
 
 #[derive(Debug)]
@@ -49,7 +63,7 @@ impl Bundles {
         let first = self.start.is_none();
         self.start.get_or_insert(revision);
         let mut moved = Vec::new();
-        let mut gone: HashMap<String, Arc<str>> = self.bound.clone();
+        let mut gone = self.bound.clone();
         for pod in pods {
             gone.remove(&pod.uid);
             let waits = pod.deleting || !pod.started;
@@ -90,9 +104,9 @@ impl Bundles {
         if pod.node.is_empty() {
             return None;
         }
-        let node: Arc<str> = match self.nodes.get_key_value(pod.node.as_str()) {
+        let node: Arc<str> = match self.nodes.get_key_value(&*pod.node) {
             Some((known, _)) => known.clone(),
-            None => pod.node.as_str().into(),
+            None => (&*pod.node).into(),
         };
         let bundle = self.nodes.entry(node.clone()).or_default();
         let old = bundle.pods.get(&pod.uid);
@@ -125,7 +139,7 @@ impl Bundles {
     }
 
     /// The answer to `bundle?since=`; none before the first snapshot.
-    pub(crate) fn bundle(&mut self, node: &str, since: u64) -> Option<Bundle> {
+    pub(crate) fn bundle(&mut self, node: &str, since: u64) -> Option<News> {
         let start = self.start?;
         let since = if since > self.newest { 0 } else { since };
         let bundle = match self.nodes.get_mut(node) {
@@ -140,15 +154,12 @@ impl Bundles {
             .pods
             .values()
             .filter(|held| held.changed > since)
-            .filter_map(|held| {
-                let text = std::str::from_utf8(&held.pod.json).ok()?;
-                RawValue::from_string(text.trim_end().to_owned()).ok()
-            })
+            .map(|held| Named { path: held.pod.path(), uid: held.pod.uid.clone() })
             .collect();
-        Some(Bundle {
+        Some(News {
             revision: bundle.desired,
             pods,
-            present: bundle.pods.keys().cloned().collect(),
+            present: bundle.pods.keys().map(|uid| uid.to_string()).collect(),
         })
     }
 
@@ -194,20 +205,12 @@ mod tests {
         let value = json!({"kind": "Pod", "apiVersion": "v1",
             "metadata": {"name": uid, "namespace": "d", "uid": uid, "resourceVersion": revision.to_string()},
             "spec": {"nodeName": node, "containers": [{"image": image}]}, "status": status});
-        PodObject::parse(serde_json::to_vec(&value).unwrap().into()).unwrap()
+        PodObject::parse(&serde_json::to_vec(&value).unwrap()).unwrap()
     }
 
-    fn names(bundle: &Bundle) -> Vec<String> {
-        bundle
-            .pods
-            .iter()
-            .map(|raw| {
-                serde_json::from_str::<serde_json::Value>(raw.get()).unwrap()["metadata"]["name"]
-                    .as_str()
-                    .unwrap()
-                    .to_owned()
-            })
-            .collect()
+    fn names(news: &News) -> Vec<String> {
+        let name = |pod: &Named| pod.path.rsplit('/').next().unwrap().to_owned();
+        news.pods.iter().map(name).collect()
     }
 
     #[test]

@@ -17,6 +17,12 @@ impl Calls {
         self.send(Method::GET, path, None, "").await
     }
 
+    /// The object as text, as the API has it.
+    pub(crate) async fn text(&self, path: &str) -> Result<String, kube::Error> {
+        let request = Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError)?;
+        self.0.request_text(request).await
+    }
+
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, kube::Error> {
         self.send(Method::POST, path, Some(body), "application/json").await
     }

@@ -58,13 +58,13 @@ pub(crate) async fn pods(inner: Arc<Inner>, mut changes: BoxStream<'static, Chan
         let mut state = inner.state();
         let moved = match change {
             Change::Snapshot { revision, objects } => {
-                let pods = objects.into_iter().filter_map(parse_pod).collect();
+                let pods = objects.iter().filter_map(parse_pod).collect();
                 state.bundles.snapshot(revision, pods)
             }
             Change::Put(json) => {
-                parse_pod(json).and_then(|pod| state.bundles.put(pod)).into_iter().collect()
+                parse_pod(&json).and_then(|pod| state.bundles.put(pod)).into_iter().collect()
             }
-            Change::Delete(json) => parse_pod(json)
+            Change::Delete(json) => parse_pod(&json)
                 .and_then(|pod| state.bundles.delete(&pod.uid, pod.revision))
                 .into_iter()
                 .collect(),
@@ -115,7 +115,7 @@ fn parse_node(json: &Bytes) -> Option<NodeObject> {
         .ok()
 }
 
-fn parse_pod(json: Bytes) -> Option<PodObject> {
+fn parse_pod(json: &Bytes) -> Option<PodObject> {
     PodObject::parse(json)
         .inspect_err(|error| tracing::warn!(%error, "a Pod that cannot be read"))
         .ok()

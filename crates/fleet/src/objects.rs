@@ -5,7 +5,6 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
@@ -106,27 +105,24 @@ impl NodeObject {
     }
 }
 
-/// What the fleet reads of a Pod, and the object as it came.
+/// What the fleet reads of a Pod. There are millions: the object itself is asked for when a node wants it.
 #[derive(Debug, Clone)]
 pub(crate) struct PodObject {
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-    pub(crate) uid: String,
+    pub(crate) namespace: Box<str>,
+    pub(crate) name: Box<str>,
+    pub(crate) uid: Box<str>,
     pub(crate) revision: u64,
     /// The node that it is bound to; empty for none yet.
-    pub(crate) node: String,
+    pub(crate) node: Box<str>,
     pub(crate) deleting: bool,
     /// Whether a node has taken it up: only a node sets `status.startTime`.
     pub(crate) started: bool,
     /// Changes when anything but the status and bookkeeping does: what a node must hear of.
     pub(crate) digest: u64,
-    pub(crate) json: Bytes,
 }
 
 #[derive(Deserialize)]
 struct PodParts<'a> {
-    #[serde(default)]
-    kind: Option<String>,
     #[serde(default)]
     metadata: Meta,
     #[serde(borrow, default)]
@@ -148,32 +144,27 @@ struct PodStatus {
 }
 
 impl PodObject {
-    pub(crate) fn parse(json: Bytes) -> Result<Self, serde_json::Error> {
-        let parts: PodParts<'_> = serde_json::from_slice(&json)?;
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let parts: PodParts<'_> = serde_json::from_slice(json)?;
         let spec_json = parts.spec.map_or("{}", RawValue::get);
         let spec: PodSpec = serde_json::from_str(spec_json)?;
-        let revision = parts.metadata.revision();
-        let whole = parts.kind.is_some();
         let meta = parts.metadata;
-        let pod = Self {
+        Ok(Self {
             digest: digest(&meta, spec_json),
-            revision,
-            node: spec.node_name.unwrap_or_default(),
+            revision: meta.revision(),
+            node: spec.node_name.unwrap_or_default().into(),
             deleting: meta.deletion_timestamp.is_some(),
             started: parts.status.start_time.is_some(),
-            namespace: meta.namespace,
-            name: meta.name,
-            uid: meta.uid,
-            json: Bytes::new(),
-        };
-        Ok(Self { json: if whole { json } else { with_type(&json) }, ..pod })
+            namespace: meta.namespace.into(),
+            name: meta.name.into(),
+            uid: meta.uid.into(),
+        })
     }
-}
 
-/// Items of a Kubernetes list carry no kind, while a node wants objects that say what they are.
-fn with_type(json: &[u8]) -> Bytes {
-    let rest = json.strip_prefix(b"{").unwrap_or(json);
-    [br#"{"kind":"Pod","apiVersion":"v1","#.as_slice(), rest].concat().into()
+    /// Where the API has it.
+    pub(crate) fn path(&self) -> String {
+        format!("/api/v1/namespaces/{}/pods/{}", self.namespace, self.name)
+    }
 }
 
 fn digest(meta: &Meta, spec: &str) -> u64 {
@@ -246,7 +237,7 @@ mod tests {
     use super::*;
 
     fn pod(value: &Value) -> PodObject {
-        PodObject::parse(serde_json::to_vec(value).unwrap().into()).unwrap()
+        PodObject::parse(&serde_json::to_vec(value).unwrap()).unwrap()
     }
 
     #[test]
@@ -255,20 +246,13 @@ mod tests {
             "metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "7"},
             "spec": {"nodeName": "edge"}});
         let before = pod(&value);
-        assert_eq!((before.node.as_str(), before.revision, before.started), ("edge", 7, false));
+        assert_eq!((&*before.node, before.revision, before.started), ("edge", 7, false));
         value["status"] = json!({"startTime": "2026-01-01T00:00:00Z"});
         value["metadata"]["resourceVersion"] = "8".into();
         let after = pod(&value);
         assert_eq!((before.digest, after.started), (after.digest, true));
         value["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         assert_ne!(pod(&value).digest, after.digest);
-    }
-
-    #[test]
-    fn list_items_get_their_type() {
-        let item = pod(&json!({"metadata": {"name": "p"}, "spec": null}));
-        let value: Value = serde_json::from_slice(&item.json).unwrap();
-        assert_eq!((&value["kind"], &value["metadata"]["name"]), (&json!("Pod"), &json!("p")));
     }
 
     #[test]

@@ -137,21 +137,7 @@ async fn write_pod(
     path: &str,
     report: &PodReport,
 ) -> Result<Outcome, kube::Error> {
-    let cached = {
-        let state = inner.state();
-        state.bundles.pod(node, &report.uid).map(|pod| pod.json.clone())
-    };
-    // The cache spares a read; it may lag, which the first conflict shows.
-    let cached = cached.and_then(|json| serde_json::from_slice::<Value>(&json).ok());
-    let mut pod = match cached {
-        Some(pod)
-            if at(&pod, &["metadata", "name"]) == report.name.as_str()
-                && at(&pod, &["metadata", "namespace"]) == report.namespace.as_str() =>
-        {
-            pod
-        }
-        _ => inner.calls.get(path).await?,
-    };
+    let mut pod = inner.calls.get(path).await?;
     let mut round = 0;
     loop {
         let same = at(&pod, &["metadata", "uid"]) == report.uid.as_str()
@@ -178,10 +164,6 @@ async fn write_pod(
     }
     if !report.gone {
         return Ok(Outcome::Written);
-    }
-    if at(&pod, &["metadata", "deletionTimestamp"]).is_null() {
-        // The cached object may be older than the deletion that the node has seen.
-        pod = inner.calls.get(path).await?;
     }
     remove(inner, path, &pod, report).await
 }
@@ -237,7 +219,7 @@ async fn record(inner: &Inner, node: &str, event: &EventReport) {
             .state()
             .bundles
             .pod(node, &event.pod_uid)
-            .is_some_and(|pod| pod.namespace == event.namespace && pod.name == event.pod);
+            .is_some_and(|pod| *pod.namespace == *event.namespace && *pod.name == *event.pod);
     if !own {
         tracing::debug!(node, pod = event.pod, "an event about a pod that is not the node's");
         return;

@@ -6,11 +6,19 @@ use bytes::BytesMut;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
 use toono_api::{ApiError, UserInfo, user::GROUP_MASTERS};
 use toono_http::Body;
-use toono_wire::path;
+use toono_wire::{bundle::Bundle, path};
 
-use crate::{calls::Refusal, fleet::Inner, join, overview, report, tunnel};
+use crate::{
+    bundles::{Named, News},
+    calls::{Refusal, code},
+    fleet::Inner,
+    join,
+    objects::PodObject,
+    overview, report, tunnel,
+};
 
 /// A join is a status of some KB and a small certificate request.
 const JOIN_LIMIT: usize = 256 * 1024;
@@ -51,7 +59,7 @@ async fn route(inner: &Arc<Inner>, request: Request<Body>) -> Result<Response<Bo
             Ok(json_response(&joined))
         }
         path::SESSION => Ok(json_response(&join::session(inner, node(&user)?)?)),
-        path::BUNDLE => bundle(inner, node(&user)?, request.uri().query()),
+        path::BUNDLE => bundle(inner, node(&user)?, request.uri().query()).await,
         path::REPORT => {
             let node = node(&user)?;
             let body = read(request, REPORT_LIMIT).await?;
@@ -74,18 +82,41 @@ fn node(user: &UserInfo) -> Result<&str, ApiError> {
         .ok_or_else(|| ApiError::ForbiddenPath(format!("user {:?} is no node", user.name)))
 }
 
-fn bundle(inner: &Inner, node: &str, query: Option<&str>) -> Result<Response<Body>, Refusal> {
+async fn bundle(inner: &Inner, node: &str, query: Option<&str>) -> Result<Response<Body>, Refusal> {
     let since = query
         .unwrap_or_default()
         .split('&')
         .find_map(|pair| pair.strip_prefix("since="))
         .map_or(Ok(0), str::parse)
         .map_err(|_| ApiError::BadRequest("since: must be a revision".into()))?;
-    let bundle = inner.state().bundles.bundle(node, since);
-    let bundle = bundle.ok_or_else(|| {
+    let news = inner.state().bundles.bundle(node, since);
+    let News { revision, pods: named, present } = news.ok_or_else(|| {
         ApiError::Unavailable("the server has not read its Pods yet; try again".into())
     })?;
-    Ok(json_response(&bundle))
+    let mut pods = Vec::with_capacity(named.len());
+    for pod in &named {
+        pods.extend(as_stored(inner, node, pod).await?);
+    }
+    Ok(json_response(&Bundle { revision, pods, present }))
+}
+
+/// A pod as the API has it, which may be newer than what the bundle tells; none if it is gone meanwhile, or
+/// another one has its name: the next bundle says so.
+async fn as_stored(
+    inner: &Inner,
+    node: &str,
+    pod: &Named,
+) -> Result<Option<Box<RawValue>>, Refusal> {
+    let text = match inner.calls.text(&pod.path).await {
+        Err(error) if code(&error) == Some(404) => return Ok(None),
+        text => text?,
+    };
+    let unreadable = |error: serde_json::Error| ApiError::Internal(error.to_string());
+    let found = PodObject::parse(text.as_bytes()).map_err(unreadable)?;
+    if found.uid != pod.uid || &*found.node != node {
+        return Ok(None);
+    }
+    Ok(Some(RawValue::from_string(text.trim_end().to_owned()).map_err(unreadable)?))
 }
 
 async fn read<T: DeserializeOwned>(request: Request<Body>, limit: usize) -> Result<T, ApiError> {
