@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
+use toono_session::NodeUid;
 
 use crate::{
     Change,
@@ -22,16 +23,16 @@ pub(crate) async fn nodes(inner: Arc<Inner>, mut changes: BoxStream<'static, Cha
         match change {
             Change::Snapshot { objects, .. } => {
                 let nodes: Vec<NodeObject> = objects.iter().filter_map(parse_node).collect();
-                let there: HashSet<&str> =
-                    nodes.iter().map(|node| node.metadata.uid.as_str()).collect();
-                let gone: Vec<(Arc<str>, String)> = state
+                let there: HashSet<NodeUid> =
+                    nodes.iter().map(|node| NodeUid::new(&node.metadata.uid)).collect();
+                let gone: Vec<(Arc<str>, NodeUid)> = state
                     .table
                     .members()
-                    .filter(|(_, member)| !there.contains(member.uid.as_str()))
-                    .map(|(_, member)| (member.name.clone(), member.uid.clone()))
+                    .filter(|(_, member)| !there.contains(&member.uid))
+                    .map(|(_, member)| (member.name.clone(), member.uid))
                     .collect();
                 for (name, uid) in gone {
-                    state.table.remove(&name, Some(&uid));
+                    state.table.remove(&name, Some(uid));
                 }
                 for node in &nodes {
                     state.table.admit(node, now);
@@ -45,7 +46,8 @@ pub(crate) async fn nodes(inner: Arc<Inner>, mut changes: BoxStream<'static, Cha
             }
             Change::Delete(json) => {
                 if let Some(node) = parse_node(&json) {
-                    state.table.remove(&node.metadata.name, Some(&node.metadata.uid));
+                    let uid = NodeUid::new(&node.metadata.uid);
+                    state.table.remove(&node.metadata.name, Some(uid));
                 }
             }
         }

@@ -99,29 +99,29 @@ pub(crate) fn session(inner: &Inner, node: &str) -> Result<SessionGrant, Refusal
         }
         return Err(ApiError::NotFound { resource: resource(), name: node.to_owned() }.into());
     };
-    let (uid, generation) = (member.uid.clone(), member.generation);
+    let (uid, generation) = (member.uid, member.generation);
     drop(state);
-    make_grant(inner, index, &uid, generation)
+    make_grant(inner, index, uid, generation)
 }
 
 fn grant(inner: &Inner, uid: &str, node: &NodeObject) -> Result<SessionGrant, Refusal> {
     let (Some(index), Some(generation)) = (node.session_index(), node.session_generation()) else {
         return Err(ApiError::Internal("the Node lost its session annotations".into()).into());
     };
-    make_grant(inner, NodeIndex(index), uid, generation)
+    make_grant(inner, NodeIndex(index), NodeUid::new(uid), generation)
 }
 
 fn make_grant(
     inner: &Inner,
     index: NodeIndex,
-    uid: &str,
+    uid: NodeUid,
     generation: u16,
 ) -> Result<SessionGrant, Refusal> {
     let state = inner.state();
     let (epoch, key) = state
         .table
         .sessions
-        .grant(&NodeUid::new(uid), generation)
+        .grant(&uid, generation)
         .ok_or_else(|| ApiError::Internal("no cluster secret".into()))?;
     let boot_floor = state.table.fresh(index).map_or(0, |fresh| fresh.counter >> 32);
     Ok(SessionGrant {

@@ -16,7 +16,7 @@ pub(crate) fn overview(inner: &Inner) -> Overview {
             let observed = fresh.map_or(0, |fresh| fresh.observed_revision);
             NodeOverview {
                 name: member.name.to_string(),
-                pool: member.pool.clone(),
+                pool: member.pool.to_string(),
                 ready: member.ready.as_str().to_owned(),
                 heartbeat_age_ms: fresh.map(|fresh| {
                     u64::try_from(now.saturating_sub(fresh.at).as_millis()).unwrap_or(u64::MAX)

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::MissedTickBehavior};
-use toono_session::NodeIndex;
+use toono_session::{NodeIndex, NodeUid};
 
 use crate::{
     calls::{code, modify, timestamp},
@@ -86,7 +86,7 @@ async fn write(inner: &Inner, index: NodeIndex) -> bool {
         let Some(member) = state.table.member(index) else { return true };
         let due = state.table.due(index, inner.now(), inner.config.grace);
         let Some(alive) = due else { return true };
-        (member.name.clone(), member.uid.clone(), alive)
+        (member.name.clone(), member.uid, alive)
     };
     let now = timestamp();
     let path = format!("/api/v1/nodes/{name}");
@@ -97,7 +97,9 @@ async fn write(inner: &Inner, index: NodeIndex) -> bool {
             set(node, &["status"], status);
             changed
         };
-        at(node, &["metadata", "uid"]) == uid.as_str() && status(node)
+        let same =
+            at(node, &["metadata", "uid"]).as_str().is_some_and(|it| NodeUid::new(it) == uid);
+        same && status(node)
     })
     .await;
     match written {

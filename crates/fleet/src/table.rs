@@ -51,9 +51,9 @@ impl Ready {
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) name: Arc<str>,
-    pub(crate) uid: String,
+    pub(crate) uid: NodeUid,
     pub(crate) generation: u16,
-    pub(crate) pool: String,
+    pub(crate) pool: Box<str>,
     /// Revision of the Node that the fields above are from.
     revision: u64,
     pub(crate) ready: Ready,
@@ -226,13 +226,13 @@ impl Table {
         let index = NodeIndex(node.session_index().filter(|index| *index < MOST_MEMBERS)?);
         let generation = node.session_generation()?;
         let place = usize::try_from(index.0).ok()?;
-        let revision = node.metadata.revision();
+        let (revision, uid) = (node.metadata.revision(), NodeUid::new(&node.metadata.uid));
         let known = self.named(&node.metadata.name).map(|(at, member)| (at, member.clone()));
         if known.as_ref().is_some_and(|(_, member)| member.revision > revision) {
             return None;
         }
         let same = known.filter(|(at, member)| {
-            *at == index && member.uid == node.metadata.uid && member.generation == generation
+            *at == index && member.uid == uid && member.generation == generation
         });
         if same.is_none() {
             if let Some(other) =
@@ -255,9 +255,9 @@ impl Table {
         let old = same.map(|(_, member)| member);
         let member = Member {
             name: name.clone(),
-            uid: node.metadata.uid.clone(),
+            uid,
             generation,
-            pool: node.pool().to_owned(),
+            pool: node.pool().into(),
             revision,
             ready: Ready::parse(node.ready()),
             since: old.as_ref().map_or(now, |old| old.since),
@@ -266,7 +266,7 @@ impl Table {
             reported: old.as_ref().and_then(|old| old.reported),
             resend: old.as_ref().is_some_and(|old| old.resend),
         };
-        self.sessions.admit(index, NodeUid::new(&member.uid), generation);
+        self.sessions.admit(index, uid, generation);
         if let Some(slot) = self.slots.get_mut(place) {
             *slot = Slot::Taken(Box::new(member));
         }
@@ -276,7 +276,7 @@ impl Table {
     }
 
     /// Forgets a Node; with `uid`, only if it is that one.
-    pub(crate) fn remove(&mut self, name: &str, uid: Option<&str>) -> Option<NodeIndex> {
+    pub(crate) fn remove(&mut self, name: &str, uid: Option<NodeUid>) -> Option<NodeIndex> {
         let (index, member) = self.named(name)?;
         if uid.is_some_and(|uid| uid != member.uid) {
             return None;
@@ -385,9 +385,9 @@ mod tests {
             table.release(name, NodeIndex(index));
         }
         assert_eq!(table.reserve("d", Duration::ZERO, GRACE).unwrap().0, NodeIndex(1));
-        table.remove("a", Some("other"));
+        table.remove("a", Some(NodeUid::new("other")));
         assert_eq!(table.reserve("e", Duration::ZERO, GRACE).unwrap().0, NodeIndex(2));
-        table.remove("a", Some("u"));
+        table.remove("a", Some(NodeUid::new("u")));
         assert_eq!(table.reserve("f", Duration::ZERO, GRACE).unwrap().0, NodeIndex(0));
     }
 
