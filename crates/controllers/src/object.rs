@@ -111,14 +111,14 @@ impl<K: Resource<DynamicType = ()>> OfKind for K {
 /// Bytes of a uid in its usual form.
 const UID_BYTES: usize = 36;
 
-/// A uid in little memory.
+/// A uid in little memory, as a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Uid {
+pub(crate) enum UidText {
     Usual([u8; UID_BYTES]),
     Other(Box<str>),
 }
 
-impl Uid {
+impl UidText {
     pub(crate) fn new(text: &str) -> Self {
         text.as_bytes().try_into().map_or_else(|_| Self::Other(text.into()), Self::Usual)
     }
@@ -167,8 +167,8 @@ mod tests {
             assert_eq!(Version::new(text).text(), text);
         }
         for text in ["", "u", "00000000-0000-4000-8000-00000000000a"] {
-            assert_eq!(Uid::new(text).as_str(), text);
+            assert_eq!(UidText::new(text).as_str(), text);
         }
-        assert!(size_of::<Version>() <= 16 && size_of::<Uid>() <= 40);
+        assert!(size_of::<Version>() <= 16 && size_of::<UidText>() <= 40);
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 use toono_controllers::{ControllersConfig, Signers};
 
 /// Most bytes that a pod may cost: 100,000 of them have to fit beside the store, with room to spare.
-const MOST_BYTES_PER_POD: usize = 900;
+const MOST_BYTES_PER_POD: usize = 750;
 /// Pods that are there anyway: what grows in steps has grown.
 const FEW: usize = 1000;
 /// Pods whose cost is measured.
@@ -31,11 +31,11 @@ const MORE: usize = 10_000;
 /// Nodes that they run on.
 const NODES: usize = 200;
 /// Most bytes that a node may cost: 1,000,000 of them have to fit beside the store.
-const MOST_BYTES_PER_NODE: usize = 600;
+const MOST_BYTES_PER_NODE: usize = 500;
 /// The same for one that is silent: not all are at once.
-const MOST_BYTES_PER_SILENT_NODE: usize = 850;
+const MOST_BYTES_PER_SILENT_NODE: usize = 600;
 /// The same for one that shares little with others.
-const MOST_BYTES_PER_UNLIKE_NODE: usize = 1300;
+const MOST_BYTES_PER_UNLIKE_NODE: usize = 1200;
 /// Nodes that are there anyway, and all of them: tables are as full with both as with 1,000,000.
 const FEW_NODES: usize = 1_000_000 / 512;
 const MANY_NODES: usize = 1_000_000 / 64;

@@ -1,16 +1,16 @@
 //! Owners and dependents, by uid. Pure: changes in, tasks out.
 
 use std::{
+    borrow::Borrow,
     collections::{HashMap, HashSet},
+    hash::{Hash, Hasher},
     sync::Arc,
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{FOREGROUND, ORPHAN, Task};
+use super::{FOREGROUND, ORPHAN, Task, uid::Uid};
 use crate::key::Key;
-
-pub(super) type Uid = Arc<str>;
 
 /// The kind of an object, as an index into the kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,7 +28,9 @@ pub(super) struct Owner {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Vertex {
     pub(super) kind: KindId,
-    pub(super) key: Key,
+    // Not a key: nobody would share it.
+    pub(super) namespace: Arc<str>,
+    pub(super) name: Box<str>,
     pub(super) owners: Box<[Owner]>,
     pub(super) deleting: bool,
     pub(super) foreground: bool,
@@ -41,7 +43,8 @@ impl Vertex {
             |name: &str| metadata.finalizers.iter().flatten().any(|known| known == name);
         Self {
             kind,
-            key: Key::of(metadata),
+            namespace: Arc::clone(&Key::of(metadata).namespace),
+            name: metadata.name.as_deref().unwrap_or_default().into(),
             owners: metadata
                 .owner_references
                 .as_deref()
@@ -57,41 +60,66 @@ impl Vertex {
             orphan: finalizer(ORPHAN),
         }
     }
+
+    pub(super) fn key(&self) -> Key {
+        Key::new(&self.namespace, &self.name)
+    }
 }
+
+/// A vertex in the graph, found by its uid.
+#[derive(Debug)]
+struct Entry(Box<(Uid, Vertex)>);
+
+impl Borrow<Uid> for Entry {
+    fn borrow(&self) -> &Uid {
+        &self.0.0
+    }
+}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.0.hash(state);
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.0 == other.0.0
+    }
+}
+
+impl Eq for Entry {}
 
 /// The graph.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
-    vertices: HashMap<Uid, Vertex>,
+    vertices: HashSet<Entry>,
     dependents: HashMap<Uid, HashSet<Uid>>,
 }
 
 impl Graph {
-    pub(super) fn get(&self, uid: &str) -> Option<&Vertex> {
-        self.vertices.get(uid)
+    pub(super) fn get(&self, uid: &Uid) -> Option<&Vertex> {
+        self.vertices.get(uid).map(|entry| &entry.0.1)
     }
 
-    pub(super) fn dependents(&self, uid: &str) -> Vec<Uid> {
+    pub(super) fn dependents(&self, uid: &Uid) -> Vec<Uid> {
         self.dependents.get(uid).into_iter().flatten().cloned().collect()
     }
 
     /// The dependents that an owner in foreground deletion waits for.
-    pub(super) fn blocking(&self, uid: &str) -> Vec<Uid> {
+    pub(super) fn blocking(&self, uid: &Uid) -> Vec<Uid> {
         let blocks = |dependent: &&Uid| {
-            let owners = self.vertices.get(*dependent).map(|vertex| &vertex.owners);
-            owners.into_iter().flatten().any(|owner| &*owner.uid == uid && owner.blocks)
+            let owners = self.get(dependent).map(|vertex| &vertex.owners);
+            owners.into_iter().flatten().any(|owner| owner.uid == *uid && owner.blocks)
         };
         self.dependents.get(uid).into_iter().flatten().filter(blocks).cloned().collect()
     }
 
     /// Takes over an object's present state.
-    pub(super) fn put(&mut self, uid: Uid, mut vertex: Vertex) -> Vec<Task> {
-        let old = self.vertices.get(&uid);
+    pub(super) fn put(&mut self, uid: Uid, vertex: Vertex) -> Vec<Task> {
+        let old = self.get(&uid);
         if old == Some(&vertex) {
             return Vec::new();
-        }
-        for owner in &mut vertex.owners {
-            self.share(&mut owner.uid);
         }
         let mut tasks = Vec::new();
         let before = old.map(|old| old.owners.clone()).unwrap_or_default();
@@ -99,7 +127,7 @@ impl Graph {
             self.detach(&owner.uid, &uid);
         }
         for owner in &*vertex.owners {
-            self.dependents.entry(Arc::clone(&owner.uid)).or_default().insert(Arc::clone(&uid));
+            self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
         }
         if before != vertex.owners {
             // An owner may have waited for exactly this reference.
@@ -113,30 +141,24 @@ impl Graph {
         let troubled = vertex
             .owners
             .iter()
-            .any(|owner| !self.vertices.contains_key(&owner.uid) || self.waits(&owner.uid));
+            .any(|owner| !self.vertices.contains(&owner.uid) || self.waits(&owner.uid));
         if troubled && !vertex.deleting {
             tasks.push(examine(&uid));
         }
         if vertex.deleting && vertex.orphan {
-            tasks.push(Task::Orphan(Arc::clone(&uid)));
+            tasks.push(Task::Orphan(uid.clone()));
         }
         if vertex.deleting && vertex.foreground {
             tasks.push(examine(&uid));
         }
-        self.vertices.insert(uid, vertex);
+        self.vertices.replace(Entry(Box::new((uid, vertex))));
         tasks
     }
 
-    /// Takes the copy of an owner's uid that its other dependents have.
-    fn share(&self, uid: &mut Uid) {
-        if let Some((known, _)) = self.dependents.get_key_value(uid) {
-            *uid = Arc::clone(known);
-        }
-    }
-
     /// An object is gone.
-    pub(super) fn remove(&mut self, uid: &str) -> Vec<Task> {
-        let Some((uid, vertex)) = self.vertices.remove_entry(uid) else { return Vec::new() };
+    pub(super) fn remove(&mut self, uid: &Uid) -> Vec<Task> {
+        let Some(Entry(entry)) = self.vertices.take(uid) else { return Vec::new() };
+        let (uid, vertex) = *entry;
         let mut tasks: Vec<_> = self.dependents(&uid).iter().map(examine).collect();
         for owner in &*vertex.owners {
             self.detach(&owner.uid, &uid);
@@ -152,14 +174,14 @@ impl Graph {
         let gone: Vec<_> = self
             .vertices
             .iter()
-            .filter(|(uid, vertex)| vertex.kind == kind && !listed.contains(*uid))
-            .map(|(uid, _)| Arc::clone(uid))
+            .filter(|Entry(entry)| entry.1.kind == kind && !listed.contains(&entry.0))
+            .map(|Entry(entry)| entry.0.clone())
             .collect();
         gone.iter().flat_map(|uid| self.remove(uid)).collect()
     }
 
-    fn waits(&self, uid: &str) -> bool {
-        self.vertices.get(uid).is_some_and(|vertex| vertex.deleting && vertex.foreground)
+    fn waits(&self, uid: &Uid) -> bool {
+        self.get(uid).is_some_and(|vertex| vertex.deleting && vertex.foreground)
     }
 
     fn detach(&mut self, owner: &Uid, dependent: &Uid) {
@@ -173,7 +195,7 @@ impl Graph {
 }
 
 fn examine(uid: &Uid) -> Task {
-    Task::Examine(Arc::clone(uid))
+    Task::Examine(uid.clone())
 }
 
 #[cfg(test)]
@@ -203,7 +225,7 @@ mod tests {
         let mut graph = Graph::default();
         assert!(graph.put(uid("owner"), vertex("owner", &[], json!({}))).is_empty());
         assert!(graph.put(uid("child"), vertex("child", &["owner"], json!({}))).is_empty());
-        assert_eq!(graph.remove("owner"), [Task::Examine(uid("child"))]);
+        assert_eq!(graph.remove(&uid("owner")), [Task::Examine(uid("child"))]);
         assert_eq!(
             graph.put(uid("late"), vertex("late", &["owner"], json!({}))),
             [Task::Examine(uid("late"))]
@@ -220,9 +242,9 @@ mod tests {
             graph.put(uid("owner"), vertex("owner", &[], gone)),
             [Task::Examine(uid("owner"))]
         );
-        assert_eq!(graph.blocking("owner"), [uid("child")]);
-        assert_eq!(graph.remove("child"), [Task::Examine(uid("owner"))]);
-        assert!(graph.blocking("owner").is_empty() && graph.dependents.is_empty());
+        assert_eq!(graph.blocking(&uid("owner")), [uid("child")]);
+        assert_eq!(graph.remove(&uid("child")), [Task::Examine(uid("owner"))]);
+        assert!(graph.blocking(&uid("owner")).is_empty() && graph.dependents.is_empty());
     }
 
     #[test]
@@ -236,6 +258,6 @@ mod tests {
         graph.put(uid("child"), vertex("child", &["owner"], json!({})));
         let listed = HashSet::from([uid("child")]);
         assert_eq!(graph.retain(KindId(0), &listed), [Task::Examine(uid("child"))]);
-        assert!(graph.get("owner").is_none() && graph.get("child").is_some());
+        assert!(graph.get(&uid("owner")).is_none() && graph.get(&uid("child")).is_some());
     }
 }

@@ -9,6 +9,7 @@ mod graph;
 mod member;
 mod monitors;
 mod pods;
+mod uid;
 
 use std::{
     fmt,
@@ -31,8 +32,9 @@ use crate::{
     queue::WorkQueue,
     worker::{self, Again},
 };
-use graph::{Graph, Uid, Vertex};
+use graph::{Graph, Vertex};
 use monitors::{Kinds, NOT_SYNCED_RETRY};
+use uid::Uid;
 
 const COMPONENT: &str = "garbage-collector-controller";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -115,7 +117,7 @@ impl Collector {
         let (resource, scope) = self.kinds().resource(vertex.kind)?;
         let client = self.context.client.clone();
         Some(match scope {
-            Scope::Namespaced => Api::namespaced_with(client, &vertex.key.namespace, &resource),
+            Scope::Namespaced => Api::namespaced_with(client, &vertex.namespace, &resource),
             Scope::Cluster => Api::all_with(client, &resource),
         })
     }
@@ -127,13 +129,11 @@ impl Collector {
         vertex: &Vertex,
     ) -> Result<Option<(MetadataApi, Metadata)>, SyncError> {
         let Some(api) = self.api(vertex) else { return Ok(None) };
-        let found = api.get_opt(&vertex.key.name).await.map_err(SyncError::api(
-            "get",
-            "object",
-            &vertex.key,
-        ))?;
+        let key = vertex.key();
+        let found =
+            api.get_opt(&vertex.name).await.map_err(SyncError::api("get", "object", &key))?;
         Ok(found
-            .filter(|found| found.metadata.uid.as_deref() == Some(&**uid))
+            .filter(|found| found.metadata.uid.as_deref().map(Uid::from).as_ref() == Some(uid))
             .map(|found| (api, found)))
     }
 
@@ -159,7 +159,7 @@ impl Collector {
                 return Ok(None);
             }
             // Others still own it: it only forgets those that are gone or going.
-            return self.set_owners(&api, &object, &owners.solid, &vertex.key).await;
+            return self.set_owners(&api, &object, &owners.solid, &vertex.key()).await;
         }
         let has_dependents = !self.graph().dependents(uid).is_empty();
         let params = if !owners.waiting.is_empty() && has_dependents {
@@ -178,7 +178,7 @@ impl Collector {
             resource_version: object.metadata.resource_version.clone(),
         };
         ignore_gone(
-            api.delete(&vertex.key.name, &params.preconditions(only_this)).await.map(drop),
+            api.delete(&vertex.name, &params.preconditions(only_this)).await.map(drop),
             "delete",
             &vertex,
         )
@@ -189,7 +189,7 @@ impl Collector {
         for reference in object.metadata.owner_references.iter().flatten() {
             let known = self
                 .graph()
-                .get(reference.uid.as_str())
+                .get(&reference.uid.as_str().into())
                 .map(|owner| owner.deleting && owner.foreground);
             let waits = match known {
                 Some(waits) => Some(waits),
@@ -219,13 +219,13 @@ impl Collector {
             return Ok(Some(false));
         };
         let client = self.context.client.clone();
+        let key = Key::new(&dependent.namespace, &reference.name);
         let api: MetadataApi = match scope {
             Scope::Cluster => Api::all_with(client, &resource),
             // A cluster-wide object cannot have an owner in a namespace.
-            Scope::Namespaced if dependent.key.namespace.is_empty() => return Ok(Some(false)),
-            Scope::Namespaced => Api::namespaced_with(client, &dependent.key.namespace, &resource),
+            Scope::Namespaced if key.namespace.is_empty() => return Ok(Some(false)),
+            Scope::Namespaced => Api::namespaced_with(client, &key.namespace, &resource),
         };
-        let key = Key::new(&dependent.key.namespace, &reference.name);
         let owner =
             api.get_opt(&reference.name).await.map_err(SyncError::api("get", "owner", &key))?;
         let owner = owner.filter(|owner| owner.metadata.uid.as_deref() == Some(&reference.uid));
@@ -261,10 +261,10 @@ impl Collector {
                 .owner_references
                 .iter()
                 .flatten()
-                .filter(|owner| *owner.uid != **uid)
+                .filter(|owner| Uid::from(owner.uid.as_str()) != *uid)
                 .cloned()
                 .collect();
-            self.set_owners(&api, &object, &others, &vertex.key).await?;
+            self.set_owners(&api, &object, &others, &vertex.key()).await?;
         }
         self.remove_finalizer(uid, &vertex, ORPHAN).await
     }
@@ -299,7 +299,7 @@ impl Collector {
         let left: Vec<_> = finalizers.into_iter().filter(|known| known != finalizer).collect();
         let left = Some(left).filter(|left| !left.is_empty());
         let change = patch::on_top_of(&object, json!({"metadata": {"finalizers": left}}));
-        let changed = patch::merge(&api, &vertex.key.name, &change).await;
+        let changed = patch::merge(&api, &vertex.name, &change).await;
         ignore_gone(changed.map(drop), "remove a finalizer of", vertex)
     }
 }
@@ -316,7 +316,7 @@ fn ignore_gone(
     match result {
         Ok(()) => Ok(None),
         Err(error) if is_not_found(&error) => Ok(None),
-        Err(error) if is_conflict(&error) => Err(SyncError::Stale { key: vertex.key.clone() }),
-        Err(error) => Err(SyncError::api(verb, "object", &vertex.key)(error)),
+        Err(error) if is_conflict(&error) => Err(SyncError::Stale { key: vertex.key() }),
+        Err(error) => Err(SyncError::api(verb, "object", &vertex.key())(error)),
     }
 }

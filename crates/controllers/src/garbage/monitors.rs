@@ -18,8 +18,9 @@ use tracing::{debug, warn};
 
 use super::{
     Collector,
-    graph::{KindId, Uid, Vertex},
+    graph::{KindId, Vertex},
     member::Member,
+    uid::Uid,
 };
 use crate::error::chain;
 
@@ -152,7 +153,7 @@ async fn watch(collector: &Collector, id: KindId) {
             Ok(watcher::Event::Delete(object)) => {
                 let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
                 collector.context.served.removed(&resource, namespace);
-                collector.graph().remove(object.metadata.uid.as_deref().unwrap_or_default())
+                collector.graph().remove(&object.metadata.uid.as_deref().unwrap_or_default().into())
             }
             Err(error) => {
                 debug!(kind = resource.kind, error = chain(&error), "watch restarts");

@@ -3,11 +3,7 @@
 //!
 //! It is never written: what controllers write are patches.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    sync::{Arc, LazyLock},
-};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -24,7 +20,7 @@ use super::{kind, lean_metadata};
 use crate::{
     intern::Pool,
     key::Key,
-    object::{Metadata, Object, OfKind, Uid, Version},
+    object::{Metadata, Object, OfKind, UidText, Version},
 };
 
 /// For how long a silent node keeps its pods: an annotation.
@@ -34,7 +30,7 @@ static TEXTS: Pool<str> = Pool::new();
 static DRESSES: Pool<Dress> = Pool::new();
 static REPORTS: Pool<Report> = Pool::new();
 static ROOMS: Pool<Room> = Pool::new();
-static NO_TAINTS: LazyLock<Arc<[Taint]>> = LazyLock::new(|| [].into());
+static TAINTS: Pool<[Taint]> = Pool::new();
 
 /// A node as watches bring it, by what the caches and placement read of it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -86,7 +82,7 @@ pub(crate) struct Node {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct NodeMetadata {
     key: Key,
-    uid: Uid,
+    uid: UidText,
     resource_version: Version,
     leaving: bool,
 }
@@ -129,7 +125,7 @@ pub(crate) struct NodeCondition {
 }
 
 /// A taint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Taint {
     pub(crate) key: Arc<str>,
     pub(crate) value: Option<Arc<str>>,
@@ -293,7 +289,7 @@ impl From<WatchedNode> for Node {
         let taints: Vec<_> = spec.taints.into_iter().flatten().map(Taint::from).collect();
         Self {
             dress: DRESSES.share(Dress::of(&metadata)),
-            taints: if taints.is_empty() { Arc::clone(&NO_TAINTS) } else { taints.into() },
+            taints: TAINTS.share(taints),
             room: ROOMS.share(Room::of(allocatable, capacity)),
             report: REPORTS.share(Report::of(conditions.unwrap_or_default())),
             unschedulable: spec.unschedulable.unwrap_or(false),
@@ -306,7 +302,7 @@ impl From<ObjectMeta> for NodeMetadata {
     fn from(metadata: ObjectMeta) -> Self {
         Self {
             key: Key::of(&metadata),
-            uid: Uid::new(metadata.uid.as_deref().unwrap_or_default()),
+            uid: UidText::new(metadata.uid.as_deref().unwrap_or_default()),
             resource_version: Version::new(
                 metadata.resource_version.as_deref().unwrap_or_default(),
             ),

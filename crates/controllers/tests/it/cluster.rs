@@ -1,6 +1,12 @@
 //! A cluster for one test.
 
-use std::{collections::BTreeMap, fmt::Debug, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use http::{Request, Response};
@@ -41,9 +47,26 @@ impl NodeLink for NoNodes {
     }
 }
 
+/// Requests, each as its method and path.
+type Requests = Arc<Mutex<Vec<String>>>;
+
+/// A client whose requests are noted.
+fn noted(client: Client, requests: &Requests) -> Client {
+    let requests = Arc::clone(requests);
+    let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        let noted = format!("{} {}", request.method(), request.uri().path());
+        requests.lock().unwrap().push(noted);
+        let client = client.clone();
+        async move { client.send(request).await }
+    });
+    Client::new(service, "default")
+}
+
 pub(crate) struct Cluster {
     pub(crate) client: Client,
     pub(crate) ca: Arc<ClusterCa>,
+    /// What the controllers ask of the API.
+    requests: Requests,
     server: ApiServer,
     tasks: Vec<JoinHandle<()>>,
     _dir: TempDir,
@@ -71,8 +94,9 @@ impl Cluster {
         let api = ApiConfig { token_key: Some(key), ..ApiConfig::default() };
         let server = ApiServer::start(store, api, Arc::new(NoNodes)).await.unwrap();
         let client = |name: &str| server.client(UserInfo::new(name, ["system:masters"]));
+        let requests = Requests::default();
         let controllers = toono_controllers::run(
-            client("system:kube-controller-manager"),
+            noted(client("system:kube-controller-manager"), &requests),
             config,
             signers,
             std::future::pending(),
@@ -81,6 +105,7 @@ impl Cluster {
         let cluster = Self {
             client: client("kubernetes-admin"),
             ca,
+            requests,
             server: server.clone(),
             tasks: vec![tokio::spawn(controllers), tokio::spawn(kubelets)],
             _dir: dir,
@@ -94,6 +119,13 @@ impl Cluster {
     /// The client of a user in these groups.
     pub(crate) fn client_of(&self, user: &str, groups: &[&str]) -> Client {
         self.server.client(UserInfo::new(user, groups.iter().copied()))
+    }
+
+    /// What the controllers asked of the API about one node.
+    pub(crate) fn requests_of_node(&self, name: &str) -> Vec<String> {
+        let path = format!(" /api/v1/nodes/{name}");
+        let requests = self.requests.lock().unwrap();
+        requests.iter().filter(|request| request.ends_with(&path)).cloned().collect()
     }
 
     pub(crate) fn nodes(&self) -> Api<Node> {

@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Node, Pod},
+    core::v1::{Event, Node, Pod},
 };
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::cluster::{Cluster, wait_for};
@@ -104,4 +104,43 @@ async fn pods_leave_a_silent_node_but_neither_an_autonomous_one_nor_a_silent_poo
     let mut left: Vec<_> = left.into_iter().filter_map(|pod| pod.metadata.name).collect();
     left.sort_unstable();
     assert_eq!(left, ["on-a1", "on-b1", "on-b2"]);
+}
+
+#[tokio::test]
+async fn a_node_that_joins_costs_two_writes_and_its_heartbeats_none() {
+    let cluster = Cluster::start(&["a1"]).await;
+    wait_for(cluster.nodes(), "no taints", |nodes| taints(nodes, "a1").is_empty()).await;
+    let tainted = async |expected: &[&str]| {
+        wait_for(cluster.nodes(), "taints", |nodes| taints(nodes, "b1") == expected).await;
+    };
+    let node = json!({"metadata": {"name": "b1"}, "status": {"conditions": [
+        {"type": "Ready", "status": "Unknown", "reason": "NodeStatusNeverUpdated"}]}});
+    let nodes = cluster.nodes();
+    nodes.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
+    tainted(&[
+        "node.kubernetes.io/unreachable:NoExecute",
+        "node.kubernetes.io/unreachable:NoSchedule",
+    ])
+    .await;
+    cluster.set_ready("b1", "True").await;
+    tainted(&[]).await;
+    let patch = async |patch: serde_json::Value| {
+        nodes.patch_status("b1", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    };
+    for memory in ["3Gi", "4Gi"] {
+        patch(json!({"status": {"allocatable": {"memory": memory}, "conditions": [
+            {"type": "Ready", "status": "True", "reason": memory},
+            {"type": "Other", "status": "True"}]}}))
+        .await;
+    }
+    let of_node = |events: &[Event]| {
+        events.iter().filter(|event| event.involved_object.name.as_deref() == Some("b1")).count()
+    };
+    wait_for(cluster.api::<Event>(), "its event", |events| of_node(events) == 1).await;
+    assert_eq!(cluster.requests_of_node("b1"), ["PATCH /api/v1/nodes/b1"; 2]);
+    // What one asks of it after all that is still answered, and with one write.
+    let cordon = json!({"spec": {"unschedulable": true}});
+    nodes.patch("b1", &PatchParams::default(), &Patch::Merge(&cordon)).await.unwrap();
+    tainted(&["node.kubernetes.io/unschedulable:NoSchedule"]).await;
+    assert_eq!(cluster.requests_of_node("b1"), ["PATCH /api/v1/nodes/b1"; 3]);
 }
