@@ -33,6 +33,16 @@ impl Server {
         options: &[&str],
     ) -> Result<Self, Failure> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        Self::start_on(port, toono, data, options).await
+    }
+
+    /// The same on a port that others know already.
+    pub(crate) async fn start_on(
+        port: u16,
+        toono: &Path,
+        data: &Path,
+        options: &[&str],
+    ) -> Result<Self, Failure> {
         fs::create_dir_all(data)?;
         let log = File::create(data.join("server.log"))?;
         let began = Instant::now();
@@ -74,6 +84,11 @@ impl Server {
         }
         self.child.wait().await?;
         Ok(())
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) async fn kill(&mut self) -> Result<(), Failure> {
+        Ok(self.child.kill().await?)
     }
 
     /// Waits until it does next to nothing any more.

@@ -26,6 +26,8 @@ use crate::{Failure, access::Access, percentiles::Percentiles, server::Server};
 const NETWORK: [&str; 4] = ["--cluster-cidr", "10.0.0.0/8", "--node-cidr-mask-size", "28"];
 /// Nothing that is waited for takes this long on a working server.
 const LIMIT: Duration = Duration::from_secs(3_600);
+/// Longer than a node may be silent.
+const AFTER_RESTART: Duration = Duration::from_secs(60);
 /// What the joins left to do is done by then.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How often progress is printed.
@@ -55,6 +57,9 @@ pub(crate) struct FleetArgs {
     /// How many nodes then fall silent at once; 0 leaves this out.
     #[arg(long, default_value_t = 0)]
     silent: usize,
+    /// Then kills the server and starts it again, with all nodes sending.
+    #[arg(long)]
+    restart: bool,
     /// Prints all figures once more, as JSON on one line.
     #[arg(long)]
     json: bool,
@@ -66,14 +71,15 @@ pub(crate) fn run(args: &FleetArgs) -> Result<(), Box<dyn Error>> {
 }
 
 async fn simulate(args: &FleetArgs) -> Result<(), Failure> {
-    let mut server = Server::start(&args.toono, &args.data, &NETWORK).await?;
+    let server = Server::start(&args.toono, &args.data, &NETWORK).await?;
     let mut figures = Figures::default();
-    let run = Run { args, server: &server, access: Access::read(&args.data, server.port)? };
+    let access = Access::read(&args.data, server.port)?;
+    let mut run = Run { args, server, access };
     run.all(&mut figures).await?;
     if args.json {
         println!("{}", Value::Object(figures.0));
     }
-    server.end().await?;
+    run.server.end().await?;
     Ok(std::fs::remove_dir_all(&args.data)?)
 }
 
@@ -90,12 +96,12 @@ impl Figures {
 
 struct Run<'a> {
     args: &'a FleetArgs,
-    server: &'a Server,
+    server: Server,
     access: Access,
 }
 
 impl Run<'_> {
-    async fn all(&self, figures: &mut Figures) -> Result<(), Failure> {
+    async fn all(&mut self, figures: &mut Figures) -> Result<(), Failure> {
         let grants = self.join(figures).await?;
         let readiness = Readiness::follow(&self.access, self.args.nodes).await?;
         let load = Load::start(&grants, self.args.sockets)?;
@@ -103,6 +109,9 @@ impl Run<'_> {
         self.steady(&readiness, &load, figures).await?;
         if self.args.silent > 0 {
             self.silence(&readiness, &load, figures).await?;
+        }
+        if self.args.restart {
+            self.restart(&readiness, &load, figures).await?;
         }
         load.end()
     }
@@ -219,6 +228,37 @@ impl Run<'_> {
             "silent",
             &format!("{} found in {found:.1?}, and {others} others", silent.len()),
             json!({"nodes": silent.len(), "seconds": found.as_secs_f64(), "others": others}),
+        );
+        Ok(())
+    }
+
+    /// The server is killed and comes back; nobody may be called silent for that.
+    async fn restart(
+        &mut self,
+        readiness: &Readiness,
+        load: &Load,
+        figures: &mut Figures,
+    ) -> Result<(), Failure> {
+        let (lost, began) = (readiness.lost()?.len(), Instant::now());
+        self.server.kill().await?;
+        let Self { args, server, .. } = self;
+        *server = Server::start_on(server.port, &args.toono, &args.data, &NETWORK).await?;
+        let serving = began.elapsed();
+        // Past the grace that the server gives who was ready before.
+        tokio::time::sleep(AFTER_RESTART).await;
+        let before = load.counts();
+        tokio::time::sleep(PROGRESS).await;
+        let counts = load.counts().since(before);
+        let (lost, rss) = (readiness.lost()?.len() - lost, self.server.rss_mb()?);
+        figures.tell(
+            "restart",
+            &format!(
+                "serving after {serving:.1?}; false NotReady: {lost}; {} of {} heartbeats answered, \
+                 RSS {rss:.1} MB",
+                counts.answered, counts.sent
+            ),
+            json!({"seconds": serving.as_secs_f64(), "false_not_ready": lost, "sent": counts.sent,
+                "answered": counts.answered, "rss_mb": rss}),
         );
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! What the API says of the nodes' readiness, as any client sees it: a watch of all Nodes.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request};
@@ -12,6 +15,9 @@ use crate::{
     Failure,
     access::{Access, ask},
 };
+
+/// Before a server that is not there is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Follows readiness until it is dropped.
 pub(crate) struct Readiness {
@@ -100,18 +106,27 @@ struct Metadata {
     resource_version: String,
 }
 
-/// Until the server ends the watch; an error when nothing can go on from where it ended.
+/// Until the watch ends, or the server is not there; an error when nothing can go on from where it ended.
 async fn watch(access: &Access, revision: &mut String, seen: &Mutex<Seen>) -> Result<(), Failure> {
-    let mut connection = access.connect().await?;
+    let Ok(mut connection) = access.connect().await else {
+        tokio::time::sleep(PAUSE).await;
+        return Ok(());
+    };
     let path = format!("/api/v1/nodes?watch=1&allowWatchBookmarks=1&resourceVersion={revision}");
-    let response = connection.send(Request::get(path).body(toono_http::empty())?).await?;
+    let request = Request::get(path).body(toono_http::empty())?;
+    let Ok(response) = connection.send(request).await else { return Ok(()) };
+    if response.status().is_server_error() {
+        tokio::time::sleep(PAUSE).await;
+        return Ok(());
+    }
     if !response.status().is_success() {
         return Err(response.status().to_string().into());
     }
     let mut body = response.into_body();
     let mut buffer = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
+        let Ok(frame) = frame else { return Ok(()) };
+        let Ok(data) = frame.into_data() else { continue };
         let mut searched = buffer.len();
         buffer.extend_from_slice(&data);
         while let Some(length) =
