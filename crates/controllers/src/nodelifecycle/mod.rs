@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{
     context::Context,
     error::{SyncError, is_not_found},
-    informer::Index,
+    informer::{Change, Index},
     key::Key,
     kinds::{
         node::Node,
@@ -81,10 +81,7 @@ impl Controller {
         context.pods.on_change({
             let nodes = Arc::clone(&nodes);
             move |change| {
-                // Its node may have returned while nobody watched.
-                if let (None, Some(pod)) = (&change.old, &change.new)
-                    && let Some(node) = node_name(pod).filter(|_| is_marked(pod))
-                {
+                if let Some(node) = node_of_marked(change) {
                     nodes.add(Key::new("", node));
                 }
             }
@@ -112,6 +109,14 @@ fn matters(old: Option<&Node>, new: &Node) -> bool {
     let now = readiness(new);
     let known = old.map_or(Readiness::Ready, readiness);
     known != now || !taints::are_right(new)
+}
+
+/// The node of a pod that is now seen to be marked: it may have returned before, or while nobody
+/// watched.
+fn node_of_marked(change: &Change<Pod>) -> Option<&str> {
+    let pod = change.new.as_deref().filter(|pod| is_marked(pod))?;
+    let known = change.old.as_deref().is_some_and(is_marked);
+    node_name(pod).filter(|_| !known)
 }
 
 async fn sync(context: &Context, key: &Key) -> Result<Again, SyncError> {
@@ -175,5 +180,58 @@ async fn set_ready(context: &Context, pod: &Pod, ready: bool) -> Result<(), Sync
         Ok(_) => Ok(()),
         Err(error) if is_not_found(&error) => Ok(()),
         Err(error) => Err(SyncError::api("update the status of", "Pod", &key)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(ready: Option<&str>, taint: Option<&str>, version: u32) -> Node {
+        let conditions = ready.map(|ready| json!([{"type": "Ready", "status": ready}]));
+        let taints = taint.map(|key| json!([{"key": key, "effect": "NoSchedule"}]));
+        serde_json::from_value(json!({
+            "metadata": {"name": "n", "resourceVersion": version.to_string()},
+            "spec": {"taints": taints}, "status": {"conditions": conditions}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_changes_with_something_to_do_are_looked_at() {
+        let ready = |version| node(Some("True"), None, version);
+        let unreported = |version| node(None, Some(taints::NOT_READY), version);
+        for (old, new, expected) in [
+            (None, ready(1), false),
+            (None, node(Some("True"), Some(taints::NOT_READY), 1), true),
+            (None, node(Some("Unknown"), None, 1), true),
+            (Some(ready(1)), ready(2), false),
+            (Some(ready(1)), node(Some("True"), Some("mine"), 2), false),
+            (Some(ready(1)), node(Some("Unknown"), None, 2), true),
+            (Some(unreported(1)), unreported(2), false),
+            (Some(unreported(1)), node(Some("True"), Some(taints::NOT_READY), 2), true),
+        ] {
+            assert_eq!(matters(old.as_ref(), &new), expected, "{old:?} {new:?}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_becomes_marked_brings_its_node() {
+        let pod = |reason: Option<&str>| -> Option<Arc<Pod>> {
+            let conditions = json!([{"type": "Ready", "status": "False", "reason": reason}]);
+            let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"},
+                "status": {"conditions": conditions}});
+            Some(Arc::new(serde_json::from_value(pod).unwrap()))
+        };
+        let marked = Some(NODE_NOT_READY);
+        for (old, new, expected) in [
+            (None, pod(marked), Some("n")),
+            (pod(None), pod(marked), Some("n")),
+            (pod(marked), pod(marked), None),
+            (pod(marked), pod(None), None),
+            (pod(marked), None, None),
+        ] {
+            let change = Change { known: old.clone(), old, new };
+            assert_eq!(node_of_marked(&change), expected);
+        }
     }
 }
