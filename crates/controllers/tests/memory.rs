@@ -34,8 +34,10 @@ const NODES: usize = 200;
 const MOST_BYTES_PER_NODE: usize = 500;
 /// The same for one that is silent: not all are at once.
 const MOST_BYTES_PER_SILENT_NODE: usize = 600;
-/// The same for one that shares little with others.
-const MOST_BYTES_PER_UNLIKE_NODE: usize = 1200;
+/// The same for one whose memory no other has.
+const MOST_BYTES_PER_OWN_MEMORY_NODE: usize = 600;
+/// The same for one with a label that no other has, too.
+const MOST_BYTES_PER_OWN_LABEL_NODE: usize = 1000;
 /// Nodes that are there anyway, and all of them: tables are as full with both as with 1,000,000.
 const FEW_NODES: usize = 1_000_000 / 512;
 const MANY_NODES: usize = 1_000_000 / 64;
@@ -190,14 +192,20 @@ fn edge_node(number: usize) -> Value {
     })
 }
 
-/// A node with much of its own: a label, and memory that differs from all others'.
-fn unlike_node(number: usize) -> Value {
+/// A node whose memory differs from all others'.
+fn own_memory_node(number: usize) -> Value {
     let mut node = edge_node(number);
-    if let Some(labels) = node.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
-        labels.insert("example.com/serial".to_owned(), format!("serial-{number:08}").into());
-    }
     if let Some(memory) = node.pointer_mut("/status/allocatable/memory") {
         *memory = format!("{}Ki", 3_700_000 + number).into();
+    }
+    node
+}
+
+/// A node that has a label of its own, too.
+fn own_label_node(number: usize) -> Value {
+    let mut node = own_memory_node(number);
+    if let Some(labels) = node.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+        labels.insert("example.com/serial".to_owned(), format!("serial-{number:08}").into());
     }
     node
 }
@@ -359,10 +367,11 @@ fn pods_and_nodes_cost_little() {
         costly.extend(is_costly(what, few, many, MORE, MOST_BYTES_PER_POD).then_some(what));
     }
     let none = Objects(0, waiting);
-    let nodes: [(&str, Make, usize); 3] = [
+    let nodes: [(&str, Make, usize); 4] = [
         ("node", edge_node, MOST_BYTES_PER_NODE),
         ("silent node", silent_node, MOST_BYTES_PER_SILENT_NODE),
-        ("unlike node", unlike_node, MOST_BYTES_PER_UNLIKE_NODE),
+        ("node with memory of its own", own_memory_node, MOST_BYTES_PER_OWN_MEMORY_NODE),
+        ("node with a label of its own", own_label_node, MOST_BYTES_PER_OWN_LABEL_NODE),
     ];
     for (what, node, most) in nodes {
         let few = kept(none, Objects(FEW_NODES, node));

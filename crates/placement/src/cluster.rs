@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     intern::{Interner, Symbol},
-    node::{AllTraits, Node, NodeIndex, NodeView},
+    node::{Node, NodeIndex, NodeView, Sites},
     pod::{PodKey, PodView},
     resident::{Demands, Groups, Resident},
 };
@@ -19,7 +19,7 @@ pub struct Cluster {
     pub(crate) nodes: Vec<Node>,
     vacant: Vec<NodeIndex>,
     by_name: HashMap<Symbol, NodeIndex>,
-    traits: AllTraits,
+    sites: Sites,
     known: usize,
     residents: HashMap<Box<str>, HashMap<Box<str>, Resident>>,
     demands: Demands,
@@ -43,14 +43,14 @@ impl Cluster {
     pub fn set_node(&mut self, view: &NodeView) -> bool {
         let index = self.index_of(&view.name);
         let Some(node) = self.nodes.get_mut(index.0 as usize) else { return false };
-        let traits = self.traits.of(view, &mut self.symbols);
+        let traits = self.sites.traits_of(view, &mut self.symbols);
         let Some(before) = node.traits.replace(traits) else {
             self.known += 1;
             return true;
         };
         let changed = node.traits.as_ref() != Some(&before);
         if changed {
-            self.traits.release(&before);
+            self.sites.release(&before);
         }
         changed
     }
@@ -61,7 +61,7 @@ impl Cluster {
         let Some(index) = self.by_name.get(&name).copied() else { return };
         let node = self.nodes.get_mut(index.0 as usize);
         if let Some(traits) = node.and_then(|node| node.traits.take()) {
-            self.traits.release(&traits);
+            self.sites.release(&traits);
             self.known -= 1;
         }
         self.vacate_if_unused(index);

@@ -26,7 +26,7 @@ mod taints;
 
 pub use admission::{UntoleratedEffects, admits, untolerated_effects};
 pub use cluster::Cluster;
-pub use node::{NodeIndex, NodeView};
+pub use node::{NodeIndex, NodeView, Offer};
 pub use place::Placement;
 pub use pod::{HostPort, NodeTerm, PodKey, PodView, SpreadConstraint};
 pub use requirement::{Operator, Requirement};

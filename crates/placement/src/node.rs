@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::api::core::v1::Node as ApiNode;
+use k8s_openapi::{api::core::v1::Node as ApiNode, apimachinery::pkg::api::resource::Quantity};
 
 use crate::{
     intern::{Interner, Symbol},
@@ -29,10 +29,25 @@ pub struct NodeView {
     pub taints: Vec<Taint>,
     /// It is cordoned.
     pub unschedulable: bool,
-    /// What pods may use.
-    pub allocatable: Resources,
-    /// How many pods it may run.
-    pub allocatable_pods: i64,
+    /// What pods may use. Whoever describes many nodes shares it among those that offer the same.
+    pub offer: Arc<Offer>,
+}
+
+/// How much room pods find on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Offer {
+    /// What pods may use together.
+    pub resources: Resources,
+    /// How many pods there may be.
+    pub pods: i64,
+}
+
+impl Offer {
+    /// Reads a resource list.
+    #[must_use]
+    pub fn from_list(list: &BTreeMap<String, Quantity>) -> Self {
+        Self { resources: Resources::from_list(list), pods: list.get("pods").map_or(0, whole) }
+    }
 }
 
 impl NodeView {
@@ -54,8 +69,7 @@ impl NodeView {
                 .filter_map(Taint::from_core)
                 .collect(),
             unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
-            allocatable: allocatable.map(Resources::from_list).unwrap_or_default(),
-            allocatable_pods: allocatable.and_then(|list| list.get("pods")).map_or(0, whole),
+            offer: Arc::new(allocatable.map(Offer::from_list).unwrap_or_default()),
         }
     }
 }
@@ -70,7 +84,7 @@ pub(crate) struct Node {
     load: Option<Box<Load>>,
 }
 
-/// What is known of a node; shared with the nodes that are like it.
+/// What is known of a node, each part shared with the nodes that are alike in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Traits {
     site: Arc<Site>,
@@ -86,13 +100,6 @@ struct Site {
     unschedulable: bool,
 }
 
-/// How much room pods find on a node.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Offer {
-    pub(crate) resources: Resources,
-    pub(crate) pods: i64,
-}
-
 /// What the pods on a node use.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
@@ -106,15 +113,12 @@ static NO_OFFER: Offer = Offer { resources: Resources::NONE, pods: 0 };
 static NO_LOAD: Load =
     Load { used: Resources::NONE, weight: Resources::NONE, pods: 0, ports: Vec::new() };
 
-/// The traits of the nodes that there are, each once.
+/// The sites of the nodes that there are, each once.
 #[derive(Debug, Default)]
-pub(crate) struct AllTraits {
-    sites: Shared<Site>,
-    offers: Shared<Offer>,
-}
+pub(crate) struct Sites(Shared<Site>);
 
-impl AllTraits {
-    pub(crate) fn of(&mut self, view: &NodeView, symbols: &mut Interner) -> Traits {
+impl Sites {
+    pub(crate) fn traits_of(&mut self, view: &NodeView, symbols: &mut Interner) -> Traits {
         let mut labels: Vec<_> = view
             .labels
             .iter()
@@ -130,20 +134,18 @@ impl AllTraits {
             taints: view.taints.clone().into(),
             unschedulable: view.unschedulable,
         };
-        let offer = Offer { resources: view.allocatable.clone(), pods: view.allocatable_pods };
-        Traits { site: self.sites.share(site), offer: self.offers.share(offer) }
+        Traits { site: self.0.share(site), offer: Arc::clone(&view.offer) }
     }
 
     pub(crate) fn release(&mut self, traits: &Traits) {
-        self.sites.release(&traits.site);
-        self.offers.release(&traits.offer);
+        self.0.release(&traits.site);
     }
 }
 
 impl PartialEq for Traits {
-    /// Equal ones are the same: each is there once.
+    /// Equal sites are the same: each is there once.
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.site, &other.site) && Arc::ptr_eq(&self.offer, &other.offer)
+        Arc::ptr_eq(&self.site, &other.site) && self.offer == other.offer
     }
 }
 

@@ -81,8 +81,8 @@ impl Reference {
         (everything || (!node.unschedulable && node.taints.is_empty()))
             && Self::selected(pod, node)
             && (pod.requests.cpu_milli == 0
-                || used + pod.requests.cpu_milli <= node.allocatable.cpu_milli)
-            && (here().count() as i64) < node.allocatable_pods
+                || used + pod.requests.cpu_milli <= node.offer.resources.cpu_milli)
+            && (here().count() as i64) < node.offer.pods
             && (pod.spread.is_empty() || self.keeps_skew(pod, node))
     }
 

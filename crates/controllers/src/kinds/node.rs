@@ -7,14 +7,14 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Node as ApiNode, NodeStatus, Taint as ApiTaint},
+    api::core::v1::Taint as ApiTaint,
     apimachinery::pkg::{
         api::resource::Quantity,
         apis::meta::v1::{ObjectMeta, Time},
     },
 };
 use serde::Deserialize;
-use toono_placement::{Effect, NodeView, Resources, Taint as PlacementTaint};
+use toono_placement::{Effect, NodeView, Offer, Taint as PlacementTaint};
 
 use super::{kind, lean_metadata};
 use crate::{
@@ -29,7 +29,7 @@ pub(crate) const AUTONOMY: &str = "node.openyurt.io/autonomy-duration";
 static TEXTS: Pool<str> = Pool::new();
 static DRESSES: Pool<Dress> = Pool::new();
 static REPORTS: Pool<Report> = Pool::new();
-static ROOMS: Pool<Room> = Pool::new();
+static OFFERS: Pool<Offer> = Pool::new();
 static TAINTS: Pool<[Taint]> = Pool::new();
 
 /// A node as watches bring it, by what the caches and placement read of it.
@@ -73,7 +73,7 @@ pub(crate) struct Node {
     pub(crate) metadata: NodeMetadata,
     dress: Arc<Dress>,
     taints: Arc<[Taint]>,
-    room: Arc<Room>,
+    offer: Arc<Offer>,
     report: Arc<Report>,
     unschedulable: bool,
 }
@@ -100,13 +100,6 @@ struct Dress {
 enum Value {
     OwnName,
     Text(Arc<str>),
-}
-
-/// What pods may use.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Room {
-    resources: Resources,
-    pods: i64,
 }
 
 /// What a node reports, without when.
@@ -181,8 +174,7 @@ impl Node {
             labels: self.dress.labels.iter().map(label).collect(),
             taints: self.taints.iter().filter_map(taint).collect(),
             unschedulable: self.unschedulable,
-            allocatable: self.room.resources.clone(),
-            allocatable_pods: self.room.pods,
+            offer: Arc::clone(&self.offer),
         }
     }
 
@@ -200,7 +192,7 @@ impl Node {
     pub(crate) fn is_placed_on_as(&self, other: &Self) -> bool {
         self.admits_as(other)
             && self.unschedulable == other.unschedulable
-            && self.room == other.room
+            && self.offer == other.offer
     }
 }
 
@@ -290,7 +282,8 @@ impl From<WatchedNode> for Node {
         Self {
             dress: DRESSES.share(Dress::of(&metadata)),
             taints: TAINTS.share(taints),
-            room: ROOMS.share(Room::of(allocatable, capacity)),
+            offer: OFFERS
+                .share(allocatable.or(capacity).as_ref().map(Offer::from_list).unwrap_or_default()),
             report: REPORTS.share(Report::of(conditions.unwrap_or_default())),
             unschedulable: spec.unschedulable.unwrap_or(false),
             metadata: metadata.into(),
@@ -328,17 +321,6 @@ impl Dress {
     }
 }
 
-impl Room {
-    fn of(
-        allocatable: Option<BTreeMap<String, Quantity>>,
-        capacity: Option<BTreeMap<String, Quantity>>,
-    ) -> Self {
-        let status = NodeStatus { allocatable, capacity, ..NodeStatus::default() };
-        let view = NodeView::from_node(&ApiNode { status: Some(status), ..ApiNode::default() });
-        Self { resources: view.allocatable, pods: view.allocatable_pods }
-    }
-}
-
 impl Report {
     fn of(conditions: Vec<WatchedCondition>) -> Self {
         let kept = |condition: WatchedCondition| NodeCondition {
@@ -352,6 +334,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Node as ApiNode;
     use serde_json::json;
 
     use super::*;
