@@ -23,7 +23,6 @@ pub(crate) async fn object(headers: &HeaderMap, body: Body) -> Result<Document, 
                 .map_err(|error| ApiError::BadRequest(error.to_string())),
         },
         "application/yaml" => yaml::parse(&bytes(body).await?)
-            .map(Document::from)
             .map_err(|error| ApiError::BadRequest(format!("the body is no YAML: {error}"))),
         media_type @ "application/cbor" => Err(ApiError::UnsupportedMediaType(format!(
             "the body of the request was in an unknown format ({media_type}) - accepted media \

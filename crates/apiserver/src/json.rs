@@ -1,13 +1,18 @@
-//! JSON of a request's body, and which fields it gives twice: of those the last one counts, and the client
-//! is told or refused.
+//! The document of a request's body, and which fields it gives twice: of those the last one counts, and the
+//! client is told or refused. JSON is read here, YAML in `yaml`; both make their values by one visitor.
 
-use std::{cell::RefCell, fmt};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value, map::Entry};
 
 /// Most repeated fields that are remembered of one document.
 const REPEATED_MAX: usize = 64;
+/// A path that is longer is told as three dots: a name in it can be as long as a body.
+const PATH_MAX_BYTES: usize = 1024;
 
 /// What a document says.
 #[derive(Debug, Default)]
@@ -23,7 +28,20 @@ impl From<Value> for Document {
     }
 }
 
-/// Reads a document; null when there is nothing.
+/// Reads what a deserializer has, as long as it makes no more than so many bytes.
+///
+/// # Errors
+/// Those of the deserializer, or when it is no JSON could say or becomes too large.
+pub(crate) fn read<'de, D: Deserializer<'de>>(
+    from: D,
+    most_bytes: usize,
+) -> Result<Document, D::Error> {
+    let (repeated, left) = (RefCell::default(), Cell::new(most_bytes));
+    let value = At { place: None, repeated: &repeated, left: &left }.deserialize(from)?;
+    Ok(Document { value, repeated: repeated.into_inner() })
+}
+
+/// Reads JSON; null when there is nothing.
 ///
 /// # Errors
 /// When it is no JSON; the text says where.
@@ -31,11 +49,11 @@ pub(crate) fn parse(text: &[u8]) -> serde_json::Result<Document> {
     if text.iter().all(u8::is_ascii_whitespace) {
         return Ok(Document::default());
     }
-    let repeated = RefCell::default();
     let mut from = serde_json::Deserializer::from_slice(text);
-    let value = At { place: None, repeated: &repeated }.deserialize(&mut from)?;
+    // What JSON makes is in proportion to its length, which is bounded.
+    let document = read(&mut from, usize::MAX)?;
     from.end()?;
-    Ok(Document { value, repeated: repeated.into_inner() })
+    Ok(document)
 }
 
 /// A place in the document, as its last step and the place before.
@@ -49,6 +67,17 @@ struct Place<'a> {
 enum Step<'a> {
     Field(&'a str),
     Item(usize),
+}
+
+impl Place<'_> {
+    /// How long its path is at most, but for the numbers in it.
+    fn len(&self) -> usize {
+        let own = match self.step {
+            Step::Field(name) => name.len() + 1,
+            Step::Item(_) => 2,
+        };
+        self.before.map_or(0, Self::len).saturating_add(own)
+    }
 }
 
 impl fmt::Display for Place<'_> {
@@ -69,19 +98,34 @@ impl fmt::Display for Place<'_> {
 struct At<'a> {
     place: Option<&'a Place<'a>>,
     repeated: &'a RefCell<Vec<String>>,
+    /// How many bytes may still be made.
+    left: &'a Cell<usize>,
 }
 
 impl At<'_> {
+    fn spend<E: Error>(self, bytes: usize) -> Result<(), E> {
+        let left = self.left.get().checked_sub(bytes + size_of::<Value>());
+        self.left.set(left.ok_or_else(|| E::custom("the aliases make it too large"))?);
+        Ok(())
+    }
+
+    fn spent<E: Error>(self, bytes: usize, value: impl Into<Value>) -> Result<Value, E> {
+        self.spend(bytes)?;
+        Ok(value.into())
+    }
+
     /// Calls with what makes the value one step further.
     fn step<T>(self, step: Step<'_>, then: impl FnOnce(At<'_>) -> T) -> T {
         let place = Place { before: self.place, step };
-        then(At { place: Some(&place), repeated: self.repeated })
+        then(At { place: Some(&place), ..self })
     }
 
     fn remember(self, name: &str) {
         let mut repeated = self.repeated.borrow_mut();
         if repeated.len() < REPEATED_MAX {
-            let path = Place { before: self.place, step: Step::Field(name) }.to_string();
+            let place = Place { before: self.place, step: Step::Field(name) };
+            let short = place.len() <= PATH_MAX_BYTES;
+            let path = if short { place.to_string() } else { "...".to_owned() };
             if !repeated.contains(&path) {
                 repeated.push(path);
             }
@@ -101,38 +145,48 @@ impl<'de> Visitor<'de> for At<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any valid JSON value")
+        f.write_str("a value that JSON has")
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
+        self.spent(0, value)
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
+        self.spent(0, value)
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
+        self.spent(0, value)
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+        let number = Number::from_f64(value);
+        self.spent(0, number.ok_or_else(|| E::custom("JSON has no such number"))?)
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
+        self.spent(value.len(), value)
     }
 
     fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
+        self.spent(value.len(), value)
     }
 
     fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+        self.spent(0, Value::Null)
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Value, E> {
+        self.spent(0, Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        self.deserialize(from)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        self.spend(0)?;
         let mut list = Vec::new();
         let next =
             |at, items: &mut A| self.step(Step::Item(at), |item| items.next_element_seed(item));
@@ -143,8 +197,14 @@ impl<'de> Visitor<'de> for At<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        self.spend(0)?;
         let mut map = Map::new();
-        while let Some(name) = entries.next_key::<String>()? {
+        while let Some(key) = entries.next_key_seed(self)? {
+            let name = match key {
+                Value::String(name) => name,
+                key @ (Value::Bool(_) | Value::Number(_)) => key.to_string(),
+                _ => return Err(A::Error::custom("a key must be a text")),
+            };
             let value = self.step(Step::Field(&name), |field| entries.next_value_seed(field))?;
             match map.entry(name) {
                 Entry::Vacant(place) => drop(place.insert(value)),
@@ -193,6 +253,9 @@ mod tests {
         let fields: Vec<String> = (0..1000).map(|n| format!("\"f{n}\": 1, \"f{n}\": 1")).collect();
         let text = format!("{{{}}}", fields.join(", "));
         assert_eq!(parse(text.as_bytes()).unwrap().repeated.len(), REPEATED_MAX);
+        let long = "x".repeat(1 << 20);
+        let text = format!("{{\"{long}\": {text}}}");
+        assert_eq!(parse(text.as_bytes()).unwrap().repeated, ["..."]);
     }
 
     proptest! {

@@ -19,7 +19,7 @@ use super::{
     scale,
     update::{Change, modify},
 };
-use crate::{encode, limits, query::WriteOptions, respond, server::key, yaml};
+use crate::{encode, json::Document, limits, query::WriteOptions, respond, server::key, yaml};
 
 impl Call<'_> {
     /// Applies the configuration that a body is.
@@ -27,8 +27,13 @@ impl Call<'_> {
         let manager = self.manager()?;
         let mut options = self.write_options("PatchOptions")?;
         options.record = Record::Applied;
-        let applied = yaml::parse(body)
-            .map_err(|error| ApiError::BadRequest(format!("error decoding YAML: {error}")))?;
+        let undecodable =
+            |error: String| ApiError::BadRequest(format!("error decoding YAML: {error}"));
+        let Document { value: applied, repeated } = yaml::parse(body).map_err(undecodable)?;
+        if let Some(path) = repeated.first() {
+            // Of two values nobody could be said to own one.
+            return Err(undecodable(format!("key {path:?} already set in map")));
+        }
         if self.target.subresource_name() == "scale" {
             return self.apply_scale(manager, &applied, options).await;
         }

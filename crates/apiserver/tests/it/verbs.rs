@@ -68,8 +68,13 @@ async fn fields_given_twice_are_warned_of_or_refused() {
     let (status, warnings, object) = send(&cluster, Method::POST, MAPS, JSON, map.to_owned()).await;
     assert_eq!((status, &object["data"]["a"]), (StatusCode::CREATED, &json!("2")));
     let header = |text: &str| format!("299 - \"{}\"", text.replace('"', "\\\""));
-    assert_eq!(warnings, told.map(header));
+    assert_eq!(warnings, told.map(&header));
 
+    let yaml = "{metadata: {name: y}, data: {a: '1', a: '2'}}".to_owned();
+    let (status, warnings, object) =
+        send(&cluster, Method::POST, MAPS, "application/yaml", yaml).await;
+    assert_eq!((status, &object["data"]["a"]), (StatusCode::CREATED, &json!("2")));
+    assert_eq!(warnings, [header(told[0])]);
     // The same of a merge patch, and of a whole object.
     let path = format!("{MAPS}/a?fieldValidation=Strict");
     let patch = r#"{"data": {"b": "1", "b": "2"}}"#;
