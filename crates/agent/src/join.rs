@@ -7,11 +7,14 @@ use serde_json::Value;
 use toono_http::client::{ClientError, Connection};
 use toono_pki::{NodeKey, client_config_pinned, verified_ca_pem};
 use toono_wire::{
+    bundle::Bundle,
     join::{JoinRequest, JoinResponse},
     path,
 };
 
-use crate::{AgentError, Bootstrap, Config, cloud, identity::Identity, retry::Retry};
+use crate::{
+    AgentError, Bootstrap, Config, bundles::Bundles, cloud, identity::Identity, retry::Retry,
+};
 
 /// What one try came to, short of success.
 enum Failure {
@@ -45,8 +48,14 @@ pub(crate) async fn join(config: &Config, status: Value) -> Result<Identity, Age
             }
         }
     };
+    let revision = joined.bundle_revision;
     let identity = Identity::of_join(&config.name, key.key_pem, joined);
     identity.save(&config.data)?;
+    if revision > 0 {
+        // It is new, so the cloud knows what it is to have: nothing, and need not be asked.
+        let nothing = Bundle { revision, pods: Vec::new(), present: Vec::new() };
+        Bundles::load(&config.data)?.store(&nothing)?;
+    }
     tracing::info!(node = config.name, uid = identity.node_uid, "joined");
     Ok(identity)
 }

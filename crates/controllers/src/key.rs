@@ -2,7 +2,9 @@
 
 use std::{fmt, ops::Deref, sync::Arc};
 
-use crate::{intern::Pool, object::Metadata};
+use toono_api::intern::Pool;
+
+use crate::object::Metadata;
 
 static NAMESPACES: Pool<str> = Pool::new();
 

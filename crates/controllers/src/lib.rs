@@ -26,7 +26,6 @@ mod garbage;
 mod hash;
 mod history;
 mod informer;
-mod intern;
 mod job;
 mod key;
 mod kinds;

@@ -35,6 +35,19 @@ impl Calls {
         self.send(Method::PATCH, path, Some(body), "application/merge-patch+json").await
     }
 
+    /// A strategic merge patch; the object's text as it now is.
+    pub(crate) async fn merge_lists(
+        &self,
+        path: &str,
+        patch: &Value,
+    ) -> Result<String, kube::Error> {
+        let request = Request::patch(path)
+            .header(http::header::CONTENT_TYPE, "application/strategic-merge-patch+json")
+            .body(serde_json::to_vec(patch).map_err(kube::Error::SerdeError)?)
+            .map_err(kube::Error::HttpError)?;
+        self.0.request_text(request).await
+    }
+
     pub(crate) async fn delete(&self, path: &str, options: &Value) -> Result<Value, kube::Error> {
         self.send(Method::DELETE, path, Some(options), "application/json").await
     }

@@ -1,4 +1,4 @@
-//! Bulk reads of Nodes and Pods: a snapshot, then every change, for as long as anyone listens.
+//! Bulk reads of Nodes and Pods: all there is, page by page, then every change, for as long as anyone listens.
 //!
 //! [`WatchFeed`] does it with list and watch requests of a client. A server with its own cache may
 //! bring another [`Feed`].
@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 
 /// Objects per page of a list: some MB, so that no answer needs much memory at once.
 const PAGE: usize = 2_000;
-/// Changes that wait for the reader; beyond it the watch is read no further.
-const QUEUE: usize = 1_024;
+/// Pages and changes that wait for the reader; beyond it nothing more is read.
+const QUEUE: usize = 256;
 /// After a failed list or watch: the first pause, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between attempts.
@@ -26,12 +26,15 @@ const LONGEST_LINE: usize = 8 * 1024 * 1024;
 /// One step of a feed.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// Everything there is at a revision. What is not in it does not exist.
-    Snapshot {
+    /// All there is at one revision is told from here on, as [`Change::Page`]s. What an earlier list that
+    /// broke off has told is told again.
+    List,
+    /// Some of it: each object's JSON, as received.
+    Page(Vec<Bytes>),
+    /// That was all. What was in no page does not exist.
+    Listed {
         /// The list's `resourceVersion`.
         revision: u64,
-        /// Each object's JSON, as received.
-        objects: Vec<Bytes>,
     },
     /// An object was added or changed.
     Put(Bytes),
@@ -39,8 +42,8 @@ pub enum Change {
     Delete(Bytes),
 }
 
-/// Where the fleet reads its Nodes and Pods from. Each stream begins with a
-/// [`Change::Snapshot`], is ordered and gapless, and begins anew with one after a gap.
+/// Where the fleet reads its Nodes and Pods from. Each stream begins with a [`Change::List`], is ordered and
+/// gapless, and begins anew with one after a gap.
 pub trait Feed: Send + Sync + 'static {
     /// All Nodes.
     fn nodes(&self) -> BoxStream<'static, Change>;
@@ -151,7 +154,8 @@ async fn list(
     path: &str,
     changes: &mpsc::Sender<Change>,
 ) -> Result<u64, FeedError> {
-    let mut objects = Vec::new();
+    let tell = async |change| changes.send(change).await.map_err(|_| FeedError::Closed);
+    tell(Change::List).await?;
     let mut more = String::new();
     loop {
         let mut query = format!("{path}?limit={PAGE}");
@@ -161,13 +165,13 @@ async fn list(
         }
         let text = client.request_text(request(&query)?).await?;
         let page: Page<'_> = serde_json::from_str(&text)?;
-        objects.extend(page.items.iter().map(|item| Bytes::copy_from_slice(item.get().as_bytes())));
+        let object = |item: &&RawValue| Bytes::copy_from_slice(item.get().as_bytes());
+        tell(Change::Page(page.items.iter().map(object).collect())).await?;
         match page.metadata.more.filter(|more| !more.is_empty()) {
             Some(next) => more = next,
             None => {
                 let revision = page.metadata.resource_version.parse().unwrap_or(0);
-                let snapshot = Change::Snapshot { revision, objects };
-                changes.send(snapshot).await.map_err(|_| FeedError::Closed)?;
+                tell(Change::Listed { revision }).await?;
                 return Ok(revision);
             }
         }
@@ -184,8 +188,14 @@ struct Line<'a> {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Head {
-    metadata: crate::objects::Meta,
+    metadata: HeadMeta,
     code: u16,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct HeadMeta {
+    resource_version: String,
 }
 
 /// Until the server ends the watch, with `revision` kept at the newest event.
@@ -240,7 +250,7 @@ fn event(line: &[u8], revision: &mut u64) -> Result<Option<Change>, FeedError> {
         "BOOKMARK" => None,
         _ => return Err(FeedError::Watch(head.code)),
     };
-    *revision = head.metadata.revision().max(*revision);
+    *revision = head.metadata.resource_version.parse().unwrap_or(0).max(*revision);
     Ok(change)
 }
 

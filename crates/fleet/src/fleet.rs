@@ -11,11 +11,12 @@ use ring::rand::SecureRandom;
 use tokio::{net::UdpSocket, sync::Notify, task::JoinSet};
 use toono_http::{Body, Handler};
 use toono_pki::ClusterCa;
-use toono_session::{NodeIndex, ServerSessions};
+use toono_session::{NodeIndex, NodeUid, ServerSessions};
 
 use crate::{
     Feed, FleetConfig, FleetLinkError, WatchFeed, bundles::Bundles, calls::Calls, events::Recorder,
-    follow, pokes::Pokes, readiness, routes, table::Table, tunnel::Tunnels, udp,
+    follow, objects::NodeObject, pokes::Pokes, readiness, routes, table::Table, tunnel::Tunnels,
+    udp,
 };
 
 /// The cloud end of all nodes. Clones share everything.
@@ -148,6 +149,25 @@ impl Fleet {
         request: http::Request<Body>,
     ) -> Result<http::Response<Body>, FleetLinkError> {
         crate::tunnel::send(&self.inner, node, request).await
+    }
+}
+
+impl State {
+    /// Takes a Node as the API has it, unless something newer is known.
+    pub(crate) fn admit(&mut self, node: &NodeObject, now: Duration) -> Option<NodeIndex> {
+        let index = self.table.admit(node, now)?;
+        let bundle = self.bundles.enter(&node.metadata.name, index);
+        if let Some(member) = self.table.member_mut(index) {
+            member.bundle = bundle;
+        }
+        Some(index)
+    }
+
+    /// Forgets a Node, if it is this one.
+    pub(crate) fn remove(&mut self, name: &str, uid: NodeUid) {
+        if let Some(member) = self.table.remove(name, Some(uid)) {
+            self.bundles.leave(member.bundle);
+        }
     }
 }
 

@@ -17,65 +17,74 @@ const SWEEP_PER_SECOND: usize = 1_000;
 
 /// Follows Nodes.
 pub(crate) async fn nodes(inner: Arc<Inner>, mut changes: BoxStream<'static, Change>) {
+    let mut there: HashSet<NodeUid> = HashSet::new();
     while let Some(change) = changes.next().await {
         let now = inner.now();
-        let mut state = inner.state();
         match change {
-            Change::Snapshot { objects, .. } => {
+            Change::List => there.clear(),
+            Change::Page(objects) => {
                 let nodes: Vec<NodeObject> = objects.iter().filter_map(parse_node).collect();
-                let there: HashSet<NodeUid> =
-                    nodes.iter().map(|node| NodeUid::new(&node.metadata.uid)).collect();
-                let gone: Vec<(Arc<str>, NodeUid)> = state
-                    .table
-                    .members()
-                    .filter(|(_, member)| !there.contains(&member.uid))
-                    .map(|(_, member)| (member.name.clone(), member.uid))
-                    .collect();
-                for (name, uid) in gone {
-                    state.table.remove(&name, Some(uid));
-                }
+                there.extend(nodes.iter().map(|node| NodeUid::new(&node.metadata.uid)));
+                let mut state = inner.state();
                 for node in &nodes {
-                    state.table.admit(node, now);
+                    state.admit(node, now);
                 }
-                state.table.loaded = true;
             }
+            Change::Listed { .. } => listed(&mut inner.state(), &std::mem::take(&mut there)),
             Change::Put(json) => {
                 if let Some(node) = parse_node(&json) {
-                    state.table.admit(&node, now);
+                    inner.state().admit(&node, now);
                 }
             }
             Change::Delete(json) => {
                 if let Some(node) = parse_node(&json) {
                     let uid = NodeUid::new(&node.metadata.uid);
-                    state.table.remove(&node.metadata.name, Some(uid));
+                    inner.state().remove(&node.metadata.name, uid);
                 }
             }
         }
     }
 }
 
+/// Every Node that there is has been told.
+fn listed(state: &mut State, there: &HashSet<NodeUid>) {
+    let gone: Vec<(Arc<str>, NodeUid)> = state
+        .table
+        .members()
+        .filter(|(_, member)| !there.contains(&member.uid))
+        .map(|(_, member)| (member.name.clone(), member.uid))
+        .collect();
+    for (name, uid) in gone {
+        state.remove(&name, uid);
+    }
+    state.table.loaded = true;
+}
+
 /// Follows Pods, and pokes the nodes whose desired state moves.
 pub(crate) async fn pods(inner: Arc<Inner>, mut changes: BoxStream<'static, Change>) {
     while let Some(change) = changes.next().await {
-        let mut state = inner.state();
         let moved = match change {
-            Change::Snapshot { revision, objects } => {
-                let pods = objects.iter().filter_map(parse_pod).collect();
-                state.bundles.snapshot(revision, pods)
+            Change::List => {
+                inner.state().bundles.list();
+                continue;
             }
+            Change::Page(objects) => {
+                let pods: Vec<PodObject> = objects.iter().filter_map(parse_pod).collect();
+                let mut state = inner.state();
+                pods.into_iter().filter_map(|pod| state.bundles.listed(pod)).collect()
+            }
+            Change::Listed { revision } => inner.state().bundles.list_ended(revision),
             Change::Put(json) => {
-                parse_pod(&json).and_then(|pod| state.bundles.put(pod)).into_iter().collect()
+                let pod = parse_pod(&json);
+                pod.and_then(|pod| inner.state().bundles.put(pod)).into_iter().collect()
             }
-            Change::Delete(json) => parse_pod(&json)
-                .and_then(|pod| state.bundles.delete(&pod.uid, pod.revision))
-                .into_iter()
-                .collect(),
+            Change::Delete(json) => {
+                let pod = parse_pod(&json);
+                pod.and_then(|pod| inner.state().bundles.delete(&pod)).into_iter().collect()
+            }
         };
-        for node in moved {
-            if let Some(index) = state.table.index(&node) {
-                state.pokes.bundle_moved(index);
-            }
-        }
+        let mut state = inner.state();
+        moved.into_iter().for_each(|node| state.pokes.bundle_moved(node));
         wake(&inner, &state);
     }
 }
@@ -94,10 +103,10 @@ pub(crate) async fn sweep(inner: Arc<Inner>) {
             state.arrived.drain(..count).collect()
         };
         for index in arrived {
-            let Some(name) = state.table.member(index).map(|member| member.name.clone()) else {
+            let Some(bundle) = state.table.member(index).map(|member| member.bundle) else {
                 continue;
             };
-            if state.bundles.sweep(&name) {
+            if state.bundles.sweep(bundle) {
                 state.pokes.bundle_moved(index);
             }
         }

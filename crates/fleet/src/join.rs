@@ -8,6 +8,7 @@ use toono_session::{NodeIndex, NodeUid};
 use toono_wire::join::{JoinRequest, JoinResponse, SessionGrant};
 
 use crate::{
+    bundles::BundleIndex,
     calls::{Refusal, code, modify, timestamp},
     fleet::Inner,
     objects::{
@@ -76,7 +77,13 @@ pub(crate) async fn join(
         .and_then(|bytes| NodeObject::parse(&bytes))
         .map_err(|error| ApiError::Internal(format!("the Node just written: {error}")))?;
     let generation = object.session_generation().unwrap_or(1);
-    inner.state().table.admit(&object, now);
+    let bundle_revision = {
+        let mut state = inner.state();
+        state.admit(&object, now);
+        let made = known.is_none().then(|| state.table.member(index)).flatten();
+        let place = made.map_or(BundleIndex::NONE, |member| member.bundle);
+        state.bundles.nothing_for(place)
+    };
     let session = grant(inner, &object.metadata.uid, &object)?;
     tracing::info!(node = name, index = index.0, generation, "node joined");
     Ok(JoinResponse {
@@ -85,6 +92,7 @@ pub(crate) async fn join(
         ca_pem: inner.ca.cert_pem().to_owned(),
         session,
         pod_cidr: object.pod_cidr().to_owned(),
+        bundle_revision,
     })
 }
 

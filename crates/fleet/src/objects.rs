@@ -7,6 +7,7 @@ use std::{
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
+use toono_api::Uid;
 
 /// The node's place in the session table.
 pub(crate) const ANNOTATION_INDEX: &str = "toono.io/session-index";
@@ -110,7 +111,7 @@ impl NodeObject {
 pub(crate) struct PodObject {
     pub(crate) namespace: Box<str>,
     pub(crate) name: Box<str>,
-    pub(crate) uid: Box<str>,
+    pub(crate) uid: Uid,
     pub(crate) revision: u64,
     /// The node that it is bound to; empty for none yet.
     pub(crate) node: Box<str>,
@@ -157,13 +158,8 @@ impl PodObject {
             started: parts.status.start_time.is_some(),
             namespace: meta.namespace.into(),
             name: meta.name.into(),
-            uid: meta.uid.into(),
+            uid: meta.uid.as_str().into(),
         })
-    }
-
-    /// Where the API has it.
-    pub(crate) fn path(&self) -> String {
-        format!("/api/v1/namespaces/{}/pods/{}", self.namespace, self.name)
     }
 }
 

@@ -23,9 +23,9 @@ pub(crate) fn overview(inner: &Inner) -> Overview {
                 }),
                 session: if fresh.is_some() { "udp" } else { "none" }.to_owned(),
                 address: fresh.map(|fresh| fresh.address.to_string()),
-                pods: u32::try_from(state.bundles.count(&member.name)).unwrap_or(u32::MAX),
+                pods: u32::try_from(state.bundles.count(member.bundle)).unwrap_or(u32::MAX),
                 bundle_observed: observed,
-                bundle_desired: state.bundles.desired(&member.name, observed),
+                bundle_desired: state.bundles.desired(member.bundle, observed),
                 tunnels: inner.tunnels.open(&member.name),
             }
         })

@@ -12,8 +12,9 @@ use crate::{
     objects::{NodeObject, at, set, set_condition},
 };
 
-/// Writes under way at once: when a region's link falls, thousands of Nodes change together.
-const CONCURRENT_WRITES: usize = 16;
+/// Writes under way at once: when a region's link falls, thousands of Nodes change together, and writes that
+/// are under way together share a sync of the disk.
+const CONCURRENT_WRITES: usize = 128;
 /// How often it is seen whose time has come; it delays NotReady by two of these at most.
 const LOOK: Duration = Duration::from_secs(1);
 /// Before a write that failed is tried again.
@@ -81,28 +82,14 @@ async fn write_all(inner: Arc<Inner>, slots: Arc<Semaphore>, due: Vec<NodeIndex>
 /// Decides again at the time of writing: a node that came back meanwhile is not declared silent. Says whether
 /// there is nothing left to write.
 async fn write(inner: &Inner, index: NodeIndex) -> bool {
-    let (name, uid, alive) = {
+    let (name, known, alive) = {
         let state = inner.state();
         let Some(member) = state.table.member(index) else { return true };
         let due = state.table.due(index, inner.now(), inner.config.grace);
         let Some(alive) = due else { return true };
-        (member.name.clone(), member.uid, alive)
+        (member.name.clone(), (member.uid, member.revision), alive)
     };
-    let now = timestamp();
-    let path = format!("/api/v1/nodes/{name}");
-    let written = modify(&inner.calls, &path, "/status", |node| {
-        let status = |node: &mut Value| {
-            let mut status = at(node, &["status"]).clone();
-            let changed = set_condition(&mut status, condition(alive, &now), &now);
-            set(node, &["status"], status);
-            changed
-        };
-        let same =
-            at(node, &["metadata", "uid"]).as_str().is_some_and(|it| NodeUid::new(it) == uid);
-        same && status(node)
-    })
-    .await;
-    match written {
+    match set_ready(inner, &name, known, alive).await {
         Ok(node) => {
             tracing::info!(node = &*name, ready = alive, "readiness written");
             admit(inner, &node);
@@ -120,6 +107,39 @@ async fn write(inner: &Inner, index: NodeIndex) -> bool {
     }
 }
 
+/// Writes the condition of a Node, if it is this one still; the Node as it now is.
+///
+/// Nearly always it is as it was known, and then one request does.
+async fn set_ready(
+    inner: &Inner,
+    name: &str,
+    (uid, revision): (NodeUid, u64),
+    alive: bool,
+) -> Result<String, kube::Error> {
+    let now = timestamp();
+    let path = format!("/api/v1/nodes/{name}");
+    let patch = json!({
+        "metadata": {"resourceVersion": revision.to_string()},
+        "status": {"conditions": [condition(alive, &now)]},
+    });
+    match inner.calls.merge_lists(&format!("{path}/status"), &patch).await {
+        Err(error) if code(&error) == Some(409) => {}
+        other => return other,
+    }
+    let written = modify(&inner.calls, &path, "/status", |node| {
+        let status = |node: &mut Value| {
+            let mut status = at(node, &["status"]).clone();
+            let changed = set_condition(&mut status, condition(alive, &now), &now);
+            set(node, &["status"], status);
+            changed
+        };
+        let same =
+            at(node, &["metadata", "uid"]).as_str().is_some_and(|it| NodeUid::new(it) == uid);
+        same && status(node)
+    });
+    Ok(written.await?.to_string())
+}
+
 /// The Ready condition of a node that is heard, or of one that is not.
 pub(crate) fn condition(alive: bool, now: &str) -> Value {
     let (status, reason, message) = if alive {
@@ -132,10 +152,9 @@ pub(crate) fn condition(alive: bool, now: &str) -> Value {
 }
 
 /// Takes a Node that was just written, so that the table need not wait for the feed.
-pub(crate) fn admit(inner: &Inner, node: &Value) {
-    let parsed = serde_json::to_vec(node).and_then(|bytes| NodeObject::parse(&bytes));
-    if let Ok(node) = parsed {
+pub(crate) fn admit(inner: &Inner, node: &str) {
+    if let Ok(node) = NodeObject::parse(node.as_bytes()) {
         let now = inner.now();
-        inner.state().table.admit(&node, now);
+        inner.state().admit(&node, now);
     }
 }

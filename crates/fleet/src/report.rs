@@ -85,7 +85,7 @@ async fn node_status(inner: &Inner, node: &str, reported: &Value) -> Result<(), 
         changed
     })
     .await?;
-    readiness::admit(inner, &written);
+    readiness::admit(inner, &written.to_string());
     Ok(())
 }
 
@@ -219,7 +219,7 @@ async fn record(inner: &Inner, node: &str, event: &EventReport) {
             .state()
             .bundles
             .pod(node, &event.pod_uid)
-            .is_some_and(|pod| *pod.namespace == *event.namespace && *pod.name == *event.pod);
+            .is_some_and(|names| names == (&*event.namespace, &*event.pod));
     if !own {
         tracing::debug!(node, pod = event.pod, "an event about a pod that is not the node's");
         return;

@@ -107,7 +107,7 @@ async fn as_stored(
     node: &str,
     pod: &Named,
 ) -> Result<Option<Box<RawValue>>, Refusal> {
-    let text = match inner.calls.text(&pod.path).await {
+    let text = match inner.calls.text(&pod.path()).await {
         Err(error) if code(&error) == Some(404) => return Ok(None),
         text => text?,
     };

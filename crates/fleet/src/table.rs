@@ -8,9 +8,13 @@ use std::{
     time::Duration,
 };
 
+use toono_api::intern::Pool;
 use toono_session::{Fresh, NodeIndex, NodeUid, ServerSessions};
 
-use crate::{looks::Looks, objects::NodeObject};
+use crate::{bundles::BundleIndex, looks::Looks, objects::NodeObject};
+
+/// The names of pools, each once.
+static POOLS: Pool<str> = Pool::new();
 
 /// Most members: as many subnets as any pod network holds. Whoever may edit a Node's annotations
 /// must not be able to make the table larger than memory.
@@ -53,9 +57,11 @@ pub(crate) struct Member {
     pub(crate) name: Arc<str>,
     pub(crate) uid: NodeUid,
     pub(crate) generation: u16,
-    pub(crate) pool: Box<str>,
+    pub(crate) pool: Arc<str>,
+    /// Where its pods are.
+    pub(crate) bundle: BundleIndex,
     /// Revision of the Node that the fields above are from.
-    revision: u64,
+    pub(crate) revision: u64,
     pub(crate) ready: Ready,
     /// A node that is not heard of has its grace from here on.
     since: Duration,
@@ -257,7 +263,8 @@ impl Table {
             name: name.clone(),
             uid,
             generation,
-            pool: node.pool().into(),
+            pool: POOLS.share(node.pool()),
+            bundle: old.as_ref().map_or(BundleIndex::NONE, |old| old.bundle),
             revision,
             ready: Ready::parse(node.ready()),
             since: old.as_ref().map_or(now, |old| old.since),
@@ -276,23 +283,25 @@ impl Table {
     }
 
     /// Forgets a Node; with `uid`, only if it is that one.
-    pub(crate) fn remove(&mut self, name: &str, uid: Option<NodeUid>) -> Option<NodeIndex> {
+    pub(crate) fn remove(&mut self, name: &str, uid: Option<NodeUid>) -> Option<Box<Member>> {
         let (index, member) = self.named(name)?;
         if uid.is_some_and(|uid| uid != member.uid) {
             return None;
         }
         self.by_name.remove(name);
         self.sessions.remove(index);
-        self.free(index);
-        Some(index)
+        match self.free(index)? {
+            Slot::Taken(member) => Some(member),
+            Slot::Free | Slot::Reserved => None,
+        }
     }
 
-    fn free(&mut self, index: NodeIndex) {
-        let Ok(place) = usize::try_from(index.0) else { return };
-        if let Some(slot) = self.slots.get_mut(place) {
-            *slot = Slot::Free;
-            self.lowest_free = self.lowest_free.min(place);
-        }
+    /// Makes a slot free; what was in it.
+    fn free(&mut self, index: NodeIndex) -> Option<Slot> {
+        let place = usize::try_from(index.0).ok()?;
+        let slot = self.slots.get_mut(place)?;
+        self.lowest_free = self.lowest_free.min(place);
+        Some(std::mem::replace(slot, Slot::Free))
     }
 
     /// Claims a name for a join, and an index for it: the one it has, or the smallest free one.

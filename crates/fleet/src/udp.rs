@@ -124,7 +124,7 @@ fn judge_one(
         }
     }
     let answer = Answer {
-        desired_revision: bundles.desired(&member.name, opened.heartbeat.observed_revision),
+        desired_revision: bundles.desired(member.bundle, opened.heartbeat.observed_revision),
         flags,
         interval: inner.config.heartbeat,
     };
@@ -160,6 +160,6 @@ fn next_pokes(inner: &Inner, outbox: &mut Outbox) -> bool {
 fn bundle_moved(state: &State, index: NodeIndex) -> Option<Poke> {
     let observed = state.table.fresh(index).map_or(0, |fresh| fresh.observed_revision);
     let member = state.table.member(index)?;
-    let desired = state.bundles.desired(&member.name, observed);
+    let desired = state.bundles.desired(member.bundle, observed);
     (desired != observed).then_some(Poke::BundleMoved { revision: desired })
 }

@@ -30,6 +30,9 @@ pub struct JoinResponse {
     pub session: SessionGrant,
     /// `spec.podCIDR` of the Node, such as `10.244.3.0/24`.
     pub pod_cidr: String,
+    /// The revision of a bundle without pods that a new Node has from the start; 0 when it must ask for it.
+    #[serde(default)]
+    pub bundle_revision: u64,
 }
 
 /// The right to hold a heartbeat session.

@@ -246,6 +246,7 @@ impl State {
             certificate_pem: self.ca.sign_node_csr(&request.csr_pem, &request.node_name).unwrap(),
             ca_pem: self.ca.cert_pem().to_owned(),
             pod_cidr: POD_CIDR.to_owned(),
+            bundle_revision: 0,
             session: SessionGrant {
                 index: 0,
                 generation: 1,

@@ -9,7 +9,9 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{FOREGROUND, ORPHAN, Task, uid::Uid};
+use toono_api::Uid;
+
+use super::{FOREGROUND, ORPHAN, Task};
 use crate::key::Key;
 
 /// The kind of an object, as an index into the kinds that are watched.

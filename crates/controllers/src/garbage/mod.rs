@@ -9,7 +9,6 @@ mod graph;
 mod member;
 mod monitors;
 mod pods;
-mod uid;
 
 use std::{
     fmt,
@@ -23,6 +22,7 @@ use kube::{
     core::discovery::Scope,
 };
 use serde_json::json;
+use toono_api::Uid;
 
 use crate::{
     context::Context,
@@ -34,7 +34,6 @@ use crate::{
 };
 use graph::{Graph, Vertex};
 use monitors::{Kinds, NOT_SYNCED_RETRY};
-use uid::Uid;
 
 const COMPONENT: &str = "garbage-collector-controller";
 const FOREGROUND: &str = "foregroundDeletion";

@@ -14,13 +14,13 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use tokio::{task::JoinSet, time::Instant};
+use toono_api::Uid;
 use tracing::{debug, warn};
 
 use super::{
     Collector,
     graph::{KindId, Vertex},
     member::Member,
-    uid::Uid,
 };
 use crate::error::chain;
 

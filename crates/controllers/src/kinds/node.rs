@@ -14,11 +14,11 @@ use k8s_openapi::{
     },
 };
 use serde::Deserialize;
+use toono_api::intern::Pool;
 use toono_placement::{Effect, NodeView, Offer, Taint as PlacementTaint};
 
 use super::{kind, lean_metadata};
 use crate::{
-    intern::Pool,
     key::Key,
     object::{Metadata, Object, OfKind, UidText, Version},
 };

@@ -17,11 +17,11 @@ use k8s_openapi::{
     api::core::v1::{Container as ApiContainer, Pod as ApiPod, PodSpec},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
+use toono_api::intern::Pool;
 use toono_placement::{PodKey, PodView};
 
 use super::{status::Report, watched::Status};
 use crate::{
-    intern::Pool,
     key::Key,
     object::{Claimable, Metadata, Object, OfKind},
     pods::controller_of,

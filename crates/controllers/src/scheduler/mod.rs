@@ -16,12 +16,12 @@ use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
 };
+use toono_api::intern::Pool;
 use toono_placement::{Cluster, Placement};
 
 use crate::{
     context::Context,
     informer::Change,
-    intern::Pool,
     key::Key,
     kinds::{node::Node, pod::Pod},
     object::Metadata,

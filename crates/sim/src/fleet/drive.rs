@@ -15,7 +15,7 @@ use toono_net::datagrams::{Inbox, Outbox, set_receive_buffer};
 use toono_session::{NodeEvent, NodeSession, Poke};
 use toono_wire::{
     datagram::{DownlinkHeader, MAX_DATAGRAM},
-    join::SessionGrant,
+    join::JoinResponse,
 };
 
 use crate::Failure;
@@ -76,16 +76,16 @@ pub(super) struct Load {
 
 impl Load {
     /// Starts the heartbeats of all nodes, spread evenly over the interval.
-    pub(super) fn start(grants: &[SessionGrant], sockets: usize) -> Result<Self, Failure> {
+    pub(super) fn start(joined: &[JoinResponse], sockets: usize) -> Result<Self, Failure> {
         let shared = Arc::new(Shared::default());
-        let mut driver = Driver::new(grants, sockets, Arc::clone(&shared))?;
+        let mut driver = Driver::new(joined, sockets, Arc::clone(&shared))?;
         let thread =
             std::thread::Builder::new().name("heartbeats".to_owned()).spawn(move || {
                 while !driver.shared.ends.load(Ordering::Relaxed) {
                     driver.turn();
                 }
             })?;
-        Ok(Self { shared, nodes: grants.len(), thread: Some(thread) })
+        Ok(Self { shared, nodes: joined.len(), thread: Some(thread) })
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -146,15 +146,15 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(grants: &[SessionGrant], sockets: usize, shared: Arc<Shared>) -> Result<Self, Failure> {
-        let first = grants.first().ok_or("no nodes")?;
-        let highest = grants.iter().map(|grant| grant.index).max().unwrap_or(0);
+    fn new(joined: &[JoinResponse], sockets: usize, shared: Arc<Shared>) -> Result<Self, Failure> {
+        let first = &joined.first().ok_or("no nodes")?.session;
+        let highest = joined.iter().map(|node| node.session.index).max().unwrap_or(0);
         let mut by_index = vec![u32::MAX; usize::try_from(highest)? + 1];
-        let mut nodes = Vec::with_capacity(grants.len());
-        for (number, grant) in grants.iter().enumerate() {
-            let session = NodeSession::new(grant, 1, u32::try_from(number)?)?;
-            nodes.push(Node { session, observed: 0 });
-            if let Some(place) = by_index.get_mut(usize::try_from(grant.index)?) {
+        let mut nodes = Vec::with_capacity(joined.len());
+        for (number, node) in joined.iter().enumerate() {
+            let session = NodeSession::new(&node.session, 1, u32::try_from(number)?)?;
+            nodes.push(Node { session, observed: node.bundle_revision });
+            if let Some(place) = by_index.get_mut(usize::try_from(node.session.index)?) {
                 *place = u32::try_from(number)?;
             }
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use toono_pki::NodeKey;
 use toono_wire::{
-    join::{JoinRequest, JoinResponse, SessionGrant},
+    join::{JoinRequest, JoinResponse},
     path,
 };
 
@@ -30,13 +30,13 @@ pub(super) fn number(name: &str) -> Option<usize> {
     name.strip_prefix("sim-")?.parse().ok()
 }
 
-/// Lets all nodes join, over so many connections at once; their sessions in the order of their numbers.
+/// Lets all nodes join, over so many connections at once; what they were given, in the order of their numbers.
 pub(super) async fn all(
     access: &Access,
     token: &str,
     nodes: usize,
     connections: usize,
-) -> Result<Vec<SessionGrant>, Failure> {
+) -> Result<Vec<JoinResponse>, Failure> {
     let next = Arc::new(AtomicUsize::new(0));
     let key = NodeKey::generate("sim")?;
     let mut tasks = JoinSet::new();
@@ -62,20 +62,22 @@ pub(super) async fn all(
                     let said = String::from_utf8_lossy(&body);
                     return Err(format!("{} may not join: {status}: {said}", name(number)).into());
                 }
-                let response: JoinResponse = serde_json::from_slice(&body)?;
-                joined.push((number, response.session));
+                let mut response: JoinResponse = serde_json::from_slice(&body)?;
+                // A million of them would be gigabytes.
+                (response.certificate_pem, response.ca_pem) = Default::default();
+                joined.push((number, response));
             }
         });
     }
-    let mut grants: Vec<Option<SessionGrant>> = vec![None; nodes];
+    let mut all: Vec<Option<JoinResponse>> = vec![None; nodes];
     while let Some(joined) = tasks.join_next().await {
-        for (number, grant) in joined?? {
-            if let Some(place) = grants.get_mut(number) {
-                *place = Some(grant);
+        for (number, response) in joined?? {
+            if let Some(place) = all.get_mut(number) {
+                *place = Some(response);
             }
         }
     }
-    Ok(grants.into_iter().flatten().collect())
+    Ok(all.into_iter().flatten().collect())
 }
 
 fn request(number: usize, csr: &str) -> JoinRequest {

@@ -102,9 +102,9 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn all(&mut self, figures: &mut Figures) -> Result<(), Failure> {
-        let grants = self.join(figures).await?;
+        let joined = self.join(figures).await?;
         let readiness = Readiness::follow(&self.access, self.args.nodes).await?;
-        let load = Load::start(&grants, self.args.sockets)?;
+        let load = Load::start(&joined, self.args.sockets)?;
         self.until_ready(&readiness, figures).await?;
         self.steady(&readiness, &load, figures).await?;
         if self.args.silent > 0 {
@@ -119,19 +119,19 @@ impl Run<'_> {
     async fn join(
         &self,
         figures: &mut Figures,
-    ) -> Result<Vec<toono_wire::join::SessionGrant>, Failure> {
+    ) -> Result<Vec<toono_wire::join::JoinResponse>, Failure> {
         let (nodes, began) = (self.args.nodes, Instant::now());
         let token = std::fs::read_to_string(self.args.data.join("node-token"))?;
         let joining = join::all(&self.access, token.trim(), nodes, self.args.connections);
-        let grants = joining.await?;
+        let joined = joining.await?;
         let (seconds, rss) = (began.elapsed().as_secs_f64(), self.server.rss_mb()?);
-        let rate = grants.len() as f64 / seconds;
+        let rate = joined.len() as f64 / seconds;
         figures.tell(
             "join",
             &format!("{nodes} nodes in {seconds:.1} s, {rate:.0}/s; RSS {rss:.1} MB"),
             json!({"nodes": nodes, "seconds": seconds, "rss_mb": rss}),
         );
-        Ok(grants)
+        Ok(joined)
     }
 
     /// Until the API calls every node ready.

@@ -23,15 +23,23 @@ impl<T: ?Sized> Default for Known<T> {
 }
 
 /// A pool of values. One serves the whole process: equal values are equal whoever asks.
-pub(crate) struct Pool<T: ?Sized>(LazyLock<Mutex<Known<T>>>);
+pub struct Pool<T: ?Sized>(LazyLock<Mutex<Known<T>>>);
+
+impl<T: Hash + Eq + ?Sized> Default for Pool<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl<T: Hash + Eq + ?Sized> Pool<T> {
-    pub(crate) const fn new() -> Self {
+    /// An empty pool.
+    #[must_use]
+    pub const fn new() -> Self {
         Self(LazyLock::new(Mutex::default))
     }
 
     /// The value that is kept for all who have an equal one.
-    pub(crate) fn share<V: Borrow<T> + Into<Arc<T>>>(&self, value: V) -> Arc<T> {
+    pub fn share<V: Borrow<T> + Into<Arc<T>>>(&self, value: V) -> Arc<T> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shared) = known.values.get(value.borrow()) {
             return Arc::clone(shared);

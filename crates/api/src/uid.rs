@@ -1,4 +1,4 @@
-//! Uids as keys: nearly all are UUIDs, and there is one of each object that there is.
+//! Uids as keys: nearly all are UUIDs, and there is one for each object that there is.
 
 use std::{fmt, sync::Arc};
 
@@ -9,9 +9,12 @@ const CHARACTERS: usize = 36;
 /// Where dashes are in it.
 const DASHES: [usize; 4] = [8, 13, 18, 23];
 
-/// A uid.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Uid {
+/// An object's `metadata.uid`, in 24 bytes. It keeps its text: what [`From`] takes, [`fmt::Display`] gives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Uid(Form);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Form {
     /// A UUID in small letters.
     Usual([u8; BYTES]),
     Other(Arc<str>),
@@ -19,7 +22,7 @@ pub(super) enum Uid {
 
 impl From<&str> for Uid {
     fn from(text: &str) -> Self {
-        usual(text).map_or_else(|| Self::Other(text.into()), Self::Usual)
+        Self(usual(text).map_or_else(|| Form::Other(text.into()), Form::Usual))
     }
 }
 
@@ -50,9 +53,9 @@ fn usual(text: &str) -> Option<[u8; BYTES]> {
 
 impl fmt::Display for Uid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = match self {
-            Self::Usual(bytes) => bytes,
-            Self::Other(text) => return f.write_str(text),
+        let bytes = match &self.0 {
+            Form::Usual(bytes) => bytes,
+            Form::Other(text) => return f.write_str(text),
         };
         let mut written = 0;
         for byte in bytes {
@@ -83,7 +86,7 @@ mod tests {
         ] {
             let uid = Uid::from(text);
             assert_eq!(uid.to_string(), text);
-            assert_eq!(matches!(uid, Uid::Usual(_)), is_usual, "{text}");
+            assert_eq!(matches!(uid.0, Form::Usual(_)), is_usual, "{text}");
         }
         assert!(size_of::<Uid>() <= 24);
     }
