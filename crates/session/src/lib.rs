@@ -9,11 +9,13 @@
 
 mod datagram;
 mod key;
+mod keyring;
 mod node;
 mod server;
 
 pub use datagram::Datagram;
 pub use key::{ClusterSecret, NodeUid, SessionKey};
+pub use keyring::{BadKeyring, Keyring, MAX_EPOCHS};
 pub use node::{Dropped, GrantError, NodeEvent, NodeSession, SessionExhausted};
-pub use server::{Answer, Fresh, NodeIndex, Opened, Record, Refused, ServerSessions};
-pub use toono_wire::datagram::{Poke, ReplyFlags};
+pub use server::{Address, Answer, Fresh, NodeIndex, Opened, Record, Refused, ServerSessions};
+pub use toono_wire::datagram::{HeartbeatFlags, Poke, ReplyFlags};

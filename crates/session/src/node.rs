@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use toono_wire::{
     datagram::{
-        DownlinkHeader, HeartbeatBody, Poke, ReplyBody, ReplyFlags, SealedDownlink, UplinkHeader,
+        DownlinkHeader, HeartbeatBody, HeartbeatFlags, Poke, ReplyBody, ReplyFlags, SealedDownlink,
+        UplinkHeader,
     },
     join::SessionGrant,
 };
@@ -158,6 +159,30 @@ impl NodeSession {
         observed: u64,
         digest: u64,
     ) -> Result<Datagram, SessionExhausted> {
+        self.flagged(now, observed, digest, HeartbeatFlags::default())
+    }
+
+    /// As [`heartbeat`](Self::heartbeat), to find out whether answers come back on another way than the one
+    /// in use: the cloud's pokes stay on that one.
+    ///
+    /// # Errors
+    /// As [`heartbeat`](Self::heartbeat).
+    pub fn probe(
+        &mut self,
+        now: Duration,
+        observed: u64,
+        digest: u64,
+    ) -> Result<Datagram, SessionExhausted> {
+        self.flagged(now, observed, digest, HeartbeatFlags::PROBE)
+    }
+
+    fn flagged(
+        &mut self,
+        now: Duration,
+        observed: u64,
+        digest: u64,
+        flags: HeartbeatFlags,
+    ) -> Result<Datagram, SessionExhausted> {
         if self.sent & 0xffff_ffff == 0xffff_ffff {
             return Err(SessionExhausted);
         }
@@ -176,7 +201,7 @@ impl NodeSession {
             observed_revision: observed,
             status_digest: digest,
             instance: self.instance.as_ref().map_or(0, |instance| instance.id),
-            flags: 0,
+            flags,
         }
         .encode();
         let tag = self.uplink.seal(uplink_nonce(self.sent, self.salt), &header, &mut body);
@@ -272,6 +297,12 @@ impl NodeSession {
     #[must_use]
     pub fn unanswered(&self) -> u64 {
         self.sent - self.answered
+    }
+
+    /// The number of this start.
+    #[must_use]
+    pub fn boot(&self) -> u32 {
+        u32::try_from(self.sent >> 32).unwrap_or(u32::MAX)
     }
 
     /// Whether the server that the node knows counts it as alive. One that only told its instance,

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use toono_wire::datagram::{
-    DownlinkHeader, DownlinkKind, HeartbeatBody, Poke, ReplyBody, ReplyFlags, UplinkHeader,
+    DownlinkHeader, DownlinkKind, HeartbeatBody, HeartbeatFlags, Poke, ReplyBody, ReplyFlags,
+    UplinkHeader,
 };
 
 use crate::{
@@ -21,6 +22,30 @@ impl NodeIndex {
     }
 }
 
+/// Where a node's datagrams come from, and the cloud's go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// UDP.
+    Udp(SocketAddr),
+    /// A stream of the server's, by a number that it never gives twice.
+    Stream(u64),
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Udp(address)
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Udp(address) => address.fmt(f),
+            Self::Stream(number) => write!(f, "stream {number}"),
+        }
+    }
+}
+
 /// What the cloud remembers of one node's session.
 #[derive(Debug, Clone)]
 pub struct Record {
@@ -34,8 +59,8 @@ pub struct Record {
 pub struct Fresh {
     /// When it arrived.
     pub at: Duration,
-    /// Where it came from, and where pokes go.
-    pub address: SocketAddr,
+    /// Where pokes go: where it came from, unless it was a probe.
+    pub address: Address,
     /// The node's counter.
     pub counter: u64,
     /// The epoch of its key.
@@ -51,7 +76,7 @@ pub struct Fresh {
 pub struct Answer {
     /// The newest revision of the node's bundle.
     pub desired_revision: u64,
-    /// What the node should do besides. [`ReplyFlags::REKEY`] is added for keys of an older epoch.
+    /// What the node should do besides.
     pub flags: ReplyFlags,
     /// Time until the node's next heartbeat.
     pub interval: Duration,
@@ -69,6 +94,9 @@ pub struct Opened {
     pub fresh: bool,
     /// Whether it is the node's first fresh heartbeat since it was admitted here.
     pub first: bool,
+    /// Whether its key is of another epoch than the current one: sooner or later an answer should tell the
+    /// node so, by [`ReplyFlags::REKEY`].
+    pub old_key: bool,
     header: UplinkHeader,
     key: SessionKey,
 }
@@ -152,6 +180,24 @@ impl ServerSessions {
         Some((secret.epoch(), secret.session_key(uid, generation)))
     }
 
+    /// Which node a heartbeat says that it is of, before anything vouches for that; none for other bytes.
+    #[must_use]
+    pub fn claimed(bytes: &[u8]) -> Option<NodeIndex> {
+        UplinkHeader::split(bytes).ok().map(|(header, ..)| NodeIndex(header.index))
+    }
+
+    /// From now on these secrets are accepted; the first is the current one. No session is forgotten: a node
+    /// of an epoch that is not among them is a stranger until it has a key of another.
+    pub fn set_secrets(&mut self, secrets: Vec<ClusterSecret>) {
+        self.secrets = secrets;
+    }
+
+    /// The epoch whose keys are granted.
+    #[must_use]
+    pub fn current_epoch(&self) -> Option<u8> {
+        self.secrets.first().map(ClusterSecret::epoch)
+    }
+
     /// Judges bytes that arrived from `from`. A fresh heartbeat is in the table afterwards.
     ///
     /// # Errors
@@ -159,7 +205,7 @@ impl ServerSessions {
     pub fn receive(
         &mut self,
         bytes: &[u8],
-        from: SocketAddr,
+        from: impl Into<Address>,
         now: Duration,
     ) -> Result<Opened, Refused> {
         let (header, mut sealed, tag) =
@@ -180,9 +226,12 @@ impl ServerSessions {
             if record.fresh.is_some_and(|newest| header.counter <= newest.counter) {
                 return Err(Refused::Replayed);
             }
+            // A probe may have come on a way that leads up only.
+            let probes = heartbeat.flags.contains(HeartbeatFlags::PROBE);
+            let before = record.fresh.filter(|_| probes).map(|newest| newest.address);
             let newest = Fresh {
                 at: now,
-                address: from,
+                address: before.unwrap_or_else(|| from.into()),
                 counter: header.counter,
                 epoch: header.epoch,
                 observed_revision: heartbeat.observed_revision,
@@ -192,18 +241,17 @@ impl ServerSessions {
                 record.fresh = Some(newest);
             }
         }
-        Ok(Opened { index, heartbeat, fresh, first, header, key })
+        let old_key = self.current_epoch() != Some(header.epoch);
+        Ok(Opened { index, heartbeat, fresh, first, old_key, header, key })
     }
 
     /// The answer to a heartbeat. One that was not fresh is answered too: the node learns this
     /// server's instance from it.
     pub fn reply(&mut self, to: &Opened, answer: &Answer) -> Datagram {
-        let current = self.secrets.first().is_some_and(|secret| secret.epoch() == to.header.epoch);
-        let flags = if current { answer.flags } else { answer.flags.with(ReplyFlags::REKEY) };
         let body = ReplyBody {
             echo: to.header.counter,
             desired_revision: answer.desired_revision,
-            flags,
+            flags: answer.flags,
             interval_ms: u32::try_from(answer.interval.as_millis()).unwrap_or(u32::MAX),
         };
         let UplinkHeader { epoch, generation, .. } = to.header;
@@ -212,7 +260,7 @@ impl ServerSessions {
     }
 
     /// An unasked word to a node, and where to send it; none before its first fresh heartbeat.
-    pub fn poke(&mut self, index: NodeIndex, poke: Poke) -> Option<(Datagram, SocketAddr)> {
+    pub fn poke(&mut self, index: NodeIndex, poke: Poke) -> Option<(Datagram, Address)> {
         let record = self.record(index)?;
         let fresh = record.fresh?;
         let key = self.key(record, fresh.epoch)?;

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use proptest::prelude::*;
 use toono_session::{
-    Answer, ClusterSecret, Dropped, GrantError, NodeEvent, NodeIndex, NodeSession, NodeUid, Poke,
-    Refused, ReplyFlags, ServerSessions,
+    Address, Answer, ClusterSecret, Dropped, GrantError, NodeEvent, NodeIndex, NodeSession,
+    NodeUid, Poke, Refused, ReplyFlags, ServerSessions,
 };
 use toono_wire::join::SessionGrant;
 
@@ -70,7 +70,7 @@ fn the_second_heartbeat_is_fresh() {
     let newest = server.fresh(NodeIndex(3)).unwrap();
     assert_eq!(
         (newest.address, newest.observed_revision, newest.counter),
-        (FROM, 70, (1 << 32) | 2)
+        (FROM.into(), 70, (1 << 32) | 2)
     );
     assert_eq!(node.unanswered(), 0);
 }
@@ -142,7 +142,7 @@ fn pokes_need_the_known_instance_and_count_once() {
     exchange(&mut node, &mut server);
     let (first, to) = server.poke(NodeIndex(3), Poke::DialBack { ticket: 1 }).unwrap();
     let (second, _) = server.poke(NodeIndex(3), Poke::BundleMoved { revision: 2 }).unwrap();
-    assert_eq!(to, FROM);
+    assert_eq!(to, FROM.into());
     let mut lagging = self::node();
     exchange(&mut lagging, &mut other);
     assert_eq!(lagging.receive(first.as_bytes(), NOW), Err(Dropped::Replayed), "another instance");
@@ -157,11 +157,40 @@ fn pokes_need_the_known_instance_and_count_once() {
 }
 
 #[test]
-fn older_epochs_are_accepted_and_told_to_rekey() {
+fn a_probe_counts_and_moves_nothing() {
+    let (mut node, mut server) = (node(), server(5));
+    exchange(&mut node, &mut server);
+    exchange(&mut node, &mut server);
+    let elsewhere = SocketAddr::from(([192, 0, 2, 9], 9));
+    let probe = node.probe(NOW, 71, 0).unwrap();
+    let opened = server.receive(probe.as_bytes(), elsewhere, NOW).unwrap();
+    let newest = *server.fresh(NodeIndex(3)).unwrap();
+    assert_eq!((opened.fresh, newest.observed_revision), (true, 71));
+    assert_eq!(newest.address, FROM.into());
+    let heartbeat = node.heartbeat(NOW, 71, 0).unwrap();
+    server.receive(heartbeat.as_bytes(), Address::Stream(4), NOW).unwrap();
+    let (_, to) = server.poke(NodeIndex(3), Poke::DialBack { ticket: 1 }).unwrap();
+    assert_eq!(to, Address::Stream(4));
+}
+
+#[test]
+fn older_epochs_are_accepted_and_seen() {
     let mut server = server(5);
     let mut node = NodeSession::new(&grant(9), 1, 1).unwrap();
-    let (_, event) = exchange(&mut node, &mut server);
-    assert!(matches!(event, NodeEvent::Reply { flags, .. } if flags.contains(ReplyFlags::REKEY)));
+    let heartbeat = node.heartbeat(NOW, 0, 0).unwrap();
+    assert!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap().old_key);
+    exchange(&mut node, &mut server);
+    // The epochs change in the middle of a session: both ends go on, and what was said stays said.
+    let mut current = self::node();
+    server.set_secrets(vec![secret(9), secret(1)]);
+    let heartbeat = current.heartbeat(NOW, 0, 0).unwrap();
+    assert!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap().old_key);
+    let heartbeat = node.heartbeat(NOW, 0, 0).unwrap();
+    assert!(!server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap().old_key);
+    server.set_secrets(vec![secret(1)]);
+    let heartbeat = node.heartbeat(NOW, 0, 0).unwrap();
+    assert_eq!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap_err(), Refused::Unknown);
+    assert!(server.poke(NodeIndex(3), Poke::DialBack { ticket: 1 }).is_none(), "no key to seal it");
     let mut unknown = NodeSession::new(&grant(4), 1, 1).unwrap();
     let heartbeat = unknown.heartbeat(NOW, 0, 0).unwrap();
     assert_eq!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap_err(), Refused::Unknown);

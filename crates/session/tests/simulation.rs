@@ -497,7 +497,7 @@ fn run(seed: u64, bug: Bug) -> Result<(), String> {
         let own = world.nodes[usize::try_from(node).unwrap()].address;
         match world.server.fresh(NodeIndex(node)) {
             None => world.broken("a node was not heard again"),
-            Some(fresh) if fresh.address != own => world.broken("pokes would go elsewhere"),
+            Some(fresh) if fresh.address != own.into() => world.broken("pokes would go elsewhere"),
             Some(_) => {}
         }
     }

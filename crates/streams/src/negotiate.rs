@@ -112,6 +112,12 @@ pub fn accept_key(key: &str) -> String {
     STANDARD.encode(digest.finish().as_ref())
 }
 
+/// A client's `Sec-WebSocket-Key`, 16 random bytes in base64 (RFC 6455, 4.1).
+#[must_use]
+pub fn client_key(random: [u32; 4]) -> String {
+    STANDARD.encode(random.map(u32::to_be_bytes).as_flattened())
+}
+
 /// Whether a client's `Sec-WebSocket-Key` is 16 bytes in base64 (RFC 6455, 4.1).
 #[must_use]
 pub fn is_valid_key(key: &str) -> bool {
@@ -128,6 +134,7 @@ mod tests {
         assert!(is_valid_key(key));
         assert_eq!(accept_key(key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert!(!is_valid_key("dGhlIHNhbXBsZQ=="));
+        assert!(is_valid_key(&client_key([1, 2, 3, u32::MAX])));
         assert!(!is_valid_key("not base64 of any length"));
     }
 

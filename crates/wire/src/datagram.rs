@@ -60,8 +60,24 @@ pub struct HeartbeatBody {
     pub status_digest: u64,
     /// The server instance that the node last learnt; 0 before the first reply.
     pub instance: u64,
-    /// Reserved: sent as 0, ignored when received.
-    pub flags: u32,
+    /// How the heartbeat is meant.
+    pub flags: HeartbeatFlags,
+}
+
+/// How a heartbeat is meant. Unknown bits are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HeartbeatFlags(pub u32);
+
+impl HeartbeatFlags {
+    /// Tries whether answers come back on this way: it counts, but the cloud's own words go on to where the
+    /// node was before.
+    pub const PROBE: Self = Self(1);
+
+    /// Whether all bits of `other` are set.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
 }
 
 /// Which kind of datagram travels down.
@@ -190,7 +206,7 @@ impl HeartbeatBody {
         rest.put_u64(self.observed_revision);
         rest.put_u64(self.status_digest);
         rest.put_u64(self.instance);
-        rest.put_u32(self.flags);
+        rest.put_u32(self.flags.0);
         out
     }
 
@@ -202,7 +218,7 @@ impl HeartbeatBody {
             observed_revision: rest.get_u64(),
             status_digest: rest.get_u64(),
             instance: rest.get_u64(),
-            flags: rest.get_u32(),
+            flags: HeartbeatFlags(rest.get_u32()),
         }
     }
 }
@@ -345,7 +361,7 @@ mod tests {
             observed_revision: 0x55,
             status_digest: 0x66,
             instance: 0x77,
-            flags: 0,
+            flags: HeartbeatFlags::PROBE,
         };
         let sent = joined(&header.encode(), &body.encode());
         assert_eq!(sent.len(), 64);

@@ -56,6 +56,29 @@ pub struct SessionGrant {
     pub boot_floor: u32,
 }
 
+/// An administrator begins an epoch of the cluster secret.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateRequest {
+    /// The secrets before are known to others: no key of theirs counts from now on. Every node asks for
+    /// another one once two heartbeats went unanswered.
+    #[serde(default)]
+    pub revoke: bool,
+}
+
+/// What became of a [`RotateRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotateReply {
+    /// The new epoch.
+    pub epoch: u8,
+    /// Seconds until keys of it are granted, so that every server knows it before.
+    pub granted_in_s: u64,
+    /// Older epochs whose keys are still accepted.
+    pub accepted: Vec<u8>,
+    /// For how long they are at most; they end sooner when every node has moved.
+    pub accepted_for_s: u64,
+}
+
 impl std::fmt::Debug for SessionGrant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SessionGrant")

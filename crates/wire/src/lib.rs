@@ -25,6 +25,10 @@ pub mod path {
     /// `POST` with `Upgrade: toono-tunnel` and `Toono-Ticket: N`, node certificate. After 101 the
     /// roles turn round: the node serves HTTP/2 on this connection and the cloud is its client.
     pub const TUNNEL: &str = "/fleet/v1/tunnel";
+    /// `POST`, administrator: [`RotateRequest`](crate::join::RotateRequest) → [`RotateReply`](crate::join::RotateReply).
+    pub const ROTATE: &str = "/fleet/v1/secret/rotate";
+    /// `GET` that upgrades to a WebSocket, node certificate. Each binary message is one datagram.
+    pub const SOCKET: &str = "/fleet/v1/session/socket";
     /// `GET`, administrator: → [`Overview`](crate::report::Overview).
     pub const OVERVIEW: &str = "/fleet/v1/overview";
     /// The `Upgrade` token of [`TUNNEL`].

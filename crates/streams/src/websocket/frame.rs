@@ -22,10 +22,10 @@ const MASKED: u8 = 0x80;
 
 const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
-const BINARY: u8 = 0x2;
-const CLOSE: u8 = 0x8;
+pub(crate) const BINARY: u8 = 0x2;
+pub(crate) const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
-const PONG: u8 = 0xa;
+pub(crate) const PONG: u8 = 0xa;
 
 /// Why a connection ends (RFC 6455, section 7.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,24 +36,26 @@ pub(crate) enum CloseCode {
     Internal = 1011,
 }
 
-/// What a client sent.
+/// What the peer sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     /// The next bytes of the message under way, perhaps none; `last` ends it.
     Chunk { data: Bytes, last: bool },
     /// To be answered with a pong of the same payload.
     Ping(Bytes),
-    /// The client ends the connection.
+    /// The peer ends the connection.
     Close,
 }
 
-/// Reads the frames of one client.
+/// Reads the frames of one peer, a client unless told otherwise.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     input: BytesMut,
     payload: Option<Payload>,
     /// Between the first frame of a message and its last.
     in_message: bool,
+    /// The peer is a server, which masks nothing (RFC 6455, section 5.1).
+    of_server: bool,
 }
 
 /// A data frame's payload that has not wholly arrived.
@@ -73,7 +75,12 @@ struct Head {
 }
 
 impl Decoder {
-    /// Adds bytes from the client.
+    /// Reads the frames of a server.
+    pub(crate) fn of_server() -> Self {
+        Self { of_server: true, ..Self::default() }
+    }
+
+    /// Adds bytes from the peer.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
         let unread = self.input.len() + bytes.len();
         if unread > MAX_BUFFERED {
@@ -89,7 +96,7 @@ impl Decoder {
             if let Some(payload) = self.payload.take() {
                 return Ok(self.chunk(payload));
             }
-            let Some(head) = parse_head(&self.input)? else { return Ok(None) };
+            let Some(head) = parse_head(&self.input, !self.of_server)? else { return Ok(None) };
             if head.opcode & 0x8 != 0 {
                 let whole = head.size + usize::try_from(head.length).unwrap_or(usize::MAX);
                 if self.input.len() < whole {
@@ -150,7 +157,7 @@ impl Decoder {
     }
 }
 
-fn parse_head(mut bytes: &[u8]) -> Result<Option<Head>, ProtocolError> {
+fn parse_head(mut bytes: &[u8], masked: bool) -> Result<Option<Head>, ProtocolError> {
     let available = bytes.len();
     if available < 2 {
         return Ok(None);
@@ -159,8 +166,9 @@ fn parse_head(mut bytes: &[u8]) -> Result<Option<Head>, ProtocolError> {
     if first & RESERVED != 0 {
         return Err(malformed("reserved bits are set"));
     }
-    if second & MASKED == 0 {
-        return Err(malformed("a client must mask"));
+    if (second & MASKED != 0) != masked {
+        let why = if masked { "a client must mask" } else { "a server must not mask" };
+        return Err(malformed(why));
     }
     let long = match second & !MASKED {
         126 => 2,
@@ -171,7 +179,7 @@ fn parse_head(mut bytes: &[u8]) -> Result<Option<Head>, ProtocolError> {
     if opcode & 0x8 != 0 && long > 0 {
         return Err(malformed("a control frame is long or fragmented"));
     }
-    let size = 2 + long + 4;
+    let size = 2 + long + if masked { 4 } else { 0 };
     if available < size {
         return Ok(None);
     }
@@ -183,7 +191,7 @@ fn parse_head(mut bytes: &[u8]) -> Result<Option<Head>, ProtocolError> {
             limit: MAX_FRAME,
         });
     }
-    let mask = bytes.get_u32().to_be_bytes();
+    let mask = if masked { bytes.get_u32().to_be_bytes() } else { [0; 4] };
     Ok(Some(Head { fin: first & FIN != 0, opcode, length, mask, size }))
 }
 
@@ -205,18 +213,32 @@ fn malformed(why: &'static str) -> ProtocolError {
 }
 
 fn put_head(out: &mut BytesMut, opcode: u8, length: usize) {
+    put_any_head(out, opcode, length, 0);
+}
+
+fn put_any_head(out: &mut BytesMut, opcode: u8, length: usize, masked: u8) {
     out.put_u8(FIN | opcode);
     match (u8::try_from(length), u16::try_from(length)) {
-        (Ok(short @ ..=125), _) => out.put_u8(short),
+        (Ok(short @ ..=125), _) => out.put_u8(masked | short),
         (_, Ok(medium)) => {
-            out.put_u8(126);
+            out.put_u8(masked | 126);
             out.put_u16(medium);
         }
         _ => {
-            out.put_u8(127);
+            out.put_u8(masked | 127);
             out.put_u64(length as u64);
         }
     }
+}
+
+/// A whole message or control frame of a client.
+pub(crate) fn put_masked(out: &mut BytesMut, opcode: u8, data: &[u8], mask: u32) {
+    put_any_head(out, opcode, data.len(), MASKED);
+    let mut mask = mask.to_be_bytes();
+    out.put_slice(&mask);
+    let begin = out.len();
+    out.put_slice(data);
+    unmask(out.get_mut(begin..).unwrap_or_default(), &mut mask);
 }
 
 /// One binary message of two parts.
