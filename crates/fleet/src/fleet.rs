@@ -14,8 +14,18 @@ use toono_pki::ClusterCa;
 use toono_session::{NodeIndex, NodeUid, ServerSessions};
 
 use crate::{
-    Feed, FleetConfig, FleetLinkError, WatchFeed, bundles::Bundles, calls::Calls, events::Recorder,
-    follow, objects::NodeObject, pokes::Pokes, readiness, routes, table::Table, tunnel::Tunnels,
+    Feed, FleetConfig, FleetLinkError, WatchFeed,
+    bundles::Bundles,
+    calls::Calls,
+    events::Recorder,
+    follow,
+    objects::NodeObject,
+    pokes::Pokes,
+    readiness, routes,
+    secrets::{Keeper, Rekeys},
+    sockets::Sockets,
+    table::Table,
+    tunnel::Tunnels,
     udp,
 };
 
@@ -49,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) readiness: Notify,
     pub(crate) tunnels: Tunnels,
     pub(crate) recorder: Recorder,
+    pub(crate) keeper: Keeper,
+    pub(crate) sockets: Sockets,
 }
 
 /// What the loops and requests share. Held for microseconds, never across an await.
@@ -60,6 +72,7 @@ pub(crate) struct State {
     pub(crate) returned: Vec<NodeIndex>,
     /// Members heard for the first time, to be asked to compare their bundles.
     pub(crate) arrived: VecDeque<NodeIndex>,
+    pub(crate) rekeys: Rekeys,
 }
 
 impl Fleet {
@@ -98,6 +111,7 @@ impl Fleet {
             pokes: Pokes::default(),
             returned: Vec::new(),
             arrived: VecDeque::new(),
+            rekeys: Rekeys::default(),
         };
         let inner = Inner {
             config,
@@ -110,8 +124,14 @@ impl Fleet {
             readiness: Notify::new(),
             tunnels: Tunnels::default(),
             recorder: Recorder::default(),
+            keeper: Keeper::default(),
+            sockets: Sockets::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     /// Answers requests below `/fleet/`. Each must carry a `toono_api::UserInfo` in its extensions.

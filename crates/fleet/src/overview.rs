@@ -1,5 +1,6 @@
 //! The fleet at a glance, for administrators.
 
+use toono_session::Address;
 use toono_wire::report::{NodeOverview, Overview};
 
 use crate::fleet::Inner;
@@ -21,7 +22,12 @@ pub(crate) fn overview(inner: &Inner) -> Overview {
                 heartbeat_age_ms: fresh.map(|fresh| {
                     u64::try_from(now.saturating_sub(fresh.at).as_millis()).unwrap_or(u64::MAX)
                 }),
-                session: if fresh.is_some() { "udp" } else { "none" }.to_owned(),
+                session: match fresh.map(|fresh| fresh.address) {
+                    Some(Address::Udp(_)) => "udp",
+                    Some(Address::Stream(_)) => "websocket",
+                    None => "none",
+                }
+                .to_owned(),
                 address: fresh.map(|fresh| fresh.address.to_string()),
                 pods: u32::try_from(state.bundles.count(member.bundle)).unwrap_or(u32::MAX),
                 bundle_observed: observed,

@@ -17,13 +17,15 @@ use crate::{
     fleet::Inner,
     join,
     objects::PodObject,
-    overview, report, tunnel,
+    overview, report, secrets, sockets, tunnel,
 };
 
 /// A join is a status of some KB and a small certificate request.
 const JOIN_LIMIT: usize = 256 * 1024;
 /// A report after a long silence holds the status of every pod; 110 pods take about 1 MB.
 const REPORT_LIMIT: usize = 8 * 1024 * 1024;
+/// A request to rotate has one field.
+const ROTATE_LIMIT: usize = 1024;
 
 /// Answers one request.
 pub(crate) async fn answer(inner: Arc<Inner>, request: Request<Body>) -> Response<Body> {
@@ -45,8 +47,8 @@ pub(crate) async fn answer(inner: Arc<Inner>, request: Request<Body>) -> Respons
 async fn route(inner: &Arc<Inner>, request: Request<Body>) -> Result<Response<Body>, Refusal> {
     let user = request.extensions().get::<UserInfo>().cloned().unwrap_or_else(UserInfo::anonymous);
     let known = match request.uri().path() {
-        path::JOIN | path::REPORT | path::TUNNEL => Method::POST,
-        path::SESSION | path::BUNDLE | path::OVERVIEW => Method::GET,
+        path::JOIN | path::REPORT | path::TUNNEL | path::ROTATE => Method::POST,
+        path::SESSION | path::SOCKET | path::BUNDLE | path::OVERVIEW => Method::GET,
         _ => return Err(ApiError::UnknownPath.into()),
     };
     if request.method() != known {
@@ -66,14 +68,24 @@ async fn route(inner: &Arc<Inner>, request: Request<Body>) -> Result<Response<Bo
             Ok(json_response(&report::report(inner, node, body).await?))
         }
         path::TUNNEL => Ok(tunnel::accept(inner, node(&user)?, request)?),
+        path::SOCKET => Ok(sockets::accept(inner, node(&user)?, request)?),
+        path::ROTATE => {
+            administrator(&user, "rotate the cluster's secret")?;
+            let body = read(request, ROTATE_LIMIT).await?;
+            Ok(json_response(&secrets::rotate(inner, body).await?))
+        }
         _ => {
-            if !user.is_in(GROUP_MASTERS) {
-                let why = format!("user {:?} may not see the fleet's overview", user.name);
-                return Err(ApiError::ForbiddenPath(why).into());
-            }
+            administrator(&user, "see the fleet's overview")?;
             Ok(json_response(&overview::overview(inner)))
         }
     }
+}
+
+fn administrator(user: &UserInfo, what: &str) -> Result<(), ApiError> {
+    if user.is_in(GROUP_MASTERS) {
+        return Ok(());
+    }
+    Err(ApiError::ForbiddenPath(format!("user {:?} may not {what}", user.name)))
 }
 
 /// Nodes ask for themselves only: there is no way to name another.

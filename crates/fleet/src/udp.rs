@@ -1,10 +1,10 @@
 //! The UDP loop: datagrams in, replies and pokes out. All judgement is the session crate's.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{io::Interest, net::UdpSocket};
 use toono_net::datagrams::{Inbox, Outbox, set_receive_buffer};
-use toono_session::{Answer, Datagram, NodeIndex, Poke, ReplyFlags};
+use toono_session::{Address, Answer, Datagram, NodeIndex, Poke, ReplyFlags, ServerSessions};
 use toono_wire::datagram::MAX_DATAGRAM;
 
 use crate::{
@@ -93,7 +93,7 @@ fn judge(inner: &Inner, inbox: &Inbox, outbox: &mut Outbox) {
     let mut state = inner.state();
     let before = state.returned.len();
     for (bytes, from) in inbox.iter() {
-        if let Some(reply) = judge_one(inner, &mut state, bytes, from, now) {
+        if let Some(reply) = judge_one(inner, &mut state, bytes, Address::Udp(from), None, now) {
             outbox.push(reply.as_bytes(), from);
         }
     }
@@ -102,14 +102,20 @@ fn judge(inner: &Inner, inbox: &Inbox, outbox: &mut Outbox) {
     }
 }
 
-fn judge_one(
+/// What to answer to a datagram, if anything. What comes on a way that one node opened must be that node's
+/// (`only`). Who is put into [`State::returned`] is for the caller to tell.
+pub(crate) fn judge_one(
     inner: &Inner,
     state: &mut State,
     bytes: &[u8],
-    from: SocketAddr,
+    from: Address,
+    only: Option<NodeIndex>,
     now: Duration,
 ) -> Option<Datagram> {
-    let State { table, bundles, returned, arrived, .. } = state;
+    let State { table, bundles, returned, arrived, rekeys, .. } = state;
+    if only.is_some_and(|index| ServerSessions::claimed(bytes) != Some(index)) {
+        return None;
+    }
     // Only what concerns the table is read before authentication: nothing is allocated or changed.
     let opened = table.sessions.receive(bytes, from, now);
     let opened =
@@ -122,6 +128,9 @@ fn judge_one(
             flags = flags.with(ReplyFlags::RESEND_STATUS);
             member.resend = false;
         }
+    }
+    if opened.old_key && rekeys.take(now) {
+        flags = flags.with(ReplyFlags::REKEY);
     }
     let answer = Answer {
         desired_revision: bundles.desired(member.bundle, opened.heartbeat.observed_revision),
@@ -150,7 +159,10 @@ fn next_pokes(inner: &Inner, outbox: &mut Outbox) -> bool {
         if let Some(poke) = poke
             && let Some((datagram, to)) = state.table.sessions.poke(index, poke)
         {
-            outbox.push(datagram.as_bytes(), to);
+            match to {
+                Address::Udp(to) => outbox.push(datagram.as_bytes(), to),
+                Address::Stream(number) => inner.sockets.send(number, datagram),
+            }
         }
     }
     !state.pokes.is_empty()

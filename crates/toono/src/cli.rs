@@ -51,7 +51,10 @@ pub(crate) struct DataDir {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct ServerArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ServerCommand>,
     #[command(flatten)]
     pub(crate) data: DataDir,
     /// HTTPS and the nodes' datagrams arrive here (TCP and UDP, one number).
@@ -82,9 +85,38 @@ pub(crate) struct ServerArgs {
     /// A file with that secret.
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     pub(crate) token_file: Option<PathBuf>,
+    /// The cluster has a new secret for nodes' session keys when the one it has is so old; `never`: only when
+    /// `toono server rotate-secret` asks for it.
+    #[arg(long, value_name = "TIME", default_value = "720h")]
+    pub(crate) secret_max_age: MaxAge,
     /// Records every request in this file, in the form of Kubernetes' audit log at level Metadata.
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_log_path: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// Give the cluster a new secret, from which nodes' session keys come. They move to it by themselves.
+    RotateSecret {
+        #[command(flatten)]
+        client: ClientArgs,
+        /// Others know the secrets so far: accept none of them any more. Until each node has asked for a
+        /// new key, which takes it half a minute, it is not heard.
+        #[arg(long)]
+        revoke: bool,
+    },
+}
+
+/// How old the cluster secret may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MaxAge(pub(crate) Option<Duration>);
+
+impl FromStr for MaxAge {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "never" { Ok(Self(None)) } else { duration(text).map(|age| Self(Some(age))) }
+    }
 }
 
 /// A secret that cannot be guessed.

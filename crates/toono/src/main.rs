@@ -9,6 +9,7 @@ mod logging;
 mod node;
 mod node_link;
 mod preflight;
+mod rotation;
 mod secret;
 mod server;
 mod shutdown;

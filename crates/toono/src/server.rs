@@ -17,22 +17,22 @@ use tokio::{
 use toono_api::UserInfo;
 use toono_apiserver::{ApiConfig, ApiServer, AuditConfig};
 use toono_controllers::{ControllersConfig, Signers};
-use toono_fleet::{ClusterCidr, ClusterSecret, Fleet, FleetConfig};
+use toono_fleet::{ClusterCidr, Fleet, FleetConfig, RotateReply, RotateRequest};
 use toono_http::server::Limits;
 use toono_pki::{BootstrapToken, ClusterCa, TokenKey};
+use toono_wire::path;
 
 use crate::{
-    cli::{ServerArgs, StoreKind},
+    cli::{ClientArgs, ServerArgs, ServerCommand, StoreKind},
     failure::Failure,
     kubeconfig,
     node_link::FleetLink,
+    rotation::Rotation,
     secret,
     shutdown::Shutdown,
     store, token,
 };
 
-/// Rotation gives the next secret the next number.
-const FIRST_EPOCH: u8 = 1;
 /// The file of the data directory with the token that nodes may join with.
 pub(crate) const TOKEN_FILE: &str = "node-token";
 /// The file beside the CA's with the key of service accounts' tokens, named as kubeadm names it. Replicas
@@ -42,6 +42,46 @@ const TOKEN_KEY_FILE: &str = "sa.key";
 pub(crate) const PIN_FILE: &str = "ca-cert-hash";
 
 pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
+    match &args.command {
+        Some(ServerCommand::RotateSecret { client, revoke }) => {
+            rotate_secret(client, RotateRequest { revoke: *revoke }).await
+        }
+        None => serve(args).await,
+    }
+}
+
+/// Asks the running server for a new epoch of the cluster secret.
+async fn rotate_secret(args: &ClientArgs, request: RotateRequest) -> Result<(), Failure> {
+    let defect = |error: &(dyn std::error::Error + 'static)| {
+        Failure::caused("internal", error, "this is a defect: please report it")
+    };
+    let body = serde_json::to_vec(&request).map_err(|error| defect(&error))?;
+    let request = http::Request::post(path::ROTATE)
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(body)
+        .map_err(|error| defect(&error))?;
+    let client = kubeconfig::client(args).await?;
+    let reply: RotateReply =
+        client.request(request).await.map_err(|error| kubeconfig::unreachable(&error))?;
+    println!("epoch {}", reply.epoch);
+    match reply.granted_in_s {
+        0 => eprintln!("Nodes get keys of it from now on."),
+        seconds => eprintln!("Nodes get keys of it in {seconds} s, when every server knows it."),
+    }
+    if reply.accepted.is_empty() {
+        eprintln!("No other epoch is accepted: every node asks for a new key.");
+    } else {
+        let older: Vec<_> = reply.accepted.iter().map(u8::to_string).collect();
+        eprintln!(
+            "Keys of epoch {} are accepted until every node has moved, at most for {} h.",
+            older.join(", "),
+            reply.accepted_for_s / 3600
+        );
+    }
+    Ok(())
+}
+
+async fn serve(args: &ServerArgs) -> Result<(), Failure> {
     let cluster_cidr = cluster_cidr(args)?;
     let shutdown = Shutdown::on_signal()?;
     let (tcp, udp) = bind(args.listen).await?;
@@ -50,10 +90,11 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     create_dir(dir)?;
     let store = store::open(&args.store, &dir.join("store")).await?;
     let shares = matches!(args.store.store, StoreKind::Etcd(_));
+    let token = server_token(args)?.filter(|_| shares);
     if shares {
-        let token = server_token(args)?;
         store::shared::settle(&store, dir, token.as_deref(), || make_credentials(dir)).await?;
     }
+    let shared = token.map(|token| (store.clone(), token));
     let ca = ClusterCa::load_or_create(&dir.join("pki")).map_err(pki_failure)?;
     let tls = ca
         .issue_server(&certificate_names(args))
@@ -87,17 +128,16 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     token::ensure(&api.client(component("kube-controller-manager")), &join_token, None)
         .await
         .map_err(|error| kubeconfig::unreachable(&error))?;
-    let secret = secret::load_or_create(&dir.join("cluster-secret"))?;
-    let mut config = FleetConfig::new(
-        vec![ClusterSecret::new(FIRST_EPOCH, &secret)],
-        port,
-        env!("CARGO_PKG_VERSION"),
-    );
+    let ring = secret::load_or_create(dir)?;
+    let secrets = ring.secrets(secret::now());
+    let mut config = FleetConfig::new(secrets, port, env!("CARGO_PKG_VERSION"));
     config.cluster_cidr = cluster_cidr;
     let fleet = Fleet::new(config, api.client(component("toono:fleet")), Arc::clone(&ca))
         .map_err(|error| Failure::caused("fleet-failed", &error, "is /dev/urandom there?"))?;
     link.connect(fleet.clone());
     api.set_fleet(fleet.handler());
+    let max_age = args.secret_max_age.0;
+    let rotation = Rotation::new(dir.clone(), ring, fleet.clone(), shared, max_age);
 
     let controllers = ControllersConfig { root_ca, ..ControllersConfig::default() };
     let (draining, ending) = (api.clone(), shutdown.clone());
@@ -110,6 +150,7 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
     services.spawn(run_controllers(client, controllers, signers, shares, shutdown.clone()));
     let ending = shutdown.clone();
     services.spawn(async move { fleet.run(udp, ending.wait()).await });
+    services.spawn(rotation.run(shutdown.clone()));
     services.spawn(toono_http::server::serve(
         tcp,
         Some(tls),
@@ -167,7 +208,7 @@ fn make_credentials(dir: &Path) -> Result<(), Failure> {
     ClusterCa::load_or_create(&dir.join("pki")).map_err(pki_failure)?;
     TokenKey::load_or_create(&dir.join("pki").join(TOKEN_KEY_FILE)).map_err(pki_failure)?;
     join_token(&dir.join(TOKEN_FILE))?;
-    secret::load_or_create(&dir.join("cluster-secret")).map(drop)
+    secret::load_or_create(dir).map(drop)
 }
 
 async fn wait_for(mut services: JoinSet<()>) -> Result<(), Failure> {

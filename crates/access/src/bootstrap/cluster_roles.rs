@@ -460,7 +460,7 @@ fn certificates() -> Vec<ClusterRole> {
 
 /// Toono's own. Nodes do not join again, and the overview is for administrators: hence no pattern.
 fn fleet() -> Vec<ClusterRole> {
-    let link = [path::SESSION, path::BUNDLE, path::REPORT, path::TUNNEL];
+    let link = [path::SESSION, path::SOCKET, path::BUNDLE, path::REPORT, path::TUNNEL];
     vec![
         role(JOIN_ROLE, vec![urls(&[path::JOIN], &["post"])]),
         role(LINK_ROLE, vec![urls(&link, &["get", "post"])]),

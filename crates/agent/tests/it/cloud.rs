@@ -19,7 +19,9 @@ use tokio::{
 };
 use toono_http::{Body, Handler, server};
 use toono_pki::{BootstrapToken, CaPin, ClusterCa};
-use toono_session::{Answer, ClusterSecret, NodeIndex, NodeUid, Poke, ReplyFlags, ServerSessions};
+use toono_session::{
+    Address, Answer, ClusterSecret, NodeIndex, NodeUid, Poke, ReplyFlags, ServerSessions,
+};
 use toono_wire::{
     bundle::Bundle,
     join::{JoinRequest, JoinResponse, SessionGrant},
@@ -110,7 +112,7 @@ impl Cloud {
             let mut sessions = self.state.sessions.lock().unwrap();
             sessions.poke(NodeIndex(0), Poke::BundleMoved { revision })
         };
-        if let Some((datagram, to)) = poke {
+        if let Some((datagram, Address::Udp(to))) = poke {
             self.state.udp.send_to(datagram.as_bytes(), to).await.unwrap();
         }
     }
@@ -155,6 +157,7 @@ impl Cloud {
             sessions.poke(NodeIndex(0), Poke::DialBack { ticket: 42 })
         };
         let (datagram, to) = poke.expect("the node is known by a heartbeat");
+        let Address::Udp(to) = to else { panic!("there is no socket here") };
         self.state.udp.send_to(datagram.as_bytes(), to).await.unwrap();
         tokio::time::timeout(PATIENCE, tunnel).await.unwrap().unwrap()
     }

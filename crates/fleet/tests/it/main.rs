@@ -3,13 +3,16 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "a test that meets something unexpected ends there"
 )]
 
 mod api;
 mod bundles;
+mod epochs;
 mod joins;
 mod reports;
 mod sessions;
+mod sockets;
 mod tunnels;
 mod world;

@@ -15,7 +15,7 @@ use toono_session::{NodeEvent, Poke};
 use crate::world::{Node, World, node_user};
 
 /// The fleet's handler on a port, where every caller is the node `edge-a`.
-async fn serve(fleet: &Fleet) -> std::net::SocketAddr {
+pub(crate) async fn serve(fleet: &Fleet) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let inner = fleet.handler();
@@ -63,7 +63,7 @@ async fn dial_back(server: std::net::SocketAddr, ticket: u64) -> StatusCode {
     status
 }
 
-async fn ticket(node: &mut Node) -> u64 {
+pub(crate) async fn ticket(node: &mut Node) -> u64 {
     loop {
         if let NodeEvent::Poke(Poke::DialBack { ticket }) = node.event().await {
             return ticket;

@@ -23,6 +23,7 @@ mod main_job;
 mod outage;
 mod refusals;
 mod replicas;
+mod rotation;
 mod server_crash;
 mod wait;
 mod webhook;
