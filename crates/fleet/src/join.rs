@@ -184,7 +184,7 @@ async fn create(inner: &Inner, request: &JoinRequest, index: NodeIndex) -> Resul
     let mut node = json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": request.node_name, "labels": {}, "annotations": {}},
-        "spec": {},
+        "spec": {"taints": silent_taints()},
         "status": status(&request.status),
     });
     dress(&mut node, request, &identity);
@@ -273,6 +273,17 @@ fn dress(node: &mut Value, request: &JoinRequest, identity: &Identity) {
         set(node, &["spec", "podCIDR"], identity.pod_cidr.as_str());
         set(node, &["spec", "podCIDRs"], json!([identity.pod_cidr]));
     }
+}
+
+/// The taints of a node that is not heard, which node lifecycle would add to it otherwise: a write less for
+/// each that joins, and no moment in which pods are placed there.
+fn silent_taints() -> Value {
+    let key = "node.kubernetes.io/unreachable";
+    let now = timestamp();
+    json!([
+        {"key": key, "effect": "NoSchedule", "timeAdded": now},
+        {"key": key, "effect": "NoExecute", "timeAdded": now},
+    ])
 }
 
 fn architecture(status: &Value) -> &str {

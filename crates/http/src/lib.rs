@@ -17,6 +17,7 @@ mod activity;
 pub mod client;
 pub mod http2;
 pub mod server;
+mod turns;
 
 /// Any error that a body may end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,9 +1,12 @@
 //! The accept loop: TLS handshake, HTTP/1.1 or HTTP/2 by ALPN, upgrades, and a graceful end.
 //!
+//! When thousands connect at once, handshakes take turns of their own: requests on connections that stand
+//! do not wait behind them.
+//!
 //! It hands every request to one [`Handler`] with the peer's address and certificates attached,
 //! and knows nothing of what is asked.
 
-use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, num::NonZero, pin::pin, sync::Arc, time::Duration};
 
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
@@ -21,7 +24,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{BoxError, Handler, PeerCertificates, RemoteAddr, activity::Activity};
+use crate::{BoxError, Handler, PeerCertificates, RemoteAddr, activity::Activity, turns::Turns};
 
 /// What one listener grants its clients.
 #[derive(Debug, Clone)]
@@ -31,6 +34,8 @@ pub struct Limits {
     pub connections: usize,
     /// A TLS handshake that takes longer is dropped.
     pub handshake: Duration,
+    /// TLS handshakes that compute at once. The default is as many as there are processors.
+    pub handshakes: usize,
     /// Request headers that take longer to arrive are answered by closing.
     pub header_read: Duration,
     /// A connection on which nothing is asked for so long is closed. Kubernetes' own server grants
@@ -47,6 +52,7 @@ impl Default for Limits {
         Self {
             connections: 15_000,
             handshake: Duration::from_secs(10),
+            handshakes: std::thread::available_parallelism().map_or(1, NonZero::get),
             header_read: Duration::from_secs(30),
             idle: Duration::from_secs(90),
             http2_streams: 250,
@@ -79,6 +85,7 @@ pub async fn serve(
     let mut shutdown = pin!(shutdown);
     let (stop, stopping) = watch::channel(false);
     let slots = Arc::new(Semaphore::new(limits.connections));
+    let turns = Arc::new(Turns::new(limits.handshakes));
     let acceptor = tls.map(TlsAcceptor::from);
     let mut connections = JoinSet::new();
     loop {
@@ -94,6 +101,7 @@ pub async fn serve(
                     handler: handler.clone(),
                     limits: limits.clone(),
                     stopping: stopping.clone(),
+                    turns: turns.clone(),
                 };
                 let acceptor = acceptor.clone();
                 connections.spawn(async move {
@@ -142,6 +150,7 @@ struct Connection {
     handler: Handler,
     limits: Limits,
     stopping: watch::Receiver<bool>,
+    turns: Arc<Turns>,
 }
 
 impl Connection {
@@ -149,7 +158,8 @@ impl Connection {
         let Some(acceptor) = acceptor else {
             return self.speak_http(stream, None).await;
         };
-        match timeout(self.limits.handshake, acceptor.accept(stream)).await {
+        let accepted = self.turns.take(acceptor.accept(stream));
+        match timeout(self.limits.handshake, accepted).await {
             Ok(Ok(stream)) => {
                 let certificates = stream.get_ref().1.peer_certificates().map(|chain| {
                     PeerCertificates::new(chain.iter().map(|c| c.clone().into_owned()).collect())
@@ -167,7 +177,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { peer, handler, limits, mut stopping } = self;
+        let Self { peer, handler, limits, mut stopping, turns: _ } = self;
         let activity = Activity::new();
         let asked = activity.clone();
         let service = service_fn(move |request: http::Request<Incoming>| {

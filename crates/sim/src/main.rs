@@ -6,9 +6,11 @@ mod access;
 mod api;
 mod fleet;
 mod footprint;
+mod lists;
 mod percentiles;
 mod server;
 mod start;
+mod storm;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -32,6 +34,8 @@ enum Command {
     Api(api::ApiArgs),
     /// A server and its simulated nodes, which speak the true protocol.
     Fleet(fleet::FleetArgs),
+    /// Thousands of nodes that need a TLS handshake at once.
+    Storm(storm::StormArgs),
     /// Memory of the server, and of each node daemon with its keepers.
     Footprint {
         /// The data directory that `toono up` was given.
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Api(args) => api::run(&args),
         Command::Fleet(args) => fleet::run(&args),
+        Command::Storm(args) => storm::run(&args),
         Command::Footprint { data } => footprint::run(&data),
         Command::Start { kubeconfig, pods, rounds, image } => {
             runtime.block_on(start::run(&kubeconfig, pods, rounds, &image))

@@ -91,13 +91,12 @@ impl Server {
         Ok(self.child.kill().await?)
     }
 
-    /// Waits until it does next to nothing any more.
-    pub(crate) async fn settle(&self) -> Result<(), Failure> {
-        const QUIET_CORES: f64 = 0.05;
+    /// Waits until it uses no more than so many cores.
+    pub(crate) async fn settle(&self, cores: f64) -> Result<(), Failure> {
         for _ in 0..120 {
             let before = self.cpu_seconds()?;
             tokio::time::sleep(Duration::from_secs(1)).await;
-            if self.cpu_seconds()? - before < QUIET_CORES {
+            if self.cpu_seconds()? - before < cores {
                 return Ok(());
             }
         }

@@ -4,14 +4,16 @@
 //! Clients and server share the machine, so that a rate is what both together reach.
 
 mod fan_out;
-mod lists;
-mod writes;
+pub(crate) mod writes;
 
 use std::{error::Error, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use crate::{Failure, access::Access, server::Server};
+use crate::{Failure, access::Access, lists, server::Server};
+
+/// A server that does nothing uses less.
+const QUIET_CORES: f64 = 0.05;
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -40,7 +42,8 @@ pub(crate) struct ApiArgs {
 }
 
 pub(crate) fn run(args: &ApiArgs) -> Result<(), Box<dyn Error>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // One thread: what wakes another costs the machine more than what it does in parallel.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(measure(args)).map_err(|error| -> Box<dyn Error> { error })
 }
 
@@ -57,7 +60,7 @@ async fn begin(args: &ApiArgs) -> Result<(Server, Access), Failure> {
     let server = Server::start(&args.toono, &args.data, &["--store", &args.store]).await?;
     println!("cold start, empty: {} ms", server.started_in.as_millis());
     let access = Access::read(&args.data, server.port)?;
-    server.settle().await?;
+    server.settle(QUIET_CORES).await?;
     println!("RSS idle: {:.1} MB", server.rss_mb()?);
     Ok((server, access))
 }
@@ -82,20 +85,20 @@ async fn measure_requests(args: &ApiArgs) -> Result<(), Failure> {
 /// On a server of its own, so that its memory is that of the pods.
 async fn measure_pods(args: &ApiArgs) -> Result<(), Failure> {
     let (mut server, access) = begin(args).await?;
-    let figures = writes::create_pods(&access, args.pods, args.clients).await?;
+    let figures = writes::create_pods(&access, args.pods, args.clients, |_, _| {}).await?;
     println!("{figures}");
-    server.settle().await?;
+    server.settle(QUIET_CORES).await?;
     println!("RSS with {} pods: {:.1} MB", args.pods, server.rss_mb()?);
     for compressed in [false, true] {
         server.reset_peak()?;
         let before = server.rss_mb()?;
-        let figures = lists::measure(&access, compressed).await?;
+        let figures = lists::whole(&access, lists::PODS, compressed).await?;
         println!("{figures}; peak RSS +{:.1} MB", server.peak_mb()? - before);
     }
     server.end().await?;
     server = Server::start(&args.toono, &args.data, &["--store", &args.store]).await?;
     println!("cold start, {} pods: {} ms", args.pods, server.started_in.as_millis());
-    server.settle().await?;
+    server.settle(QUIET_CORES).await?;
     println!("RSS after it: {:.1} MB", server.rss_mb()?);
     server.end().await?;
     Ok(std::fs::remove_dir_all(&args.data)?)

@@ -82,17 +82,18 @@ pub(crate) async fn measure(
     gather(what, tasks, began).await
 }
 
-/// Creates pods that no scheduler takes.
+/// Creates pods; what each is to be besides [`pod`] is `more`'s to say.
 pub(crate) async fn create_pods(
     access: &Access,
     pods: usize,
     clients: usize,
+    more: impl Fn(usize, &mut Value) + Send + Sync + 'static,
 ) -> Result<Figures, Failure> {
     let began = Instant::now();
-    let next = Arc::new(AtomicUsize::new(0));
+    let (next, more) = (Arc::new(AtomicUsize::new(0)), Arc::new(more));
     let mut tasks = JoinSet::new();
     for _ in 0..clients {
-        let (access, next) = (access.clone(), Arc::clone(&next));
+        let (access, next, more) = (access.clone(), Arc::clone(&next), Arc::clone(&more));
         tasks.spawn(async move {
             let mut connection = access.connect().await?;
             let mut latencies = Vec::new();
@@ -101,7 +102,9 @@ pub(crate) async fn create_pods(
                 if number >= pods {
                     return Ok(latencies);
                 }
-                let pod = pod(number).to_string().into();
+                let mut pod = pod(number);
+                more(number, &mut pod);
+                let pod = pod.to_string().into();
                 let path = "/api/v1/namespaces/default/pods";
                 latencies.push(timed(&mut connection, Method::POST, path, pod).await?);
             }

@@ -9,6 +9,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use toono_http::client::Connection;
 use toono_pki::NodeKey;
 use toono_wire::{
     join::{JoinRequest, JoinResponse},
@@ -21,7 +22,7 @@ use crate::{Failure, access::Access};
 const POOL: usize = 100;
 
 /// The name of a node.
-fn name(number: usize) -> String {
+pub(super) fn name(number: usize) -> String {
     format!("sim-{number:07}")
 }
 
@@ -42,7 +43,7 @@ pub(super) async fn all(
     let mut tasks = JoinSet::new();
     for _ in 0..connections {
         let (next, access, csr) = (Arc::clone(&next), access.clone(), key.csr_pem.clone());
-        let authorization = format!("Bearer {token}");
+        let token = token.to_owned();
         tasks.spawn(async move {
             let mut connection = access.connect_anonymously().await?;
             let mut joined = Vec::new();
@@ -51,18 +52,7 @@ pub(super) async fn all(
                 if number >= nodes {
                     return Ok::<_, Failure>(joined);
                 }
-                let request = Request::post(path::JOIN)
-                    .header(header::AUTHORIZATION, &authorization)
-                    .header(header::CONTENT_TYPE, "application/json")
-                    .body(toono_http::full(serde_json::to_vec(&request(number, &csr))?))?;
-                let response = connection.send(request).await?;
-                let status = response.status();
-                let body = response.into_body().collect().await?.to_bytes();
-                if status != StatusCode::OK {
-                    let said = String::from_utf8_lossy(&body);
-                    return Err(format!("{} may not join: {status}: {said}", name(number)).into());
-                }
-                let mut response: JoinResponse = serde_json::from_slice(&body)?;
+                let mut response = one(&mut connection, &token, number, &csr).await?;
                 // A million of them would be gigabytes.
                 (response.certificate_pem, response.ca_pem) = Default::default();
                 joined.push((number, response));
@@ -78,6 +68,27 @@ pub(super) async fn all(
         }
     }
     Ok(all.into_iter().flatten().collect())
+}
+
+/// Lets one node join.
+pub(crate) async fn one(
+    connection: &mut Connection,
+    token: &str,
+    number: usize,
+    csr: &str,
+) -> Result<JoinResponse, Failure> {
+    let request = Request::post(path::JOIN)
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(toono_http::full(serde_json::to_vec(&request(number, csr))?))?;
+    let response = connection.send(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    if status != StatusCode::OK {
+        let said = String::from_utf8_lossy(&body);
+        return Err(format!("{} may not join: {status}: {said}", name(number)).into());
+    }
+    Ok(serde_json::from_slice(&body)?)
 }
 
 fn request(number: usize, csr: &str) -> JoinRequest {

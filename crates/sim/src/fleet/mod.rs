@@ -7,7 +7,7 @@
 //! with the server.
 
 mod drive;
-mod join;
+pub(crate) mod join;
 mod watch;
 
 use std::{
@@ -20,7 +20,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::{drive::Load, watch::Readiness};
-use crate::{Failure, access::Access, percentiles::Percentiles, server::Server};
+use crate::{
+    Failure, access::Access, api::writes, lists, percentiles::Percentiles, server::Server,
+};
 
 /// Room for a million nodes with 13 pods each.
 const NETWORK: [&str; 4] = ["--cluster-cidr", "10.0.0.0/8", "--node-cidr-mask-size", "28"];
@@ -30,6 +32,10 @@ const LIMIT: Duration = Duration::from_secs(3_600);
 const AFTER_RESTART: Duration = Duration::from_secs(60);
 /// What the joins left to do is done by then.
 const SETTLE: Duration = Duration::from_secs(10);
+/// What `kubectl` asks for at once.
+const PAGE: usize = 500;
+/// Cores that the server uses when it has done what creations left to do; the heartbeats go on.
+const PODS_SETTLED: f64 = 0.9;
 /// How often progress is printed.
 const PROGRESS: Duration = Duration::from_secs(10);
 
@@ -57,6 +63,12 @@ pub(crate) struct FleetArgs {
     /// How many nodes then fall silent at once; 0 leaves this out.
     #[arg(long, default_value_t = 0)]
     silent: usize,
+    /// Creates so many pods, each bound to a node, one node after another.
+    #[arg(long, default_value_t = 0)]
+    pods: usize,
+    /// Lists all nodes, in pages of 500 and as one stream.
+    #[arg(long)]
+    list: bool,
     /// Then kills the server and starts it again, with all nodes sending.
     #[arg(long)]
     restart: bool,
@@ -107,6 +119,12 @@ impl Run<'_> {
         let load = Load::start(&joined, self.args.sockets)?;
         self.until_ready(&readiness, figures).await?;
         self.steady(&readiness, &load, figures).await?;
+        if self.args.pods > 0 {
+            self.pods(figures).await?;
+        }
+        if self.args.list {
+            self.list(figures).await?;
+        }
         if self.args.silent > 0 {
             self.silence(&readiness, &load, figures).await?;
         }
@@ -197,6 +215,52 @@ impl Run<'_> {
         if counts.late > 0 {
             println!("  (the load itself was late with {} heartbeats)", counts.late);
         }
+        Ok(())
+    }
+
+    /// Pods that are bound from the start: what placing them takes is not the question here.
+    async fn pods(&self, figures: &mut Figures) -> Result<(), Failure> {
+        let nodes = self.args.nodes;
+        let bind = move |number: usize, pod: &mut Value| {
+            if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
+                spec.insert("nodeName".to_owned(), join::name(number % nodes).into());
+            }
+        };
+        let (pods, connections) = (self.args.pods, self.args.connections);
+        let created = writes::create_pods(&self.access, pods, connections, bind).await?;
+        self.server.settle(PODS_SETTLED).await?;
+        let (rss, peak) = (self.server.rss_mb()?, self.server.peak_mb()?);
+        figures.tell(
+            "pods",
+            &format!("{created}; RSS {rss:.1} MB, peak {peak:.1} MB"),
+            json!({"pods": pods, "seconds": created.elapsed.as_secs_f64(), "rss_mb": rss, "peak_mb": peak}),
+        );
+        Ok(())
+    }
+
+    /// All nodes, as stock clients ask for them.
+    async fn list(&self, figures: &mut Figures) -> Result<(), Failure> {
+        self.server.reset_peak()?;
+        let before = self.server.rss_mb()?;
+        let (paged, pages) = lists::paged(&self.access, lists::NODES, PAGE).await?;
+        let extra = self.server.peak_mb()? - before;
+        let p99 = pages.at(99);
+        figures.tell(
+            "list",
+            &format!("{paged}, p99 of a page {p99:.1?}; peak RSS +{extra:.1} MB"),
+            json!({"seconds": paged.elapsed.as_secs_f64(), "objects": paged.objects, "bytes": paged.bytes,
+                "page_p99_ms": p99.as_secs_f64() * 1e3, "extra_mb": extra}),
+        );
+        self.server.reset_peak()?;
+        let before = self.server.rss_mb()?;
+        let whole = lists::whole(&self.access, lists::NODES, false).await?;
+        let extra = self.server.peak_mb()? - before;
+        figures.tell(
+            "stream",
+            &format!("{whole}; peak RSS +{extra:.1} MB"),
+            json!({"seconds": whole.elapsed.as_secs_f64(), "objects": whole.objects, "bytes": whole.bytes,
+                "extra_mb": extra}),
+        );
         Ok(())
     }
 
