@@ -30,6 +30,9 @@ use crate::{
 use evict::Evictor;
 
 const COMPONENT: &str = "node-controller";
+/// Nodes that are seen to at once: a region's return is a write for each, and writes that are under way together
+/// share a sync of the disk.
+const AT_ONCE: usize = 64;
 /// The label that names a node's pool: nodes of a pool share a place and so a fate.
 const POOL_LABEL: &str = "apps.openyurt.io/nodepool";
 /// The reason on pods whose node is not ready.
@@ -92,11 +95,10 @@ impl Controller {
     pub(crate) async fn run(self, context: Arc<Context>) {
         context.nodes.wait_synced().await;
         context.pods.wait_synced().await;
-        let workers = context.config.concurrent_syncs;
         let shared = &context;
         let sync = |key: Key| async move { sync(shared, &key).await };
         futures::join!(
-            worker::run(COMPONENT, workers, self.nodes, sync),
+            worker::run(COMPONENT, AT_ONCE, self.nodes, sync),
             self.evictor.run(&context)
         );
     }
