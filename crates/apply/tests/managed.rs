@@ -27,7 +27,7 @@ impl Object {
         Self {
             place: resource.place(),
             api_version: resource.api_version(),
-            reset: reset_fields(resource.strategy.has_status, ""),
+            reset: reset_fields(resource.strategy.has_status, "").clone(),
             subresource: "",
             live: Value::Null,
             minute: 0,
@@ -282,7 +282,7 @@ fn what_was_never_tracked_is_not_owned() {
                 ".": {}, "k:{\"name\":\"a\"}": {".": {}, "f:name": {}, "f:image": {}}}}},
         }}})
     );
-    object.reset = reset_fields(true, "status");
+    object.reset = reset_fields(true, "status").clone();
     object.subresource = "status";
     object.update("controller", |object| {
         object["spec"]["replicas"] = json!(9);

@@ -97,7 +97,7 @@ pub(super) fn with_write<T>(
         other_versions: &others.iter().map(String::as_str).collect::<Vec<_>>(),
         manager,
         subresource,
-        reset: &managed::reset_fields(resource.strategy.has_status, subresource),
+        reset: managed::reset_fields(resource.strategy.has_status, subresource),
         now: &whole_seconds(ApiServer::now()),
     })
 }

@@ -117,9 +117,33 @@ impl FieldSet {
         }
     }
 
-    fn node(&self, element: &Element) -> Option<&Node> {
+    pub(super) fn node(&self, element: &Element) -> Option<&Node> {
         let at = self.nodes.binary_search_by(|node| node.element.cmp(element)).ok()?;
         self.nodes.get(at)
+    }
+
+    /// The step to a field, without making one to look for.
+    pub(super) fn field(&self, name: &str) -> Option<&Node> {
+        let order = |node: &Node| match &node.element {
+            Element::Field(field) => (**field).cmp(name),
+            // Fields come first.
+            _ => Ordering::Greater,
+        };
+        let at = self.nodes.binary_search_by(order).ok()?;
+        self.nodes.get(at)
+    }
+
+    /// Whether every place of it is in the other.
+    #[must_use]
+    pub fn is_subset(&self, other: &Self) -> bool {
+        let mut theirs = other.nodes.iter().peekable();
+        self.nodes.iter().all(|mine| {
+            while theirs.next_if(|theirs| theirs.element < mine.element).is_some() {}
+            let theirs = theirs.next_if(|theirs| theirs.element == mine.element);
+            theirs.is_some_and(|theirs| {
+                (!mine.member || theirs.member) && mine.below.is_subset(&theirs.below)
+            })
+        })
     }
 
     /// Whether the place is a member.

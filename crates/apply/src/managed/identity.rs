@@ -1,11 +1,9 @@
 //! What tells the items of a list from each other.
 
-use std::fmt::Write as _;
-
 use serde_json::{Map, Value};
 use toono_api::place::{Key, KeyDefault, List, Place};
 
-use super::path::Element;
+use super::{path::Element, plain};
 
 /// An item of a list cannot be told from others.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,27 +33,37 @@ pub(super) fn identity(place: Place<'_>, item: &Value) -> Result<Element, ItemEr
 }
 
 fn of_map(list: List<'_>, item: &Map<String, Value>) -> Result<Element, ItemError> {
-    let mut given: Vec<(&str, String)> = Vec::new();
+    let mut given: Vec<(&str, Given<'_>)> = Vec::with_capacity(2);
     for Key { name, default } in list.keys() {
-        let text = match (item.get(name), default) {
-            (Some(value), _) | (None, Some(KeyDefault::Value(value))) => value.to_string(),
-            (None, Some(KeyDefault::Text(text))) => Value::from(text).to_string(),
+        let value = match (item.get(name), default) {
+            (Some(value), _) | (None, Some(KeyDefault::Value(value))) => Given::Value(value),
+            (None, Some(KeyDefault::Text(text))) => Given::Text(text),
             (None, None) => continue,
         };
-        given.push((name, text));
+        given.push((name, value));
     }
     if given.is_empty() {
         return Err(ItemError::NoKey(list.keys().map(|key| key.name.to_owned()).collect()));
     }
-    given.sort_unstable();
-    let mut key = String::with_capacity(32);
+    given.sort_unstable_by_key(|(name, _)| *name);
+    let mut key = String::with_capacity(64);
     for (name, value) in given {
         key.push(if key.is_empty() { '{' } else { ',' });
-        // Writing to a text cannot fail.
-        let _ = write!(key, "{}:{value}", Value::from(name));
+        plain::write_text(&mut key, name);
+        key.push(':');
+        match value {
+            Given::Value(value) => plain::write_value(&mut key, value),
+            Given::Text(text) => plain::write_text(&mut key, text),
+        }
     }
     key.push('}');
-    Ok(Element::Key(key.into()))
+    Ok(Element::Key(key.as_str().into()))
+}
+
+/// What an item gives for a key, or what stands for it.
+enum Given<'v> {
+    Value(&'v Value),
+    Text(&'v str),
 }
 
 #[cfg(test)]

@@ -6,10 +6,7 @@
 use serde_json::{Map, Value};
 use toono_api::{Place, kinds::metadata::ANNOTATIONS_MAX_BYTES};
 
-use super::{
-    field_set::FieldSet,
-    walk::{Comparison, places},
-};
+use super::{compare::Comparison, field_set::FieldSet, walk::places};
 
 /// The manager that `kubectl apply --server-side` is.
 pub(super) const KUBECTL: &str = "kubectl";

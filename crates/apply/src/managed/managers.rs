@@ -241,6 +241,11 @@ fn decode_entry(
 }
 
 fn encode_entry(id: &ManagerId, owned: &Owned) -> Value {
+    entry(id, &owned.api_version, owned.time.as_deref(), owned.fields.encode())
+}
+
+/// An entry of `managedFields`.
+pub(super) fn entry(id: &ManagerId, api_version: &str, time: Option<&str>, fields: Value) -> Value {
     let mut entry = Map::new();
     let mut text = |field: &str, text: &str| {
         if !text.is_empty() {
@@ -249,11 +254,11 @@ fn encode_entry(id: &ManagerId, owned: &Owned) -> Value {
     };
     text("manager", &id.name);
     text("operation", id.operation.wire());
-    text("apiVersion", &owned.api_version);
-    text("time", owned.time.as_deref().unwrap_or_default());
+    text("apiVersion", api_version);
+    text("time", time.unwrap_or_default());
     text("fieldsType", FIELDS_TYPE);
     text("subresource", &id.subresource);
-    entry.insert("fieldsV1".to_owned(), owned.fields.encode());
+    entry.insert("fieldsV1".to_owned(), fields);
     Value::Object(entry)
 }
 

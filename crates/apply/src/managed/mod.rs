@@ -25,17 +25,25 @@
 //!   the server itself that are not of a client (defaults, deletion timestamps) are not tracked.
 //! - `create` needs no name in the applied object beyond the path's; the caller checks both.
 
+mod compare;
 mod conflict;
+mod created;
+#[cfg(test)]
+mod examples;
 mod field_set;
 mod identity;
+mod items;
 mod last_applied;
 mod managers;
 mod merge;
+mod owned;
 mod path;
+mod plain;
 mod settled;
+mod timeless;
 mod walk;
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 use toono_api::Place;
@@ -50,7 +58,8 @@ pub use managers::{
 pub use path::{Element, ElementError, path_text};
 pub use walk::ShapeError;
 
-use walk::Comparison;
+use compare::Comparison;
+use owned::merge_and_own;
 
 /// Who writes what, when.
 #[derive(Debug, Clone, Copy)]
@@ -157,6 +166,11 @@ pub fn apply(
 /// one with an empty entry, clears them. Malformed ones, and those sent to a subresource, are
 /// ignored. An object that was stored without them stays so until it is first applied.
 pub fn update(write: &Write<'_>, live: &Value, object: &mut Value) {
+    if live.is_null() && managed_fields(object).is_none_or(Value::is_null) {
+        let record = created::record(write, object);
+        set_field(object, record);
+        return;
+    }
     let changes = changes(write, live, object);
     if let Some(recorded) = managed_fields(live) {
         let sent = managed_fields(object).filter(|_| write.subresource.is_empty());
@@ -178,24 +192,11 @@ pub fn update(write: &Write<'_>, live: &Value, object: &mut Value) {
 /// Restores the live object's `managedFields` if nothing but their times differs, so that a write
 /// that changes nothing is no write. `resourceVersion` does not count as a change.
 pub fn keep_times(live: &Value, object: &mut Value) {
-    let timeless = |value: &Value| {
-        let managers = Managers::decode(managed_fields(value)).ok()?;
-        let owned: BTreeMap<_, _> = managers
-            .0
-            .into_iter()
-            .map(|(id, owned)| (id, (owned.api_version, owned.fields)))
-            .collect();
-        let mut value = value.clone();
-        let metadata = value.get_mut("metadata")?.as_object_mut()?;
-        for field in ["managedFields", "resourceVersion"] {
-            metadata.remove(field);
-        }
-        Some((owned, value))
-    };
-    if let (Some(before), Some(after)) = (timeless(live), timeless(object))
-        && before == after
-        && let (Some(managed), Some(metadata)) =
-            (managed_fields(live), object.get_mut("metadata").and_then(Value::as_object_mut))
+    if !timeless::equal(live, object) {
+        return;
+    }
+    if let (Some(managed), Some(metadata)) =
+        (managed_fields(live), object.get_mut("metadata").and_then(Value::as_object_mut))
     {
         metadata.insert("managedFields".to_owned(), managed.clone());
     }
@@ -203,16 +204,21 @@ pub fn keep_times(live: &Value, object: &mut Value) {
 
 /// The fields that writes through a path of a kind of the table cannot change.
 #[must_use]
-pub fn reset_fields(has_status: bool, subresource: &str) -> FieldSet {
-    match subresource {
-        "status" => FieldSet::of_fields(&[
+pub fn reset_fields(has_status: bool, subresource: &str) -> &'static FieldSet {
+    static NOTHING: FieldSet = FieldSet::new();
+    static STATUS: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_fields(&[&["status"]]));
+    static ALL_BUT_STATUS: LazyLock<FieldSet> = LazyLock::new(|| {
+        FieldSet::of_fields(&[
             &["spec"],
             &["metadata", "labels"],
             &["metadata", "ownerReferences"],
             &["metadata", "deletionTimestamp"],
-        ]),
-        "" if has_status => FieldSet::of_fields(&[&["status"]]),
-        _ => FieldSet::new(),
+        ])
+    });
+    match subresource {
+        "status" => &ALL_BUT_STATUS,
+        "" if has_status => &STATUS,
+        _ => &NOTHING,
     }
 }
 
@@ -248,7 +254,7 @@ fn check_applied(write: &Write<'_>, applied: &Value) -> Result<(), ApplyError> {
             expected: write.api_version.to_owned(),
         });
     }
-    walk::check(applied, write.place, &mut Vec::new())?;
+    walk::check(applied, write.place, walk::At::Root)?;
     Ok(())
 }
 
@@ -350,93 +356,4 @@ fn track(
     }
     managers.cap_updates();
     managers
-}
-
-/// An apply: merges, removes what the manager alone owned and no longer applies, and settles who
-/// owns what.
-fn merge_and_own(
-    write: &Write<'_>,
-    live: &Value,
-    applied: &Value,
-    before: &Managers,
-    force: bool,
-) -> Result<(Value, Managers), Conflicts> {
-    let id = ManagerId {
-        name: write.manager.to_owned(),
-        operation: Operation::Apply,
-        api_version: String::new(),
-        subresource: write.subresource.to_owned(),
-    };
-    let place = write.place;
-    let mut managers = before.clone();
-    let last = managers.0.remove(&id);
-    let fields = walk::places(applied, place).recursive_difference(write.reset);
-    let merged =
-        if live.is_object() { merge::merged(live, applied, place) } else { applied.clone() };
-    let owned =
-        managers.0.values().fold(fields.clone(), |all, owned| all.union(owned.fields.clone()));
-    let object = match &last {
-        Some(last) => match prune(&merged, place, &last.fields, &owned) {
-            // An applied map or list that lost its last part is there, empty.
-            Some(pruned) => merge::merged(&pruned, applied, place),
-            None => merged,
-        },
-        None => merged,
-    };
-    let changes = Comparison::of(live, &object, place).without(write.reset);
-    take_over(&mut managers, changes, force)?;
-    let fields = tracked(fields);
-    if !fields.is_empty() {
-        let unchanged = object == *live;
-        let time = match &last {
-            Some(last) if unchanged && last.fields == fields => last.time.clone(),
-            _ => Some(write.now.to_owned()),
-        };
-        let api_version = write.api_version.to_owned();
-        managers.0.insert(id, Owned { api_version, time, fields });
-    }
-    Ok((object, managers))
-}
-
-/// Takes from the other managers what an apply sets to another value and what it removes.
-///
-/// # Errors
-/// When others own what it sets, unless it is forced.
-fn take_over(managers: &mut Managers, changes: Comparison, force: bool) -> Result<(), Conflicts> {
-    let (set, removed) = changes.split();
-    let contested = |fields: &FieldSet| fields.intersection(&set);
-    let mut conflicts = managers
-        .0
-        .iter()
-        .map(|(id, owned)| (id, contested(&owned.fields)))
-        .filter(|(_, contested)| !contested.is_empty())
-        .peekable();
-    if !force && conflicts.peek().is_some() {
-        return Err(Conflicts::of(conflicts.map(|(id, contested)| (id.clone(), contested))));
-    }
-    managers.0.values_mut().for_each(|owned| lose(owned, &set, &removed));
-    managers.0.retain(|_, owned| !owned.fields.is_empty());
-    Ok(())
-}
-
-/// The merged object without what was applied last time and is owned by nobody now; `None` if that
-/// is nothing.
-///
-/// An orphaned item of a list or map goes with all below it that nobody owns. What others own below
-/// a field that the type names keeps that field.
-fn prune(merged: &Value, place: Place<'_>, last: &FieldSet, owned: &FieldSet) -> Option<Value> {
-    let last = walk::with_named(last, place);
-    let owned = walk::with_named(owned, place);
-    if last.clone().difference(&owned).is_empty() {
-        return None;
-    }
-    let without = |remove: &FieldSet| {
-        merge::without(merged, remove, place).unwrap_or_else(|| Value::Object(Map::new()))
-    };
-    let places_of = |value: &Value| walk::with_named(&walk::places(value, place), place);
-    let all = places_of(merged);
-    let kept = places_of(&without(&last)).union(owned);
-    let kept = places_of(&without(&all.clone().difference(&kept)));
-    // Only what was applied last time may go.
-    Some(without(&all.difference(&kept).intersection(&last)))
 }

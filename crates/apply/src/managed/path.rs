@@ -6,6 +6,8 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt, ops::Deref, sync::Arc};
 
 use serde_json::Value;
 
+use super::plain;
+
 /// One step below a map or a list.
 ///
 /// The order of the variants is the order in which Kubernetes walks a set.
@@ -118,15 +120,23 @@ impl Element {
     /// The step to the list item that has these values of the list's keys.
     #[must_use]
     pub fn key(values: &BTreeMap<&str, &Value>) -> Self {
-        let fields: Vec<String> =
-            values.iter().map(|(name, value)| format!("{}:{value}", Value::from(*name))).collect();
-        Self::Key(format!("{{{}}}", fields.join(",")).into())
+        let mut key = String::with_capacity(64);
+        for (name, value) in values {
+            key.push(if key.is_empty() { '{' } else { ',' });
+            plain::write_text(&mut key, name);
+            key.push(':');
+            plain::write_value(&mut key, value);
+        }
+        key.push_str(if key.is_empty() { "{}" } else { "}" });
+        Self::Key(key.as_str().into())
     }
 
     /// The step to an item of a set.
     #[must_use]
     pub fn value(value: &Value) -> Self {
-        Self::Value(value.to_string().into())
+        let mut text = String::new();
+        plain::write_value(&mut text, value);
+        Self::Value(text.as_str().into())
     }
 
     /// Reads a step of `fieldsV1`. `None` for a form that is not known: those are left out, so that
@@ -141,6 +151,9 @@ impl Element {
         };
         match form {
             "f" => Ok(Some(Self::field(rest))),
+            // What this server wrote itself need not be parsed.
+            "k" if plain::is_key(rest) => Ok(Some(Self::Key(rest.into()))),
+            "v" if plain::is_scalar(rest) => Ok(Some(Self::Value(rest.into()))),
             "k" => {
                 let values: BTreeMap<String, Value> =
                     serde_json::from_str(rest).map_err(|error| wrong(error.to_string()))?;

@@ -1,16 +1,15 @@
-//! Walks values along their places: which places a value has, and which differ between two values.
+//! Walks one value along its places: which places it has, and whether it has the shape of its place.
 //!
-//! Both answers are field sets. Nothing is changed here.
-
-use std::{collections::BTreeMap, sync::LazyLock};
+//! Nothing is changed here; two values are compared in `compare` and merged in `merge`.
 
 use serde_json::{Map, Value};
 use toono_api::place::{Child, Place};
 
 use super::{
     field_set::{FieldSet, Node, kind_of},
-    identity::{ItemError, identity},
-    path::Element,
+    identity::identity,
+    items::Items,
+    path::{Element, path_text},
 };
 
 /// What a map's field is. Of a field that the type does not have nothing is known: an object that was
@@ -21,7 +20,7 @@ pub(super) fn child<'p>(place: Place<'p>, name: &str) -> Child<'p> {
 }
 
 /// The step to a field.
-fn field_step(child: Child<'_>, name: &str) -> Element {
+pub(super) fn field_step(child: Child<'_>, name: &str) -> Element {
     child.name.map_or_else(|| Element::field(name), Element::known_field)
 }
 
@@ -36,9 +35,6 @@ fn step<'p>(place: Place<'p>, element: &Element) -> (Place<'p>, bool) {
     }
 }
 
-/// The map that an absent map which is always there stands for.
-static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
-
 /// A value seen through its place.
 pub(super) enum Shape<'v> {
     /// One thing.
@@ -49,43 +45,22 @@ pub(super) enum Shape<'v> {
     List(Items<'v>),
 }
 
-/// The items of a list by what tells them apart. An object may come with several equal items, since
-/// only what is applied is checked for them.
-#[derive(Default)]
-pub(super) struct Items<'v> {
-    /// In the list's order, each once.
-    pub(super) order: Vec<Element>,
-    /// Never an empty vector.
-    pub(super) by_element: BTreeMap<Element, Vec<&'v Value>>,
-}
-
-impl<'v> Items<'v> {
-    fn of(items: &'v [Value], place: Place<'_>) -> Result<Self, ItemError> {
-        let mut found = Self::default();
-        for item in items {
-            let element = identity(place, item)?;
-            let same = found.by_element.entry(element.clone()).or_default();
-            if same.is_empty() {
-                found.order.push(element);
-            }
-            same.push(item);
-        }
-        Ok(found)
-    }
-
-    /// The items that an element tells; more than one if they are duplicates.
-    pub(super) fn all(&self, element: &Element) -> &[&'v Value] {
-        self.by_element.get(element).map_or(&[], Vec::as_slice)
-    }
-}
-
 impl<'v> Shape<'v> {
-    fn fields(&self) -> Option<&'v Map<String, Value>> {
+    pub(super) fn fields(&self) -> Option<&'v Map<String, Value>> {
         if let Self::Map(fields) = self { Some(fields) } else { None }
     }
 
-    fn items(&self) -> Option<&Items<'v>> {
+    pub(super) fn items(&self) -> Option<&Items<'v>> {
         if let Self::List(items) = self { Some(items) } else { None }
+    }
+
+    /// Whether a field that holds this has an owner itself, beside those of its parts.
+    pub(super) fn is_member(&self, child: Child<'_>) -> bool {
+        match self {
+            Self::Leaf => true,
+            Self::Map(fields) => !child.named || fields.is_empty(),
+            Self::List(_) => !child.named,
+        }
     }
 
     /// A list whose items cannot be told apart is one thing.
@@ -100,53 +75,73 @@ impl<'v> Shape<'v> {
     }
 }
 
+/// A place on the way down; its path is put together only when there is something to say of it.
+#[derive(Clone, Copy)]
+pub(super) enum At<'a> {
+    Root,
+    Field(&'a At<'a>, &'a str),
+    Item(&'a At<'a>, &'a Element),
+}
+
+impl At<'_> {
+    fn path(self) -> Vec<Element> {
+        let (before, own) = match self {
+            Self::Root => return Vec::new(),
+            Self::Field(before, name) => (before, Element::field(name)),
+            Self::Item(before, element) => (before, element.clone()),
+        };
+        let mut path = before.path();
+        path.push(own);
+        path
+    }
+
+    fn wrong(self, why: String) -> ShapeError {
+        ShapeError { path: path_text(&self.path()), why }
+    }
+}
+
 /// Checks that a value has the shape of its place: what is applied must.
-pub(super) fn check(
-    value: &Value,
-    place: Place<'_>,
-    at: &mut Vec<Element>,
-) -> Result<(), ShapeError> {
-    let wrong =
-        |why: String, at: &[Element]| Err(ShapeError { path: super::path::path_text(at), why });
+pub(super) fn check(value: &Value, place: Place<'_>, at: At<'_>) -> Result<(), ShapeError> {
     match (place, value) {
         (_, Value::Null) => Ok(()),
         (Place::Object(_) | Place::Map(_) | Place::Deduced, Value::Object(fields)) => {
             for (name, value) in fields {
-                at.push(Element::field(name));
+                let at = At::Field(&at, name);
                 let Some(Child { place, .. }) = place.field(name) else {
-                    return wrong("field not declared in schema".to_owned(), at);
+                    return Err(at.wrong("field not declared in schema".to_owned()));
                 };
                 check(value, place, at)?;
-                at.pop();
             }
             Ok(())
         }
         (Place::Object(_) | Place::Map(_), other) => {
-            wrong(format!("expected map, got {}", kind_of(other)), at)
+            Err(at.wrong(format!("expected map, got {}", kind_of(other))))
         }
-        (Place::Set | Place::List(_), Value::Array(items)) => {
-            for (index, item) in items.iter().enumerate() {
-                let element = identity(place, item).map_err(|why| ShapeError {
-                    path: super::path::path_text(at),
-                    why: format!("element {index}: {why}"),
-                })?;
-                at.push(element);
-                check(item, place.item(), at)?;
-                at.pop();
-            }
-            let distinct = Items::of(items, place).map(|items| items.order.len());
-            match distinct {
-                Ok(distinct) if distinct != items.len() => {
-                    wrong("duplicate entries for key".to_owned(), at)
-                }
-                _ => Ok(()),
-            }
-        }
+        (Place::Set | Place::List(_), Value::Array(items)) => check_items(items, place, at),
         (Place::Set | Place::List(_), other) => {
-            wrong(format!("expected list, got {}", kind_of(other)), at)
+            Err(at.wrong(format!("expected list, got {}", kind_of(other))))
         }
         (Place::Atomic | Place::Deduced, _) => Ok(()),
     }
+}
+
+fn check_items(list: &[Value], place: Place<'_>, at: At<'_>) -> Result<(), ShapeError> {
+    let Ok(items) = Items::of(list, place) else {
+        // Of several mistakes the first in the list is told.
+        for (index, item) in list.iter().enumerate() {
+            let element =
+                identity(place, item).map_err(|why| at.wrong(format!("element {index}: {why}")))?;
+            check(item, place.item(), At::Item(&at, &element))?;
+        }
+        return Ok(());
+    };
+    for item in items.in_order() {
+        check(item.value, place.item(), At::Item(&at, &item.element))?;
+    }
+    if items.has_duplicates() {
+        return Err(at.wrong("duplicate entries for key".to_owned()));
+    }
+    Ok(())
 }
 
 /// A value has not the shape of its place.
@@ -161,26 +156,27 @@ pub struct ShapeError {
 
 /// Every place that a value has, for who applies it.
 pub(super) fn places(value: &Value, place: Place<'_>) -> FieldSet {
+    places_in(&Shape::of(value, place), place)
+}
+
+/// Every place that a value has that is seen so.
+pub(super) fn places_in(shape: &Shape<'_>, place: Place<'_>) -> FieldSet {
     let mut set = FieldSet::new();
-    match Shape::of(value, place) {
+    match shape {
         Shape::Leaf => {}
         Shape::Map(fields) => {
-            for (name, value) in fields {
+            for (name, value) in *fields {
                 let child = child(place, name);
-                let Child { place, named, .. } = child;
-                let member = match Shape::of(value, place) {
-                    Shape::Leaf => true,
-                    Shape::Map(fields) => !named || fields.is_empty(),
-                    Shape::List(_) => !named,
-                };
-                let element = field_step(child, name);
-                set.put(Node { element, member, below: places(value, place) });
+                let shape = Shape::of(value, child.place);
+                let below = places_in(&shape, child.place);
+                let member = shape.is_member(child);
+                set.put(Node { element: field_step(child, name), member, below });
             }
         }
         Shape::List(items) => {
-            for (element, same) in &items.by_element {
-                let below = match same.as_slice() {
-                    [item] => places(item, place.item()),
+            for (element, same) in items.groups() {
+                let below = match same {
+                    [item] => places(item.value, place.item()),
                     _ => FieldSet::new(),
                 };
                 set.put(Node { element: element.clone(), member: true, below });
@@ -230,142 +226,4 @@ pub(super) fn reconciled(set: &FieldSet, place: Place<'_>) -> FieldSet {
         result.put(node);
     }
     result
-}
-
-/// What differs between two values.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Comparison {
-    /// Places that only the second has.
-    pub(super) added: FieldSet,
-    /// Places whose values differ.
-    pub(super) modified: FieldSet,
-    /// Places that only the first has.
-    pub(super) removed: FieldSet,
-}
-
-impl Comparison {
-    /// Between two whole objects; `before` may be `Null` for none.
-    pub(super) fn of(before: &Value, after: &Value, place: Place<'_>) -> Self {
-        let mut found = Self::default();
-        // No object is one without fields, so that its parts that are always there are there.
-        let before = if before.is_null() { &*EMPTY } else { before };
-        found.below(Some(&Shape::of(before, place)), Some(&Shape::of(after, place)), place);
-        found
-    }
-
-    /// The places that somebody set, and those that are gone.
-    pub(super) fn split(self) -> (FieldSet, FieldSet) {
-        (self.added.union(self.modified), self.removed)
-    }
-
-    /// Without some places and all below them.
-    pub(super) fn without(self, ignored: &FieldSet) -> Self {
-        Self {
-            added: self.added.recursive_difference(ignored),
-            modified: self.modified.recursive_difference(ignored),
-            removed: self.removed.recursive_difference(ignored),
-        }
-    }
-
-    fn below(&mut self, before: Option<&Shape<'_>>, after: Option<&Shape<'_>>, place: Place<'_>) {
-        match (before, after) {
-            (Some(Shape::List(_)), _) | (_, Some(Shape::List(_))) => {
-                self.items(before.and_then(Shape::items), after.and_then(Shape::items), place);
-            }
-            _ => self.fields(before.and_then(Shape::fields), after.and_then(Shape::fields), place),
-        }
-    }
-
-    fn fields(
-        &mut self,
-        before: Option<&Map<String, Value>>,
-        after: Option<&Map<String, Value>>,
-        place: Place<'_>,
-    ) {
-        let only_after = |name: &&String| before.is_none_or(|map| !map.contains_key(*name));
-        let names = before.into_iter().flat_map(Map::keys);
-        let names = names.chain(after.into_iter().flat_map(Map::keys).filter(only_after));
-        for name in names {
-            let child = child(place, name);
-            let place = child.place;
-            let stand_in = place.is_always_there().then_some(&*EMPTY);
-            let before = before.and_then(|map| map.get(name).or(stand_in));
-            let after = after.and_then(|map| map.get(name).or(stand_in));
-            self.part(field_step(child, name), before, after, place);
-        }
-    }
-
-    fn items(&mut self, before: Option<&Items<'_>>, after: Option<&Items<'_>>, place: Place<'_>) {
-        let old = before.into_iter().flat_map(|items| items.by_element.keys());
-        let new = after.into_iter().flat_map(|items| items.by_element.keys());
-        let only_after =
-            |element: &&Element| before.is_none_or(|items| items.all(element).is_empty());
-        for element in old.chain(new.filter(only_after)) {
-            let (old, new) = (
-                before.map_or(&[][..], |items| items.all(element)),
-                after.map_or(&[][..], |items| items.all(element)),
-            );
-            if let ([] | [_], [] | [_]) = (old, new) {
-                let (old, new) = (old.first().copied(), new.first().copied());
-                self.part(element.clone(), old, new, place.item());
-            } else {
-                let equal =
-                    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| same(old, new));
-                self.member(element, !old.is_empty(), !new.is_empty(), equal, Self::default());
-            }
-        }
-    }
-
-    /// One place that at least one of the values has.
-    fn part(
-        &mut self,
-        element: Element,
-        before: Option<&Value>,
-        after: Option<&Value>,
-        place: Place<'_>,
-    ) {
-        // Most of an object stays as it is, and that is seen much faster than its parts are told.
-        if before.is_some() && before == after {
-            return;
-        }
-        let old = before.map(|value| Shape::of(value, place));
-        let new = after.map(|value| Shape::of(value, place));
-        let whole = |shape: &Option<Shape<'_>>| matches!(shape, Some(Shape::Leaf));
-        let mut below = Self::default();
-        below.below(old.as_ref(), new.as_ref(), place);
-        let equal = match (before, after) {
-            // Parts that differ are told below; a change of shape is one of the place itself.
-            (Some(before), Some(after)) if whole(&old) || whole(&new) => same(before, after),
-            _ => true,
-        };
-        self.member(&element, before.is_some(), after.is_some(), equal, below);
-    }
-
-    fn member(&mut self, element: &Element, before: bool, after: bool, equal: bool, below: Self) {
-        for (set, member, below) in [
-            (&mut self.added, !before, below.added),
-            (&mut self.removed, !after, below.removed),
-            (&mut self.modified, before && after && !equal, below.modified),
-        ] {
-            if member || !below.is_empty() {
-                set.put(Node { element: element.clone(), member, below });
-            }
-        }
-    }
-}
-
-/// Whether two values are equal as Kubernetes compares them: numbers by what they are worth.
-pub(super) fn same(one: &Value, other: &Value) -> bool {
-    match (one, other) {
-        (Value::Number(a), Value::Number(b)) => {
-            a == b || a.as_f64() == b.as_f64() && (a.is_f64() || b.is_f64())
-        }
-        (Value::Array(a), Value::Array(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
-        }
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
-        }
-        _ => one == other,
-    }
 }

@@ -1,0 +1,113 @@
+//! An apply: what is applied merged into what is live, and who owns what after it. It checks and records nothing.
+
+use serde_json::{Map, Value};
+use toono_api::Place;
+
+use super::{
+    Write,
+    compare::Comparison,
+    conflict::Conflicts,
+    field_set::FieldSet,
+    lose,
+    managers::{ManagerId, Managers, Operation, Owned},
+    merge::{self, Overlay},
+    tracked, walk,
+};
+
+/// An apply: merges, removes what the manager alone owned and no longer applies, and settles who
+/// owns what.
+pub(super) fn merge_and_own(
+    write: &Write<'_>,
+    live: &Value,
+    applied: &Value,
+    before: &Managers,
+    force: bool,
+) -> Result<(Value, Managers), Conflicts> {
+    let id = ManagerId {
+        name: write.manager.to_owned(),
+        operation: Operation::Apply,
+        api_version: String::new(),
+        subresource: write.subresource.to_owned(),
+    };
+    let place = write.place;
+    let last = before.0.get(&id);
+    let Overlay { merged, places, changes } = if live.is_object() {
+        merge::overlay(live, applied, place)
+    } else {
+        let changes = Comparison::of(live, applied, place);
+        Overlay { merged: applied.clone(), places: walk::places(applied, place), changes }
+    };
+    let fields = places.recursive_difference(write.reset);
+    // Most appliers go on to apply what they did.
+    let gone = last.filter(|last| !last.fields.is_subset(&fields));
+    let others = || before.0.iter().filter(|(other, _)| **other != id);
+    let pruned = gone.and_then(|last| {
+        let all = others().map(|(_, owned)| owned.fields.clone());
+        prune(&merged, place, &last.fields, &all.fold(fields.clone(), FieldSet::union))
+    });
+    let (object, changes) = match pruned {
+        // An applied map or list that lost its last part is there, empty.
+        Some(pruned) => {
+            let object = merge::overlay(&pruned, applied, place).merged;
+            let changes = Comparison::of(live, &object, place);
+            (object, changes)
+        }
+        None => (merged, changes),
+    };
+    let changes = changes.without(write.reset);
+    let mut managers = Managers(others().map(|(id, owned)| (id.clone(), owned.clone())).collect());
+    take_over(&mut managers, changes, force)?;
+    let fields = tracked(fields);
+    if !fields.is_empty() {
+        let time = match last {
+            Some(last) if last.fields == fields && object == *live => last.time.clone(),
+            _ => Some(write.now.to_owned()),
+        };
+        let api_version = write.api_version.to_owned();
+        managers.0.insert(id, Owned { api_version, time, fields });
+    }
+    Ok((object, managers))
+}
+
+/// Takes from the other managers what an apply sets to another value and what it removes.
+///
+/// # Errors
+/// When others own what it sets, unless it is forced.
+fn take_over(managers: &mut Managers, changes: Comparison, force: bool) -> Result<(), Conflicts> {
+    let (set, removed) = changes.split();
+    let contested = |fields: &FieldSet| fields.intersection(&set);
+    let mut conflicts = managers
+        .0
+        .iter()
+        .map(|(id, owned)| (id, contested(&owned.fields)))
+        .filter(|(_, contested)| !contested.is_empty())
+        .peekable();
+    if !force && conflicts.peek().is_some() {
+        return Err(Conflicts::of(conflicts.map(|(id, contested)| (id.clone(), contested))));
+    }
+    managers.0.values_mut().for_each(|owned| lose(owned, &set, &removed));
+    managers.0.retain(|_, owned| !owned.fields.is_empty());
+    Ok(())
+}
+
+/// The merged object without what was applied last time and is owned by nobody now; `None` if that
+/// is nothing.
+///
+/// An orphaned item of a list or map goes with all below it that nobody owns. What others own below
+/// a field that the type names keeps that field.
+fn prune(merged: &Value, place: Place<'_>, last: &FieldSet, owned: &FieldSet) -> Option<Value> {
+    let last = walk::with_named(last, place);
+    let owned = walk::with_named(owned, place);
+    if last.clone().difference(&owned).is_empty() {
+        return None;
+    }
+    let without = |remove: &FieldSet| {
+        merge::without(merged, remove, place).unwrap_or_else(|| Value::Object(Map::new()))
+    };
+    let places_of = |value: &Value| walk::with_named(&walk::places(value, place), place);
+    let all = places_of(merged);
+    let kept = places_of(&without(&last)).union(owned);
+    let kept = places_of(&without(&all.clone().difference(&kept)));
+    // Only what was applied last time may go.
+    Some(without(&all.difference(&kept).intersection(&last)))
+}
