@@ -101,7 +101,7 @@ fn rules(object: &Value) -> Errors {
     if life.number().is_some_and(|seconds| seconds < LIFE_MIN_SECONDS) {
         errors.push(life.invalid("may not specify a duration less than 600 seconds (10 minutes)"));
     }
-    conditions(root, &mut errors);
+    conditions(root.at(), &mut errors);
     errors
 }
 

@@ -78,13 +78,11 @@ pub(super) fn port(place: At<'_, '_>, errors: &mut Errors) {
 
 /// Labels.
 pub(super) fn labels(place: At<'_, '_>, errors: &mut Errors) {
-    for (key, value) in place.value.as_object().into_iter().flatten() {
-        let path = || place.path();
+    let labels = place.value.as_object().into_iter().flatten();
+    for (key, value) in labels.take_while(|_| !place.is_told_enough()) {
         let value = value.as_str().unwrap_or_default();
-        let key_wrong = names::qualified_name(key);
-        errors.extend(key_wrong.iter().map(|why| FieldError::invalid_text(path(), key, why)));
-        let wrong = names::label_value(value);
-        errors.extend(wrong.iter().map(|why| FieldError::invalid_text(path(), value, why)));
+        errors.extend(names::qualified_name(key).iter().map(|why| place.invalid_text(key, why)));
+        errors.extend(names::label_value(value).iter().map(|why| place.invalid_text(value, why)));
     }
 }
 

@@ -60,8 +60,7 @@ fn keys(root: At<'_, '_>, list: &str, encoded: bool, errors: &mut Errors) -> usi
             value.text().len()
         };
         let wrong = names::config_key(key);
-        let path = value.path();
-        errors.extend(wrong.iter().map(|why| FieldError::invalid_text(path.as_str(), key, why)));
+        errors.extend(wrong.iter().map(|why| value.invalid_text(key, why)));
     }
     bytes
 }
@@ -69,17 +68,17 @@ fn keys(root: At<'_, '_>, list: &str, encoded: bool, errors: &mut Errors) -> usi
 fn config_map_rules(object: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(object);
-    let bytes =
-        keys(root, "data", false, &mut errors) + keys(root, "binaryData", true, &mut errors);
+    let bytes = keys(root.at(), "data", false, &mut errors)
+        + keys(root.at(), "binaryData", true, &mut errors);
     for (list, other) in [("data", "binaryData"), ("binaryData", "data")] {
         for (key, value) in root.entries(list).filter(|(key, _)| root.get(other).get(key).is_set())
         {
             let why = format!("duplicate of key present in {other}");
-            errors.push(FieldError::invalid_text(value.path(), key, &why));
+            errors.push(value.invalid_text(key, &why));
         }
     }
     if bytes > DATA_MAX_BYTES {
-        errors.push(root.too_long(DATA_MAX_BYTES));
+        errors.push(root.at().too_long(DATA_MAX_BYTES));
     }
     errors
 }
@@ -88,7 +87,7 @@ fn secret_rules(object: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(object);
     let data = root.get("data");
-    let bytes = keys(root, "data", true, &mut errors);
+    let bytes = keys(root.at(), "data", true, &mut errors);
     if bytes > DATA_MAX_BYTES {
         errors.push(data.too_long(DATA_MAX_BYTES));
     }
@@ -160,7 +159,7 @@ fn kept(new: At<'_, '_>, old: &Value, errors: &mut Errors) {
 
 fn config_map_update(new: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
-    kept(At::root(new), old, &mut errors);
+    kept(At::root(new).at(), old, &mut errors);
     errors
 }
 
@@ -168,7 +167,7 @@ fn secret_update(new: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     let new = At::root(new);
     checks::unchanged(new.get("type"), old.get("type").unwrap_or(&Value::Null), &mut errors);
-    kept(new, old, &mut errors);
+    kept(new.at(), old, &mut errors);
     errors
 }
 

@@ -275,7 +275,7 @@ fn security(context: At<'_, '_>, errors: &mut Errors) {
     let escalates = context.get("allowPrivilegeEscalation");
     if escalates.value == &Value::Bool(false) && context.get("privileged").is_true() {
         let why = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-        errors.push(FieldError::invalid(context.path(), context.value, why));
+        errors.push(context.invalid_value(context.value, why));
     }
 }
 

@@ -17,7 +17,6 @@ pub use super::{
     service::SERVICE,
 };
 use crate::{
-    error::FieldError,
     meta::text_at,
     names,
     print::{core as print, node as print_node},
@@ -187,7 +186,7 @@ fn node_rules(object: &Value) -> Errors {
         checks::named(value, names::label_value, &mut errors);
         checks::required_choice(effect, TAINT_EFFECTS, &mut errors);
         if !seen.insert((key.text(), effect.text())) {
-            errors.push(FieldError::duplicate(taint.path(), key.text()));
+            errors.push(taint.duplicate_text(key.text()));
         }
     }
     for range in spec.each("podCIDRs") {

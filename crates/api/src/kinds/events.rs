@@ -126,7 +126,7 @@ fn core_rules(object: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(object);
     let involved = root.get("involvedObject");
-    place_rules(root, involved, &mut errors);
+    place_rules(root.at(), involved, &mut errors);
     errors
 }
 
@@ -146,7 +146,7 @@ fn rules(object: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(object);
     let regarding = root.get("regarding");
-    place_rules(root, regarding, &mut errors);
+    place_rules(root.at(), regarding, &mut errors);
     if root.get("eventTime").text().is_empty() {
         errors.push(root.get("eventTime").required(""));
     }

@@ -35,7 +35,7 @@ pub(super) fn rules(object: &Value) -> Errors {
     let root = At::root(object);
     let spec = root.get("spec");
     job_spec(spec, &mut errors);
-    selector(root, spec, &mut errors);
+    selector(root.at(), spec, &mut errors);
     errors
 }
 

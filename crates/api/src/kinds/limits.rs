@@ -128,7 +128,7 @@ fn limit_range_rules(object: &Value) -> Errors {
         let kind = item.get("type");
         checks::named(kind, names::qualified_name, &mut errors);
         if !types.insert(kind.text()) {
-            errors.push(crate::FieldError::duplicate(item.path(), kind.text()));
+            errors.push(item.duplicate_text(kind.text()));
         }
         limit_item(item, &mut errors);
     }
@@ -155,7 +155,7 @@ fn limit_item(item: At<'_, '_>, errors: &mut Errors) {
         if !storage("min") && !storage("max") {
             let why =
                 "either minimum or maximum storage value is required, but neither was provided";
-            errors.push(crate::FieldError::required(item.path(), why));
+            errors.push(item.required(why));
         }
     }
     let all = |list: &str, name: &str| {
@@ -189,11 +189,11 @@ fn limit_item(item: At<'_, '_>, errors: &mut Errors) {
 
 fn resource_name(name: &str, place: At<'_, '_>, errors: &mut Errors) {
     let wrong = names::qualified_name(name);
-    errors.extend(wrong.iter().map(|why| crate::FieldError::invalid_text(place.path(), name, why)));
+    errors.extend(wrong.iter().map(|why| place.invalid_text(name, why)));
     let standard = STANDARD_RESOURCES.contains(&name) || name.starts_with("hugepages-");
     if wrong.is_empty() && !name.contains('/') && !standard {
         let why = "must be a standard limit type or fully qualified";
-        errors.push(crate::FieldError::invalid_text(place.path(), name, why));
+        errors.push(place.invalid_text(name, why));
     }
 }
 
@@ -209,14 +209,14 @@ fn resource_quota_defaults(object: &mut Value) {
 
 fn quota_name(name: &str, place: At<'_, '_>, errors: &mut Errors) {
     let wrong = names::qualified_name(name);
-    errors.extend(wrong.iter().map(|why| crate::FieldError::invalid_text(place.path(), name, why)));
+    errors.extend(wrong.iter().map(|why| place.invalid_text(name, why)));
     let known = QUOTA_RESOURCES.contains(&name)
         || name.starts_with("hugepages-")
         || name.starts_with("requests.hugepages-")
         || name.starts_with("count/");
     if wrong.is_empty() && !name.contains('/') && !known {
         let why = "must be a standard resource for quota";
-        errors.push(crate::FieldError::invalid_text(place.path(), name, why));
+        errors.push(place.invalid_text(name, why));
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    error::FieldError,
+    error::{CAUSES_MAX, FieldError},
     meta::{at, items_at, text_at},
     names,
     resource::Resource,
@@ -29,21 +29,30 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     errors.extend(labels(at(object, &["metadata", "labels"]), "metadata.labels"));
     errors.extend(annotations(object));
     for (index, finalizer) in items_at(object, &["metadata", "finalizers"]).enumerate() {
+        if is_enough(&errors) {
+            break;
+        }
         let finalizer = finalizer.as_str().unwrap_or_default();
-        let field = format!("metadata.finalizers[{index}]");
         let wrong = names::qualified_name(finalizer);
-        errors.extend(
-            wrong.iter().map(|why| FieldError::invalid_text(field.as_str(), finalizer, why)),
-        );
+        let field = || format!("metadata.finalizers[{index}]");
+        errors.extend(wrong.iter().map(|why| FieldError::invalid_text(field(), finalizer, why)));
     }
     errors.extend(owners(object));
     errors
+}
+
+/// Whether more is known to be wrong than an answer tells.
+fn is_enough(errors: &[FieldError]) -> bool {
+    errors.len() > CAUSES_MAX
 }
 
 /// What is wrong with a map of labels.
 pub(crate) fn labels(labels: Option<&Value>, field: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (key, value) in labels.and_then(Value::as_object).into_iter().flatten() {
+        if is_enough(&errors) {
+            break;
+        }
         let value = value.as_str().unwrap_or_default();
         errors.extend(
             names::qualified_name(key).iter().map(|why| FieldError::invalid_text(field, key, why)),
@@ -62,6 +71,9 @@ fn annotations(object: &Value) -> Vec<FieldError> {
     for (key, value) in
         at(object, &["metadata", "annotations"]).and_then(Value::as_object).into_iter().flatten()
     {
+        if is_enough(&errors) {
+            break;
+        }
         bytes += key.len() + value.as_str().map_or(0, str::len);
         let wrong = names::qualified_name(&key.to_lowercase());
         errors.extend(wrong.iter().map(|why| FieldError::invalid_text(field, key, why)));
@@ -77,6 +89,9 @@ fn owners(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut controllers = 0;
     for (index, owner) in items_at(object, &["metadata", "ownerReferences"]).enumerate() {
+        if is_enough(&errors) {
+            break;
+        }
         for field in ["apiVersion", "kind", "name", "uid"] {
             if text_at(owner, &[field]).is_none_or(str::is_empty) {
                 let field = format!("metadata.ownerReferences[{index}].{field}");

@@ -288,7 +288,7 @@ fn weight(preferred: At<'_, '_>, errors: &mut Errors) {
     let weight = preferred.get("weight");
     if weight.number().is_none_or(|weight| !(1..=100).contains(&weight)) {
         let given = Value::from(weight.number().unwrap_or(0));
-        errors.push(FieldError::invalid(weight.path(), &given, "must be in the range 1-100"));
+        errors.push(weight.invalid_value(&given, "must be in the range 1-100"));
     }
 }
 
@@ -331,7 +331,7 @@ fn spread(spec: At<'_, '_>, errors: &mut Errors) {
         let skew = constraint.get("maxSkew");
         if skew.number().is_none_or(|skew| skew <= 0) {
             let given = Value::from(skew.number().unwrap_or(0));
-            errors.push(FieldError::invalid(skew.path(), &given, "must be greater than zero"));
+            errors.push(skew.invalid_value(&given, "must be greater than zero"));
         }
         let key = constraint.get("topologyKey");
         if key.text().is_empty() {

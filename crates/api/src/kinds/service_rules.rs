@@ -85,9 +85,7 @@ fn by_type(spec: At<'_, '_>, kind: &str, headless: bool, errors: &mut Errors) {
             match name.text().strip_suffix('.').unwrap_or(name.text()) {
                 "" => errors.push(name.required("")),
                 text => errors.extend(
-                    names::dns_subdomain(text)
-                        .iter()
-                        .map(|why| FieldError::invalid_text(name.path(), text, why)),
+                    names::dns_subdomain(text).iter().map(|why| name.invalid_text(text, why)),
                 ),
             }
         }
@@ -115,7 +113,7 @@ fn ports(spec: At<'_, '_>, kind: &str, errors: &mut Errors) {
         }
         if number.number().is_none_or(|number| !(1..=65535).contains(&number)) {
             let value = json!(number.number().unwrap_or(0));
-            errors.push(FieldError::invalid(number.path(), &value, checks::PORT_RANGE));
+            errors.push(number.invalid_value(&value, checks::PORT_RANGE));
         }
         checks::required_choice(protocol, PROTOCOLS, errors);
         checks::port(port.get("targetPort"), errors);

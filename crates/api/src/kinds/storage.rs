@@ -156,7 +156,7 @@ fn storage_class_rules(object: &Value) -> Errors {
         let lower = provisioner.text().to_lowercase();
         errors.extend(names::qualified_name(&lower).iter().map(|why| provisioner.invalid(why)));
     }
-    parameters(root, true, &mut errors);
+    parameters(root.at(), true, &mut errors);
     checks::required_choice(root.get("reclaimPolicy"), RECLAIM_POLICIES, &mut errors);
     checks::required_choice(root.get("volumeBindingMode"), BINDING_MODES, &mut errors);
     for term in root.each("allowedTopologies") {
@@ -218,7 +218,7 @@ fn volume_attributes_class_rules(object: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(object);
     driver_name(root.get("driverName"), &mut errors);
-    parameters(root, false, &mut errors);
+    parameters(root.at(), false, &mut errors);
     errors
 }
 

@@ -9,11 +9,16 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::types::{self, Field, Message, SCHEMA, Shape, Type};
+use crate::{
+    decode::MAX_MESSAGES,
+    types::{self, Field, Message, SCHEMA, Shape, Type},
+};
 use wire::{Fields, Wire, varint};
 
 /// The media type of such bodies.
@@ -45,6 +50,9 @@ pub enum ProtobufError {
     /// Schemas within schemas without end.
     #[error("the message nests more than {MAX_DEPTH} deep")]
     TooDeep,
+    /// More of them than JSON may have either.
+    #[error("it has more than {MAX_MESSAGES} objects within it")]
+    TooMany,
     /// A field has another wire type than its own, or a value that its type does not have.
     #[error("{message}.{field} is not of its type")]
     WrongType {
@@ -84,7 +92,8 @@ pub fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
         return Err(ProtobufError::UnknownKind { api_version, kind });
     };
     let mut fields = Map::new();
-    decode_message(message, object, &mut fields, 0)?;
+    let left = Cell::new(MAX_MESSAGES);
+    decode_message(message, object, &mut fields, Room { depth: 0, left: &left })?;
     fields.insert("apiVersion".to_owned(), api_version.into());
     fields.insert("kind".to_owned(), kind.into());
     Ok(Value::Object(fields))
@@ -94,23 +103,46 @@ fn text(bytes: &[u8]) -> Result<String, ProtobufError> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| ProtobufError::Malformed)
 }
 
+/// What may still be read.
+#[derive(Clone, Copy)]
+struct Room<'a> {
+    /// How deep the message is.
+    depth: usize,
+    /// How many more there may be.
+    left: &'a Cell<usize>,
+}
+
+impl Room<'_> {
+    fn below(self) -> Self {
+        Self { depth: self.depth + 1, ..self }
+    }
+
+    /// Before a message is read.
+    fn enter(self) -> Result<(), ProtobufError> {
+        if self.depth > MAX_DEPTH {
+            return Err(ProtobufError::TooDeep);
+        }
+        let left = self.left.get().checked_sub(1).ok_or(ProtobufError::TooMany)?;
+        self.left.set(left);
+        Ok(())
+    }
+}
+
 /// Reads a message into `object`.
 fn decode_message(
     message: &Message,
     bytes: &[u8],
     object: &mut Map<String, Value>,
-    depth: usize,
+    room: Room<'_>,
 ) -> Result<(), ProtobufError> {
-    if depth > MAX_DEPTH {
-        return Err(ProtobufError::TooDeep);
-    }
+    room.enter()?;
     for entry in Fields::of(bytes) {
         let (number, wire) = entry?;
         match message.by_number(number) {
             None => {
                 object.insert(number.to_string(), Value::Bool(true));
             }
-            Some(field) => decode_field(field, wire, object, depth)?
+            Some(field) => decode_field(field, wire, object, room)?
                 .ok_or(ProtobufError::WrongType { message: message.name(), field: field.name })?,
         }
     }
@@ -124,7 +156,7 @@ fn decode_field(
     field: &Field,
     wire: Wire<'_>,
     object: &mut Map<String, Value>,
-    depth: usize,
+    room: Room<'_>,
 ) -> Read<()> {
     match field.shape {
         Shape::Plain(Type::Message(name)) | Shape::Optional(Type::Message(name)) => {
@@ -132,38 +164,38 @@ fn decode_field(
                 return Ok(None);
             };
             if field.name == "." {
-                return decode_message(message, bytes, object, depth + 1).map(Some);
+                return decode_message(message, bytes, object, room.below()).map(Some);
             }
             // A message that occurs twice is merged.
             let inner = object.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
             let Some(inner) = inner.as_object_mut() else { return Ok(None) };
-            decode_message(message, bytes, inner, depth + 1).map(Some)
+            decode_message(message, bytes, inner, room.below()).map(Some)
         }
-        Shape::Plain(kind) => Ok(value(kind, wire, depth)?.map(|value| {
+        Shape::Plain(kind) => Ok(value(kind, wire, room)?.map(|value| {
             if is_zero(&value) {
                 object.remove(field.name);
             } else {
                 object.insert(field.name.to_owned(), value);
             }
         })),
-        Shape::Optional(kind) => Ok(value(kind, wire, depth)?.map(|value| {
+        Shape::Optional(kind) => Ok(value(kind, wire, room)?.map(|value| {
             object.insert(field.name.to_owned(), value);
         })),
         Shape::List(kind) => {
             let list = object.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
             let Some(list) = list.as_array_mut() else { return Ok(None) };
-            push_items(kind, wire, list, depth)
+            push_items(kind, wire, list, room)
         }
         Shape::Map(_) | Shape::MapOfLists => {
             let Wire::Bytes(bytes) = wire else { return Ok(None) };
             let map = object.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
             let Some(map) = map.as_object_mut() else { return Ok(None) };
-            insert_entry(field.shape, bytes, map, depth)
+            insert_entry(field.shape, bytes, map, room)
         }
     }
 }
 
-fn push_items(kind: Type, wire: Wire<'_>, list: &mut Vec<Value>, depth: usize) -> Read<()> {
+fn push_items(kind: Type, wire: Wire<'_>, list: &mut Vec<Value>, room: Room<'_>) -> Read<()> {
     match (kind, wire) {
         // Packed, which readers must take even where writers do not pack.
         (Type::Int32 | Type::Int64 | Type::Boolean, Wire::Bytes(mut packed)) => {
@@ -174,7 +206,7 @@ fn push_items(kind: Type, wire: Wire<'_>, list: &mut Vec<Value>, depth: usize) -
             }
             Ok(Some(()))
         }
-        _ => Ok(value(kind, wire, depth)?.map(|item| list.push(item))),
+        _ => Ok(value(kind, wire, room)?.map(|item| list.push(item))),
     }
 }
 
@@ -183,7 +215,7 @@ fn insert_entry(
     shape: Shape,
     bytes: &[u8],
     map: &mut Map<String, Value>,
-    depth: usize,
+    room: Room<'_>,
 ) -> Read<()> {
     let (mut key, mut inner) = (String::new(), Wire::Bytes(&[]));
     for field in Fields::of(bytes) {
@@ -196,7 +228,7 @@ fn insert_entry(
     let entry = match (shape, inner) {
         (Shape::MapOfLists, Wire::Bytes(bytes)) => Some(texts(bytes, 1)?.into()),
         (Shape::MapOfLists, _) => None,
-        (shape, wire) => value(shape.of(), wire, depth)?,
+        (shape, wire) => value(shape.of(), wire, room)?,
     };
     Ok(entry.map(|entry| {
         map.insert(key, entry);
@@ -217,17 +249,17 @@ fn texts(bytes: &[u8], number: u32) -> Result<Vec<Value>, ProtobufError> {
 }
 
 /// The JSON form of any value.
-fn value(kind: Type, wire: Wire<'_>, depth: usize) -> Read<Value> {
+fn value(kind: Type, wire: Wire<'_>, room: Room<'_>) -> Read<Value> {
     let Wire::Bytes(bytes) = wire else { return Ok(scalar(kind, wire)) };
     match kind {
         Type::Message(name) => {
             let Some(message) = types::message(name) else { return Ok(None) };
             let mut fields = Map::new();
-            decode_message(message, bytes, &mut fields, depth + 1)?;
+            decode_message(message, bytes, &mut fields, room.below())?;
             Ok(Some(Value::Object(fields)))
         }
         Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrTexts => {
-            schema_or(kind, bytes, depth + 1)
+            schema_or(kind, bytes, room.below())
         }
         _ => Ok(scalar(kind, wire)),
     }
@@ -235,16 +267,16 @@ fn value(kind: Type, wire: Wire<'_>, depth: usize) -> Read<Value> {
 
 /// A schema, or what may stand in its place: for a truth value 1 that and 2 the schema; else 1 the
 /// schema and 2 each item.
-fn schema_or(kind: Type, bytes: &[u8], depth: usize) -> Read<Value> {
+fn schema_or(kind: Type, bytes: &[u8], room: Room<'_>) -> Read<Value> {
     let (mut schema, mut allows, mut items) = (None, false, Vec::new());
     for field in Fields::of(bytes) {
         match (kind, field?) {
             (Type::SchemaOrBool, (1, Wire::Varint(truth))) => allows = truth != 0,
             (Type::SchemaOrBool, (2, wire)) | (_, (1, wire)) => {
-                schema = value(Type::Message(SCHEMA), wire, depth)?;
+                schema = value(Type::Message(SCHEMA), wire, room)?;
             }
             (Type::SchemaOrArray, (2, wire)) => {
-                items.extend(value(Type::Message(SCHEMA), wire, depth)?);
+                items.extend(value(Type::Message(SCHEMA), wire, room)?);
             }
             (Type::SchemaOrTexts, (2, wire)) => items.extend(scalar(Type::Text, wire)),
             _ => {}

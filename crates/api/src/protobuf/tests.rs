@@ -226,6 +226,8 @@ fn a_zero_counts_only_where_it_may_be_absent() {
 
 #[test]
 fn schemas_are_read_in_all_their_forms() {
+    let left = Cell::new(MAX_MESSAGES);
+    let room = Room { depth: 0, left: &left };
     let schema = |inner: &[u8]| {
         let mut out = Vec::new();
         put_bytes(&mut out, 24, inner);
@@ -235,15 +237,17 @@ fn schemas_are_read_in_all_their_forms() {
     put_bytes(&mut one, 1, &[]);
     let mut object = Map::new();
     let message = types::message(SCHEMA).unwrap();
-    decode_message(message, &schema(&one), &mut object, 0).unwrap();
+    decode_message(message, &schema(&one), &mut object, room).unwrap();
     assert_eq!(Value::Object(object), json!({"items": {}}));
     for (bytes, expected) in [(vec![8, 0], json!(false)), (vec![8, 0, 18, 0], json!({}))] {
-        assert_eq!(schema_or(Type::SchemaOrBool, &bytes, 0), Ok(Some(expected)));
+        assert_eq!(schema_or(Type::SchemaOrBool, &bytes, room), Ok(Some(expected)));
     }
 }
 
 #[test]
 fn schemas_without_end_are_refused() {
+    let left = Cell::new(MAX_MESSAGES);
+    let room = Room { depth: 0, left: &left };
     let mut nested = Vec::new();
     for _ in 0..1000 {
         let mut not = Vec::new();
@@ -251,7 +255,10 @@ fn schemas_without_end_are_refused() {
         nested = not;
     }
     let message = types::message(SCHEMA).unwrap();
-    assert_eq!(decode_message(message, &nested, &mut Map::new(), 0), Err(ProtobufError::TooDeep));
+    assert_eq!(
+        decode_message(message, &nested, &mut Map::new(), room),
+        Err(ProtobufError::TooDeep)
+    );
 }
 
 #[test]
@@ -315,4 +322,18 @@ proptest! {
         let extension = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
         let _ = decode(&enveloped(extension.0, extension.1, &encoded));
     }
+}
+
+#[test]
+fn more_objects_than_any_real_one_has_are_refused() {
+    let containers = |count: usize| {
+        let mut spec = Vec::new();
+        (0..count).for_each(|_| put_bytes(&mut spec, 2, &[]));
+        let mut pod = Vec::new();
+        put_bytes(&mut pod, 2, &spec);
+        decode(&enveloped("v1", "Pod", &pod))
+    };
+    // The pod and its spec are objects too.
+    assert!(containers(MAX_MESSAGES - 2).is_ok());
+    assert_eq!(containers(MAX_MESSAGES - 1), Err(ProtobufError::TooMany));
 }
