@@ -1,7 +1,7 @@
 //! `JSONSchemaProps` into a compiled node. Refuses what does not decode; that a schema is
 //! structural is `structural`'s to judge, before this.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use regex::Regex;
@@ -13,9 +13,13 @@ use crate::node::{Additional, Checks, Docs, ListType, Node, Type};
 use crate::path::Path;
 use crate::rules::{RawRule, Rule};
 
+/// Most rules that one schema may have, and most different patterns. Each takes some 50 us to compile, and a
+/// definition has room for tens of thousands; those of real kinds have some hundred at most.
+const MAX_COMPILED: usize = 1000;
+
 /// Compiles `raw`, reporting what does not decode.
 pub(crate) fn node(raw: &Value, path: &Path<'_>, errors: &mut Errors) -> Node {
-    let mut parser = Parser { errors, names: HashSet::new() };
+    let mut parser = Parser { errors, names: HashSet::new(), patterns: HashMap::new(), rules: 0 };
     parser.node(raw, path)
 }
 
@@ -23,6 +27,10 @@ struct Parser<'e> {
     errors: &'e mut Errors,
     /// Every name and text once, however often a schema repeats it.
     names: HashSet<Arc<str>>,
+    /// Every pattern once; none for what is not one.
+    patterns: HashMap<Arc<str>, Option<Regex>>,
+    /// How many rules there were so far.
+    rules: usize,
 }
 
 impl Parser<'_> {
@@ -144,15 +152,24 @@ impl Parser<'_> {
 
     fn pattern(&mut self, map: &Map<String, Value>, path: &Path<'_>) -> Option<Regex> {
         let source = self.text(map, "pattern", path).filter(|source| !source.is_empty())?;
-        match Regex::new(&source) {
-            Ok(regex) => Some(regex),
-            Err(error) => {
-                let detail = format!("must be a valid regular expression, but isn't: {error}");
-                let value = Value::String(source.to_string());
-                self.errors.push(FieldError::invalid(&path.field("pattern"), &value, detail));
-                None
-            }
+        if let Some(known @ Some(_)) = self.patterns.get(&source) {
+            return known.clone();
         }
+        let path = path.field("pattern");
+        if self.patterns.len() >= MAX_COMPILED {
+            let detail = format!("a schema may have at most {MAX_COMPILED} different patterns");
+            self.errors.push(FieldError::forbidden(&path, &detail));
+            return None;
+        }
+        let compiled = Regex::new(&source);
+        if let Err(error) = &compiled {
+            let detail = format!("must be a valid regular expression, but isn't: {error}");
+            let value = Value::String(source.to_string());
+            self.errors.push(FieldError::invalid(&path, &value, detail));
+        }
+        let compiled = compiled.ok();
+        self.patterns.insert(source, compiled.clone());
+        compiled
     }
 
     fn docs(&mut self, map: &Map<String, Value>, path: &Path<'_>) -> Option<Box<Docs>> {
@@ -175,6 +192,12 @@ impl Parser<'_> {
         let mut rules = Vec::new();
         for (index, raw) in all.into_iter().flatten().enumerate() {
             let path = path.index(index);
+            self.rules += 1;
+            if self.rules > MAX_COMPILED {
+                let detail = format!("a schema may have at most {MAX_COMPILED} rules");
+                self.errors.push(FieldError::forbidden(&path, &detail));
+                break;
+            }
             let raw = RawRule {
                 rule: raw.get("rule").and_then(Value::as_str).unwrap_or_default(),
                 message: raw.get("message").and_then(Value::as_str),

@@ -1,6 +1,6 @@
 //! Compiles rules and refuses those that could never be evaluated.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use kube_cel::KubeCelExt as _;
 use kube_cel::cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr};
@@ -184,11 +184,16 @@ fn bracket_depth(source: &str) -> usize {
 /// Whether the interpreter has a function, asked by calling it without arguments: one that exists
 /// complains of those, one that does not is undeclared.
 fn is_function(name: &str) -> bool {
-    let mut context = Context::default().with_all();
-    meter::register(&mut context, &Arc::default());
+    // Making one takes as long as parsing a short rule.
+    static INTERPRETER: LazyLock<Context<'static>> = LazyLock::new(|| {
+        let mut context = Context::default().with_all();
+        meter::register(&mut context, &Arc::default());
+        context
+    });
     let call = CallExpr { func_name: name.to_owned(), target: None, args: Vec::new() };
     let call = IdedExpr { id: 0, expr: Expr::Call(call) };
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| context.resolve(&call)));
+    let result =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| INTERPRETER.resolve(&call)));
     !matches!(result, Ok(Err(ExecutionError::UndeclaredReference(_))))
 }
 
@@ -290,37 +295,47 @@ fn leads_to_field(field_path: &FieldPath, node: &Node) -> bool {
 /// The first field of `self` or `oldSelf` that the schema does not have. The root and embedded
 /// objects have fields that no schema needs to name.
 fn unknown_field(expr: &IdedExpr, node: &Node, is_root: bool) -> Option<String> {
-    let mut found = None;
+    let (mut found, mut in_chain) = (None, false);
     visit(expr, &mut |expr| {
-        let Expr::Select(select) = expr else { return };
-        let Some(owner) = owner_of(&select.operand, node) else { return };
-        let is_whole = owner.embedded || (is_root && std::ptr::eq(owner, node));
-        let is_implicit = is_whole && IMPLICIT.contains(&select.field.as_str());
-        if found.is_none()
-            && is_closed(owner)
-            && !is_implicit
-            && field(owner, &select.field).is_none()
-        {
-            found = Some(select.field.clone());
+        // A chain is gone along once, from its last selection: they can be as long as a rule.
+        let is_selection = matches!(expr, Expr::Select(_));
+        let within = std::mem::replace(&mut in_chain, is_selection);
+        if !within && found.is_none() {
+            owner_of(expr, node, is_root, &mut found);
         }
     });
     found
 }
 
-/// The schema of what a chain of selections from `self` yields.
-fn owner_of<'n>(expr: &IdedExpr, node: &'n Node) -> Option<&'n Node> {
-    match &expr.expr {
-        Expr::Ident(name) if name == "self" => Some(node),
-        Expr::Select(select) if !select.test => {
-            field(owner_of(&select.operand, node)?, &select.field)
-        }
-        _ => None,
+/// The schema of what a chain of selections from `self` yields; and the field in it that is unknown.
+fn owner_of<'n>(
+    expr: &Expr,
+    node: &'n Node,
+    is_root: bool,
+    unknown: &mut Option<String>,
+) -> Option<&'n Node> {
+    let select = match expr {
+        Expr::Ident(name) if name == "self" => return Some(node),
+        Expr::Select(select) => select,
+        _ => return None,
+    };
+    let owner = owner_of(&select.operand.expr, node, is_root, unknown)?;
+    let found = field(owner, &select.field);
+    let is_whole = owner.embedded || (is_root && std::ptr::eq(owner, node));
+    let is_implicit = is_whole && IMPLICIT.contains(&select.field.as_str());
+    if found.is_none() && is_closed(owner) && !is_implicit {
+        *unknown = Some(select.field.clone());
     }
+    found.filter(|_| !select.test)
 }
 
 fn field<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
     if let Additional::Of(values) = &node.additional {
         return Some(values);
+    }
+    // Only names with two underscores stand for others.
+    if !name.contains("__") {
+        return node.property(name).filter(|_| escaped(name) == name);
     }
     node.properties.iter().find(|(known, _)| escaped(known) == name).map(|(_, node)| node)
 }

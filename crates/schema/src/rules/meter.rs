@@ -339,15 +339,7 @@ fn metered(expr: &IdedExpr, scope: &mut Vec<String>) -> Result<IdedExpr, String>
         Expr::Literal(_) => expr.expr.clone(),
         Expr::Unspecified => return Err("an empty expression cannot be evaluated".to_owned()),
         Expr::Struct(_) => return Err("message construction is not supported".to_owned()),
-        Expr::Select(select) if !select.test && is_optional(&select.operand) => {
-            let field = Expr::Literal(LiteralValue::String(select.field.as_str().into()));
-            let args = vec![metered(&select.operand, scope)?, IdedExpr { id: 0, expr: field }];
-            inserted(optional::SELECT, args).expr
-        }
-        Expr::Select(select) => Expr::Select(SelectExpr {
-            operand: Box::new(metered(&select.operand, scope)?),
-            ..select.clone()
-        }),
+        Expr::Select(select) => selected(select, metered(&select.operand, scope)?),
         Expr::List(list) => Expr::List(ListExpr {
             elements: all(&list.elements, scope)?,
             optional_indices: list.optional_indices.clone(),
@@ -357,6 +349,16 @@ fn metered(expr: &IdedExpr, scope: &mut Vec<String>) -> Result<IdedExpr, String>
         Expr::Call(call) => called(call, scope)?,
     };
     Ok(IdedExpr { id: expr.id, expr: rewritten })
+}
+
+fn selected(select: &SelectExpr, operand: IdedExpr) -> Expr {
+    if !select.test && is_optional(&operand) {
+        let field = Expr::Literal(LiteralValue::String(select.field.as_str().into()));
+        return inserted(optional::SELECT, vec![operand, IdedExpr { id: 0, expr: field }]).expr;
+    }
+    // Part by part: a copy of the selection would be one of all below it, at every step of a chain.
+    let (field, test) = (select.field.clone(), select.test);
+    Expr::Select(SelectExpr { operand: Box::new(operand), field, test })
 }
 
 fn all(exprs: &[IdedExpr], scope: &mut Vec<String>) -> Result<Vec<IdedExpr>, String> {
@@ -396,7 +398,9 @@ fn looped(raw: &ComprehensionExpr, scope: &mut Vec<String>) -> Result<Expr, Stri
         loop_cond: metered(&raw.loop_cond, scope)?,
         loop_step: inserted(STEP, vec![weight, step]),
         result: metered(&raw.result, scope)?,
-        ..raw.clone()
+        iter_var: raw.iter_var.clone(),
+        iter_var2: raw.iter_var2.clone(),
+        accu_var: raw.accu_var.clone(),
     };
     scope.truncate(outer);
     Ok(Expr::Comprehension(Box::new(rewritten)))
@@ -421,7 +425,7 @@ fn called(call: &CallExpr, scope: &mut Vec<String>) -> Result<Expr, String> {
         None => {}
     }
     let mut args = all(&call.args, scope)?;
-    let is_chained = name == operators::INDEX && call.args.first().is_some_and(is_optional);
+    let is_chained = name == operators::INDEX && args.first().is_some_and(is_optional);
     if OPTIONAL.contains(&name) || is_chained {
         return Ok(inserted(optional::SELECT, args).expr);
     }
@@ -452,16 +456,9 @@ fn called(call: &CallExpr, scope: &mut Vec<String>) -> Result<Expr, String> {
     Ok(inserted(CHARGE, vec![IdedExpr { id: 0, expr: Expr::Call(call) }]).expr)
 }
 
-/// Whether a chain of selections has one of an optional part in it: what follows is optional too.
-fn is_optional(expr: &IdedExpr) -> bool {
-    match &expr.expr {
-        Expr::Select(select) => !select.test && is_optional(&select.operand),
-        Expr::Call(call) if call.func_name == operators::INDEX => {
-            call.args.first().is_some_and(is_optional)
-        }
-        Expr::Call(call) => OPTIONAL.contains(&call.func_name.as_str()),
-        _ => false,
-    }
+/// Whether a metered chain of selections has one of an optional part in it: what follows is optional too.
+fn is_optional(metered: &IdedExpr) -> bool {
+    matches!(&metered.expr, Expr::Call(call) if call.func_name == optional::SELECT)
 }
 
 fn inserted(name: &str, args: Vec<IdedExpr>) -> IdedExpr {

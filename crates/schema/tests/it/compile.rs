@@ -273,6 +273,31 @@ fn errors_are_bounded() {
 }
 
 #[test]
+fn what_takes_long_to_compile_is_counted() {
+    let schema = |count: usize, of: &dyn Fn(usize) -> serde_json::Value| {
+        let properties: serde_json::Map<_, _> =
+            (0..count).map(|n| (format!("p{n:04}"), of(n))).collect();
+        Schema::compile(&json!({"type": "object", "properties": properties}), "schema")
+    };
+    let pattern = |n: usize| json!({"type": "string", "pattern": format!("^a{n}$")});
+    let same = |_: usize| json!({"type": "string", "pattern": "^a$"});
+    let rule =
+        |_: usize| json!({"type": "integer", "x-kubernetes-validations": [{"rule": "self > 0"}]});
+    assert!(schema(1000, &pattern).is_ok());
+    assert!(schema(5000, &same).is_ok());
+    assert!(schema(1000, &rule).is_ok());
+    assert_eq!(
+        texts(&schema(1001, &pattern).expect_err("too many"))[0],
+        "schema.properties[p1000].pattern: Forbidden: a schema may have at most 1000 different patterns"
+    );
+    assert_eq!(
+        texts(&schema(1001, &rule).expect_err("too many"))[0],
+        "schema.properties[p1000].x-kubernetes-validations[0]: Forbidden: a schema may have at most \
+         1000 rules"
+    );
+}
+
+#[test]
 fn a_deep_schema_is_refused() {
     let mut raw = json!({"type": "string"});
     for _ in 0..200 {
