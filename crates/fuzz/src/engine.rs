@@ -32,6 +32,7 @@ const HANG: Duration = Duration::from_secs(60);
 const SLOW_RETRIES: usize = 3;
 /// So many times the limit is no accident.
 const SLOW_FOR_SURE: u32 = 10;
+const MIB: u32 = 1024 * 1024;
 /// Most inputs that a run remembers to make others of.
 const POOL_MAX: usize = 4096;
 
@@ -100,11 +101,7 @@ impl Engine {
             self.input(&input);
             pool.push(input);
         }
-        for giant in (self.target.giants)(giant_bytes(self.target)) {
-            let (name, bytes) = (self.target.name, giant.len());
-            assert!(bytes <= self.target.max_bytes, "{name}: a giant of {bytes} bytes");
-            self.input(&giant);
-        }
+        self.giants();
         self.report.inputs = 0;
         let (mut rng, begun_mutations) = (Rng::with_seed(seed), Instant::now());
         while self.report.defects.is_empty() && begun_mutations.elapsed() < time {
@@ -118,8 +115,32 @@ impl Engine {
         Ok(self.report)
     }
 
+    /// Runs the giants, and prints what each took.
+    fn giants(&mut self) {
+        let name = self.target.name;
+        for (at, giant) in (self.target.giants)(giant_bytes(self.target)).into_iter().enumerate() {
+            let bytes = giant.len();
+            assert!(bytes <= self.target.max_bytes, "{name}: a giant of {bytes} bytes");
+            let before = (self.report.slowest, self.report.slowest_bytes);
+            self.report.slowest = Duration::ZERO;
+            let mib = bytes as f64 / f64::from(MIB);
+            self.within(&giant, LIMIT_HERE.max(self.target.giant_per_mib.mul_f64(mib)));
+            let ms = self.report.slowest.as_secs_f64() * 1e3;
+            let each = ms / mib;
+            println!("{name:<18} giant {at:>2} {bytes:>8} bytes {ms:>7.1} ms {each:>6.1} ms/MiB");
+            if before.0 > self.report.slowest {
+                (self.report.slowest, self.report.slowest_bytes) = before;
+            }
+        }
+    }
+
     /// Runs one input; whether it did what none did before.
     fn input(&mut self, input: &[u8]) -> bool {
+        self.within(input, LIMIT_HERE)
+    }
+
+    /// Runs an input that may take so long; whether it did what none did before.
+    fn within(&mut self, input: &[u8], limit: Duration) -> bool {
         let mut took = match self.timed(input) {
             Ok(took) => took,
             Err(defect) => {
@@ -129,12 +150,12 @@ impl Engine {
         };
         let new = self.coverage.is_new();
         for _ in 0..SLOW_RETRIES {
-            if took <= LIMIT_HERE || took > SLOW_FOR_SURE * LIMIT_HERE {
+            if took <= limit || took > SLOW_FOR_SURE * limit {
                 break;
             }
             took = took.min(self.timed(input).unwrap_or(took));
         }
-        if took > LIMIT_HERE && took > pace::allowance(LIMIT_HERE) {
+        if took > limit && took > pace::allowance(limit) {
             self.report.defects.push((input.to_vec(), Defect::Slow(took)));
         }
         let slower = took > self.report.slowest + self.report.slowest / 8;

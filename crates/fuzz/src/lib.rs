@@ -35,6 +35,10 @@ pub const LIMIT_HERE: Duration = if cfg!(feature = "coverage") {
     LIMIT
 };
 
+/// What a giant may take for each MiB: reading and dropping JSON takes 10 ms of them. One of 3 MiB, the
+/// longest body, stays within [`LIMIT`].
+pub const GIANT_PER_MIB: Duration = Duration::from_millis(33);
+
 /// What inputs look like, so that mutations keep most of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grammar {
@@ -63,6 +67,8 @@ pub struct Target {
     pub max_bytes: usize,
     /// Makes the decoder ready.
     pub start: fn() -> Decode,
+    /// The most processor time for each MiB of a giant, where that is more than the limit for any input.
+    pub giant_per_mib: Duration,
     /// Inputs about this many bytes long that ask as much of it as possible.
     pub giants: fn(usize) -> Vec<Vec<u8>>,
 }

@@ -26,6 +26,7 @@ pub(super) const CSR: Target = Target {
         "\u{4}\0",
     ],
     max_bytes: REQUEST_MAX_BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: || Box::new(csr),
     giants: |bytes| {
         let der = bytes * 3 / 4 - 128;
@@ -77,6 +78,7 @@ pub(super) const JWT: Target = Target {
         "null",
     ],
     max_bytes: TOKEN_MAX_BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: jwt,
     giants: |bytes| {
         vec![

@@ -34,6 +34,7 @@ pub(super) const LAYER: Target = Target {
         "99999999999999999999 path=a\n",
     ],
     max_bytes: LAYER_BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: || {
         Box::new(|input| {
             let Ok(dir) = tempfile::tempdir() else { return };
@@ -96,6 +97,7 @@ pub(super) const MANIFEST: Target = Target {
         "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
     ],
     max_bytes: MAX_DOCUMENT_BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: || {
         Box::new(|input| {
             if let Err(error) = parse_manifest(input) {

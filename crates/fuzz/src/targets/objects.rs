@@ -1,5 +1,7 @@
 //! Bodies of built-in kinds, in JSON and in protobuf: decoded, defaulted, validated, printed, merged.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use toono_api::{Resource, kinds, protobuf};
 
@@ -94,6 +96,8 @@ pub(super) const OBJECT: Target = Target {
     grammar: Grammar::Json,
     tokens: FIELDS,
     max_bytes: BODY,
+    // A container of 45 bytes gets five defaults and some forty rules, and here it is checked twice.
+    giant_per_mib: Duration::from_millis(120),
     start: || {
         Box::new(|input| {
             if let Ok(object) = serde_json::from_slice(input) {
@@ -102,8 +106,6 @@ pub(super) const OBJECT: Target = Target {
         })
     },
     giants: |bytes| {
-        // What it takes grows with the length; every mistake of so many items is told in words.
-        let bytes = bytes / 8;
         let pod = |rest: String| {
             format!(
                 r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"a"}},"spec":{{{rest}}}}}"#
@@ -124,13 +126,16 @@ pub(super) const OBJECT: Target = Target {
         let unknown = many(bytes / 15, &|at| format!(r#""u{at}":1"#));
         let tolerations =
             many(bytes / 40, &|at| format!(r#"{{"key":"k{at}","operator":"Exists"}}"#));
-        let rules = many(bytes / 60, &|at| {
+        let rules = many(bytes / 70, &|at| {
             format!(r#"{{"apiGroups":["g{at}"],"resources":["r"],"verbs":["get"]}}"#)
         });
         let service_ports =
             many(bytes / 50, &|at| format!(r#"{{"name":"p{at}","port":{}}}"#, at % 65_000 + 1));
         let keys = many(bytes / 20, &|at| format!(r#""k{at}":"v""#));
         vec![
+            pod(format!(r#""containers":[{}]"#, many(bytes / 3 - 64, &|_| "{}".to_owned()))),
+            pod(format!(r#""containers":[{}]"#, many((bytes / 3).min(65_000), &|_| "{}".to_owned()))),
+            pod(one(format!(r#""env":[{}]"#, many(bytes / 3 - 64, &|_| "{}".to_owned())))),
             pod(format!(r#""containers":[{containers}]"#)),
             pod(one(format!(r#""env":[{env}]"#))),
             pod(one(format!(r#""ports":[{ports}]"#))),
@@ -187,6 +192,7 @@ pub(super) const PROTOBUF: Target = Target {
         "apiextensions.k8s.io/v1",
     ],
     max_bytes: BODY,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: || {
         Box::new(|input| {
             if let Ok(object) = protobuf::decode(input) {
@@ -198,8 +204,6 @@ pub(super) const PROTOBUF: Target = Target {
 };
 
 fn protobuf_giants(bytes: usize) -> Vec<Vec<u8>> {
-    // As with JSON; an empty item is a tenth as long here.
-    let bytes = bytes / 256;
     let envelope = |kind: &str, object: Vec<u8>| {
         let meta = [field(1, b"v1"), field(2, kind.as_bytes())].concat();
         [b"k8s\0".to_vec(), field(1, &meta), field(2, &object)].concat()

@@ -3,6 +3,8 @@
 //! An input is a document with the kind's message, the object and the patch, together as long as one
 //! body may be.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use toono_api::{Place, types};
 use toono_apply::{
@@ -101,6 +103,7 @@ pub(super) const JSON_PATCH: Target = Target {
     grammar: Grammar::Json,
     tokens: FIELDS,
     max_bytes: BODY,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: || plain(PatchKind::Json),
     giants: |bytes| {
         let count = (bytes / 100).min(toono_apply::JSON_PATCH_MAX_OPERATIONS);
@@ -127,6 +130,7 @@ pub(super) const MERGE_PATCH: Target = Target {
     grammar: Grammar::Json,
     tokens: FIELDS,
     max_bytes: BODY,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: || plain(PatchKind::Merge),
     giants: |bytes| {
         let entries = |value: &str| joined(bytes / 40, ",", |at| format!(r#""k{at}":{value}"#));
@@ -162,10 +166,10 @@ pub(super) const STRATEGIC: Target = Target {
     grammar: Grammar::Json,
     tokens: FIELDS,
     max_bytes: BODY,
+    // Live object and patch are read, merged by key, and dropped.
+    giant_per_mib: Duration::from_millis(60),
     start: || plain(PatchKind::Strategic),
     giants: |bytes| {
-        // Stays well below the limit on a slow machine; the time grows with the length alone.
-        let bytes = bytes / 2;
         let named = |count: usize, first: usize, rest: &str| {
             joined(count, ",", |at| format!(r#"{{"name":"n{}"{rest}}}"#, first + at))
         };
@@ -203,8 +207,9 @@ pub(super) const APPLY: Target = Target {
     name: "server-side-apply",
     grammar: Grammar::Json,
     tokens: FIELDS,
-    // What it takes grows with the length alone, but by some hundred milliseconds for each MiB.
-    max_bytes: BODY / 12,
+    max_bytes: BODY,
+    // Live object, what is applied, and two records of the fields of both.
+    giant_per_mib: Duration::from_millis(150),
     start: || Box::new(server_side_apply),
     giants: |bytes| {
         let count = bytes / 200;
@@ -251,7 +256,7 @@ fn server_side_apply(input: &[u8]) {
         other_versions: &[],
         manager: "fuzz",
         subresource: text("subresource"),
-        reset: &reset,
+        reset,
         now: "2024-01-01T00:00:00Z",
     };
     let force = part("force").as_bool().unwrap_or_default();

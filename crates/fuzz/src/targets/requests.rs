@@ -114,6 +114,8 @@ pub(super) const REQUEST: Target = Target {
         "*a",
     ],
     max_bytes: BODY,
+    // YAML takes ten times as long to read as JSON.
+    giant_per_mib: Duration::from_millis(130),
     start: requests,
     giants: |bytes| {
         let ask = |head: &str, body: String| format!("{head}\n\n{body}").into_bytes();
@@ -127,8 +129,7 @@ pub(super) const REQUEST: Target = Target {
         let patch = "PATCH /api/v1/namespaces/default/configmaps/a?fieldManager=f\ncontent-type: application/apply-patch+yaml";
         let head = |text: &str| text.to_owned() + yaml;
         let values = joined(bytes / 60, ",", |at| format!("\"k{at}\":\"v\""));
-        // YAML takes much longer to read than JSON.
-        let lines = joined(bytes / 320, "\n", |at| format!("  k{at}: v"));
+        let lines = joined(bytes / 20, "\n", |at| format!("  k{at}: v"));
         vec![
             ask(maps, map(values.clone())),
             ask(maps, map(format!("\"a\":\"{}\"", "x".repeat(bytes / 2)))),
@@ -137,13 +138,13 @@ pub(super) const REQUEST: Target = Target {
                 &head(maps),
                 format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata:\n{lines}\n"),
             ),
-            ask(&head(maps), "- ".repeat(bytes / 8)),
-            ask(&head(maps), "a:\n ".repeat(bytes / 64)),
-            ask(&head(maps), "&a ".repeat(bytes / 64)),
-            ask(&head(maps), "? ".repeat(bytes / 8)),
-            ask(&head(maps), "\"\\x41\"".repeat(bytes / 64)),
+            ask(&head(maps), "- ".repeat(bytes / 3)),
+            ask(&head(maps), "a:\n ".repeat(bytes / 5)),
+            ask(&head(maps), "&a ".repeat(bytes / 4)),
+            ask(&head(maps), "? ".repeat(bytes / 3)),
+            ask(&head(maps), "\"\\x41\"".repeat(bytes / 7)),
             ask(maps, "[".repeat(bytes / 2)),
-            ask(maps, format!("{{\"a\":{}}}", "[1],".repeat(bytes / 8))),
+            ask(maps, format!("{{\"a\":{}}}", "[1],".repeat(bytes / 5))),
             ask(
                 &format!(
                     "GET /api/v1/pods?labelSelector={}",
@@ -317,6 +318,7 @@ pub(super) const HTTP: Target = Target {
         "@\u{1}a\u{1}b",
     ],
     max_bytes: HTTP_BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: connections,
     giants: |bytes| {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();

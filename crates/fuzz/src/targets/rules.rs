@@ -1,5 +1,7 @@
 //! Expressions in CEL, and the schemas of custom resources with objects of theirs.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 use toono_api::place::SchemaPlace;
 use toono_schema::{Budget, Column, PublishedKind, Schema, Subresources};
@@ -92,11 +94,9 @@ pub(super) const CEL: Target = Target {
         "[[1,2],[3]]",
     ],
     max_bytes: toono_schema::MAX_RULE_BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: cel,
     giants: |bytes| {
-        // The parser's time grows faster than a chain of operators: one as long as a rule may be takes
-        // somewhat more than the limit.
-        let bytes = bytes / 2;
         let nested = |open: &str, inner: &str, close: &str| {
             let times = bytes.saturating_sub(inner.len()) / (open.len() + close.len()).max(1);
             let times = if open.len() + close.len() == 0 { 0 } else { times };
@@ -230,13 +230,14 @@ pub(super) const SCHEMA: Target = Target {
         "b",
     ],
     max_bytes: BODY,
+    // The object stands there twice beside its schema, and is checked against both.
+    giant_per_mib: Duration::from_millis(110),
     start: || Box::new(schema),
     giants: schema_giants,
 };
 
 fn schema_giants(bytes: usize) -> Vec<Vec<u8>> {
-    // The object stands there twice, beside the schema; patterns and rules take time to compile.
-    let bytes = bytes / 48;
+    // The object stands there twice, beside the schema.
     let document = |schema: String, object: String| {
         format!(r#"{{"schema":{{"type":"object","properties":{{"a":{schema}}}}},"object":{{"a":{object}}},"old":{{"a":{object}}}}}"#)
             .into_bytes()

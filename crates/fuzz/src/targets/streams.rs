@@ -19,6 +19,7 @@ pub(super) const SPDY: Target = Target {
     grammar: Grammar::Bytes,
     tokens: FRAMES,
     max_bytes: BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: || Box::new(|input| converse(&mut Connection::new(), input)),
     giants: |bytes| {
         [
@@ -49,6 +50,7 @@ pub(super) const WEBSOCKET: Target = Target {
     grammar: Grammar::Bytes,
     tokens: &["\0", "\u{1}", "\u{2}", "\u{4}", "\u{7f}", "~", "{\"Width\":1,\"Height\":2}", "aGk="],
     max_bytes: BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: || {
         Box::new(|input| {
             for name in ["v5.channel.k8s.io", "v4.base64.channel.k8s.io"] {
@@ -87,6 +89,7 @@ pub(super) const TUNNEL: Target = Target {
     grammar: Grammar::Bytes,
     tokens: FRAMES,
     max_bytes: BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: || Box::new(|input| converse(&mut Tunnel::new(), input)),
     giants: |bytes| {
         let message = frame(0x82, PING, 0);

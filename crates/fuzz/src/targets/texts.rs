@@ -42,6 +42,7 @@ pub(super) const LABEL_SELECTOR: Target = Target {
         "é",
     ],
     max_bytes: SELECTOR_BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: || Box::new(label_selector),
     giants: |bytes| {
         vec![
@@ -89,6 +90,7 @@ pub(super) const FIELD_SELECTOR: Target = Target {
         "a",
     ],
     max_bytes: SELECTOR_BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: || Box::new(field_selector),
     giants: |bytes| {
         vec![
@@ -158,6 +160,7 @@ pub(super) const SMALL: Target = Target {
         "sha256:",
     ],
     max_bytes: SMALL_BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: small,
     giants: no_giants,
 };

@@ -19,6 +19,7 @@ pub(super) const DATAGRAM: Target = Target {
     grammar: Grammar::Bytes,
     tokens: &["\u{11}", "\u{12}", "\u{13}", "\0\0\0\0"],
     max_bytes: MAX_DATAGRAM,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: datagram,
     giants: no_giants,
 };
@@ -52,6 +53,7 @@ pub(super) const FRAMES: Target = Target {
     grammar: Grammar::Bytes,
     tokens: &["\0\0\0\0\0", "\u{1}\0\0\0\u{1}", "\u{3}\0\u{1}\0\0", "\u{7f}"],
     max_bytes: 1024 * 1024,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: || Box::new(frames),
     giants: |bytes| vec![vec![0; bytes], [0, 0, 0, 0, 1, 7].repeat(bytes / 6), vec![0xff; bytes]],
 };
@@ -102,6 +104,7 @@ pub(super) const REPORTS: Target = Target {
     ],
     // Some times what a full node reports; the server would take twice as much.
     max_bytes: 4 * 1024 * 1024,
+    giant_per_mib: crate::GIANT_PER_MIB,
     start: || {
         Box::new(|input| {
             drop(serde_json::from_slice::<Report>(input));
