@@ -162,9 +162,11 @@ pub(crate) fn uplink_nonce(counter: u64, salt: u32) -> [u8; aead::NONCE_LEN] {
     nonce(counter, salt)
 }
 
-/// The nonce of a downlink datagram: the instance's counter, then zeroes.
-pub(crate) fn downlink_nonce(counter: u64) -> [u8; aead::NONCE_LEN] {
-    nonce(counter, 0)
+/// The nonce of a downlink datagram: the instance's counter, which alone never repeats, then the salt of the
+/// node's start that it is for. A node whose disk was set back may count as an earlier start did; what was
+/// said to that one does not open with its own salt.
+pub(crate) fn downlink_nonce(counter: u64, salt: u32) -> [u8; aead::NONCE_LEN] {
+    nonce(counter, salt)
 }
 
 fn nonce(high: u64, low: u32) -> [u8; aead::NONCE_LEN] {
@@ -197,7 +199,7 @@ mod tests {
             uplink_nonce(0x0102_0304_0506_0708, 0x090a_0b0c),
             [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
         );
-        assert_eq!(downlink_nonce(1), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(downlink_nonce(1, 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
     }
 
     #[test]

@@ -54,8 +54,9 @@ enum Repeat {
 struct Instance {
     id: u64,
     downlink: Cipher,
-    /// Newest poke counter taken under this instance.
-    poked: Option<u64>,
+    /// Newest counter taken under this instance. Replies count too: a poke that somebody held back is of no
+    /// use any more once the instance has said something else.
+    newest: u64,
 }
 
 /// What a datagram from the cloud means.
@@ -219,7 +220,7 @@ impl NodeSession {
         {
             return Err(Dropped::Misdirected);
         }
-        let nonce = downlink_nonce(header.counter);
+        let nonce = downlink_nonce(header.counter, self.salt);
         let clear = header.encode();
         match sealed {
             SealedDownlink::Reply(mut body, tag) => {
@@ -236,10 +237,10 @@ impl NodeSession {
                     None => {
                         let downlink = self.key.downlink(header.instance);
                         downlink.open(nonce, &clear, &mut body, tag).ok_or(Dropped::Unauthentic)?;
-                        Some(Instance { id: header.instance, downlink, poked: None })
+                        Some(Instance { id: header.instance, downlink, newest: 0 })
                     }
                 };
-                self.reply(&ReplyBody::decode(&body), stranger, now)
+                self.reply(&ReplyBody::decode(&body), header.counter, stranger, now)
             }
             SealedDownlink::Poke(mut body, tag) => {
                 let instance = self
@@ -251,10 +252,10 @@ impl NodeSession {
                     .downlink
                     .open(nonce, &clear, &mut body, tag)
                     .ok_or(Dropped::Unauthentic)?;
-                if instance.poked.is_some_and(|newest| header.counter <= newest) {
+                if header.counter <= instance.newest {
                     return Err(Dropped::Replayed);
                 }
-                instance.poked = Some(header.counter);
+                instance.newest = header.counter;
                 Poke::decode(&body).map(NodeEvent::Poke).ok_or(Dropped::UnknownPoke)
             }
         }
@@ -265,6 +266,7 @@ impl NodeSession {
     fn reply(
         &mut self,
         body: &ReplyBody,
+        counter: u64,
         stranger: Option<Instance>,
         now: Duration,
     ) -> Result<NodeEvent, Dropped> {
@@ -282,6 +284,9 @@ impl NodeSession {
             if send_again {
                 self.repeat = Repeat::Next;
             }
+        }
+        if let Some(instance) = &mut self.instance {
+            instance.newest = instance.newest.max(counter);
         }
         Ok(NodeEvent::Reply {
             desired_revision: body.desired_revision,

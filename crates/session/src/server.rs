@@ -63,6 +63,8 @@ pub struct Fresh {
     pub address: Address,
     /// The node's counter.
     pub counter: u64,
+    /// The salt of the node's start.
+    pub salt: u32,
     /// The epoch of its key.
     pub epoch: u8,
     /// The bundle revision that the node has on disk.
@@ -233,6 +235,7 @@ impl ServerSessions {
                 at: now,
                 address: before.unwrap_or_else(|| from.into()),
                 counter: header.counter,
+                salt: header.salt,
                 epoch: header.epoch,
                 observed_revision: heartbeat.observed_revision,
                 status_digest: heartbeat.status_digest,
@@ -254,9 +257,9 @@ impl ServerSessions {
             flags: answer.flags,
             interval_ms: u32::try_from(answer.interval.as_millis()).unwrap_or(u32::MAX),
         };
-        let UplinkHeader { epoch, generation, .. } = to.header;
+        let UplinkHeader { epoch, generation, salt, .. } = to.header;
         let header = self.downlink_header(DownlinkKind::Reply, epoch, generation, to.index);
-        seal(&to.key, &header, body.encode())
+        seal(&to.key, &header, salt, body.encode())
     }
 
     /// An unasked word to a node, and where to send it; none before its first fresh heartbeat.
@@ -266,7 +269,7 @@ impl ServerSessions {
         let key = self.key(record, fresh.epoch)?;
         let generation = record.generation;
         let header = self.downlink_header(DownlinkKind::Poke, fresh.epoch, generation, index);
-        Some((seal(&key, &header, poke.encode()), fresh.address))
+        Some((seal(&key, &header, fresh.salt, poke.encode()), fresh.address))
     }
 
     /// A header with the next counter of this instance. At a million datagrams a second the counter
@@ -302,9 +305,11 @@ impl ServerSessions {
 fn seal<const BODY: usize>(
     key: &SessionKey,
     header: &DownlinkHeader,
+    salt: u32,
     mut body: [u8; BODY],
 ) -> Datagram {
     let clear = header.encode();
-    let tag = key.downlink(header.instance).seal(downlink_nonce(header.counter), &clear, &mut body);
+    let nonce = downlink_nonce(header.counter, salt);
+    let tag = key.downlink(header.instance).seal(nonce, &clear, &mut body);
     Datagram::assemble(&clear, &body, &tag)
 }

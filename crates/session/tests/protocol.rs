@@ -154,6 +154,9 @@ fn pokes_need_the_known_instance_and_count_once() {
     for old in [first, second] {
         assert_eq!(node.receive(old.as_bytes(), NOW), Err(Dropped::Replayed));
     }
+    let (held_back, _) = server.poke(NodeIndex(3), Poke::BundleMoved { revision: 3 }).unwrap();
+    exchange(&mut node, &mut server);
+    assert_eq!(node.receive(held_back.as_bytes(), NOW), Err(Dropped::Replayed), "old news");
 }
 
 #[test]
