@@ -43,6 +43,7 @@ mod supervisor;
 mod sync;
 mod tunnel;
 mod views;
+mod ways;
 mod worker;
 
 pub mod reset;

@@ -2,8 +2,8 @@
 //! does: nobody gets an error, the carrier stays, everyone waits.
 
 use toono_net::nft::{
-    Base, Chain, ChainKind, ChainName, Family, Field, Hook, Nftables, PRIORITY_RAW, Policy, Rule,
-    Table, TableName,
+    Base, Chain, ChainKind, ChainName, Family, Field, Hook, Nftables, PRIORITY_RAW, Policy,
+    Protocol, Rule, Table, TableName,
 };
 use toono_net::{LinkName, netns};
 
@@ -16,7 +16,15 @@ const CUT_TABLE: &str = "toono_cut";
 /// Cuts the site's link to the cloud. No effect when it is.
 pub fn cut(lab: &LabName, pool: &str) -> Result<(), LabError> {
     let mut nft = router(lab, pool)?;
-    nft.apply(&cut_table()?)?;
+    nft.apply(&cut_table(None)?)?;
+    Ok(())
+}
+
+/// Lets no UDP through the site's link to the cloud, as a firewall does that knows of the web only. In place of a
+/// cut, if there is one; [`heal`] ends it.
+pub fn block_udp(lab: &LabName, pool: &str) -> Result<(), LabError> {
+    let mut nft = router(lab, pool)?;
+    nft.apply(&cut_table(Some(Protocol::UDP))?)?;
     Ok(())
 }
 
@@ -39,7 +47,8 @@ fn router(lab: &LabName, pool: &str) -> Result<Nftables, LabError> {
     Ok(Nftables::in_namespace(&netns::open(router)?)?)
 }
 
-fn cut_table() -> Result<Table, LabError> {
+/// What vanishes: all packets, or those of one protocol.
+fn cut_table(only: Option<Protocol>) -> Result<Table, LabError> {
     let wan = LinkName::new(WAN)?;
     let chain = |name: &str, hook, rule| {
         let base =
@@ -50,8 +59,15 @@ fn cut_table() -> Result<Table, LabError> {
             rules: vec![rule],
         })
     };
-    let inbound = Rule::new("cut").when(Field::InputInterface(wan.clone())).counted().drop();
-    let outbound = Rule::new("cut").when(Field::OutputInterface(wan)).counted().drop();
+    let rule = |way| {
+        let rule = Rule::new("cut").when(way);
+        match only {
+            Some(protocol) => rule.when(Field::Protocol(protocol)).counted().drop(),
+            None => rule.counted().drop(),
+        }
+    };
+    let inbound = rule(Field::InputInterface(wan.clone()));
+    let outbound = rule(Field::OutputInterface(wan));
     Ok(Table {
         family: Family::Inet,
         name: TableName::new(CUT_TABLE)?,

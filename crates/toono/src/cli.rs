@@ -311,6 +311,9 @@ pub(crate) enum LabCommand {
         data: DataDir,
         /// The pool, such as pool-a.
         pool: String,
+        /// Only UDP vanishes, as behind a firewall that knows of the web alone.
+        #[arg(long)]
+        udp: bool,
     },
     /// Heal a site's link.
     Heal {

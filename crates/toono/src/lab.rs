@@ -14,10 +14,12 @@ use crate::{
 
 pub(crate) async fn run(args: LabArgs) -> Result<ExitCode, Failure> {
     match args.command {
-        LabCommand::Cut { data, pool } => {
+        LabCommand::Cut { data, pool, udp } => {
             preflight::root()?;
-            toono_lab::cut(&name(&data.dir)?, &pool).map_err(|error| explain(&error))?;
-            eprintln!("{pool} is cut off from the cloud; toono lab heal {pool} mends it");
+            let cut = if udp { toono_lab::block_udp } else { toono_lab::cut };
+            cut(&name(&data.dir)?, &pool).map_err(|error| explain(&error))?;
+            let what = if udp { "sends no UDP to" } else { "is cut off from" };
+            eprintln!("{pool} {what} the cloud; toono lab heal {pool} mends it");
         }
         LabCommand::Heal { data, pool } => {
             preflight::root()?;

@@ -25,5 +25,6 @@ mod refusals;
 mod replicas;
 mod rotation;
 mod server_crash;
+mod udp_blocked;
 mod wait;
 mod webhook;

@@ -66,7 +66,7 @@ fn a_cut_site_goes_on_and_comes_back_as_it_was() {
 
 impl Edge {
     /// Starts what is not running; the cloud's view of a cut site cannot become Ready meanwhile.
-    fn run_up_without_waiting(&self) {
+    pub(crate) fn run_up_without_waiting(&self) {
         let mut arguments = self.up_arguments();
         arguments.push("--no-wait".to_owned());
         let output = self.toono(&arguments);
