@@ -245,6 +245,18 @@ impl Store {
         self.watcher(prefix, None, since)
     }
 
+    /// As [`Store::watch`], with the events of another resource in between, in the one order of
+    /// revisions: for a view that is made of both.
+    pub fn watch_with(
+        &self,
+        prefix: &Prefix,
+        other: &Prefix,
+        since: Rev,
+    ) -> Result<Watcher, Compacted> {
+        self.memory.read().events(other, None, since, since, 0)?;
+        Ok(self.watcher(prefix, None, since)?.with(other.clone()))
+    }
+
     /// The newest revision that changed an object of the prefix's resource, or zero if none did since
     /// somebody asked first. It is there before the commit is answered.
     #[must_use]

@@ -1,4 +1,4 @@
-//! Following the changes of one prefix. It must not hold the table's lock while it waits, nor make
+//! Following the changes of one prefix, or of two as one. It must not hold the table's lock while it waits, nor make
 //! anybody wait for it.
 
 use std::collections::VecDeque;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use toono_mvcc::{Event, Owner, Prefix, Rev};
+use toono_mvcc::{Compacted, Event, Owner, Prefix, Rev};
 
 use crate::memory::Memory;
 
@@ -40,13 +40,28 @@ pub struct Lagged {
     pub dropped: Rev,
 }
 
+/// What is followed, and what tells that it moved.
+#[derive(Debug)]
+struct Source {
+    prefix: Prefix,
+    feed: watch::Receiver<Rev>,
+}
+
+impl Source {
+    fn new(memory: &Memory, prefix: Prefix) -> Self {
+        let feed = memory.subscribe(prefix.resource_name());
+        Self { prefix, feed }
+    }
+}
+
 /// Every event of a prefix after a revision, in order and without gaps.
 #[derive(Debug)]
 pub struct Watcher {
     memory: Arc<Memory>,
-    prefix: Prefix,
+    source: Source,
+    /// Another prefix, whose events come in between, in the one order of revisions.
+    also: Option<Source>,
     owner: Option<Owner>,
-    feed: watch::Receiver<Rev>,
     /// Read from the log and not told yet.
     pending: VecDeque<Arc<Event>>,
     /// Every event up to here was read.
@@ -63,17 +78,23 @@ impl Watcher {
         owner: Option<Owner>,
         since: Rev,
     ) -> Self {
-        let feed = memory.subscribe(prefix.resource_name());
+        let source = Source::new(&memory, prefix);
         Self {
             memory,
-            prefix,
+            source,
+            also: None,
             owner,
-            feed,
             pending: VecDeque::new(),
             read: since,
             told: since,
             progress_due: Instant::now(),
         }
+    }
+
+    /// The same, with the events of another resource in between.
+    pub(crate) fn with(self, prefix: Prefix) -> Self {
+        let also = Some(Source::new(&self.memory, prefix));
+        Self { also, ..self }
     }
 
     /// Waits for the next item. Dropping the future loses nothing. After [`Lagged`] the watcher is of
@@ -87,7 +108,8 @@ impl Watcher {
                 return Ok(WatchItem::Event(event));
             }
             // Marked as seen before the log is read: what is published in between wakes us again.
-            self.feed.borrow_and_update();
+            self.source.feed.borrow_and_update();
+            self.also.iter_mut().for_each(|also| drop(also.feed.borrow_and_update()));
             let visible = self.memory.visible();
             self.read_events(visible)?;
             if !self.pending.is_empty() {
@@ -108,13 +130,24 @@ impl Watcher {
     }
 
     fn read_events(&mut self, visible: Rev) -> Result<(), Lagged> {
-        let Self { prefix, owner, .. } = self;
-        let read =
-            self.memory.read().events(prefix, owner.as_ref(), self.read, visible, READ_AT_ONCE);
-        let events =
-            read.map_err(|compacted| Lagged { seen: self.read, dropped: compacted.oldest })?;
-        self.read = events.through;
-        self.pending.extend(events.events);
+        let lagged = |compacted: Compacted| Lagged { seen: self.read, dropped: compacted.oldest };
+        let owner = self.owner.as_ref();
+        let table = self.memory.read();
+        let read = |source: &Source, through| {
+            table.events(&source.prefix, owner, self.read, through, READ_AT_ONCE)
+        };
+        let mut found = read(&self.source, visible).map_err(lagged)?;
+        if let Some(also) = &self.also {
+            // Both are read as far as both got; what one has beyond that is read again.
+            let others = read(also, found.through).map_err(lagged)?;
+            found.through = others.through;
+            found.events.retain(|event| event.rev <= others.through);
+            found.events.extend(others.events);
+            found.events.sort_by_key(|event| event.rev);
+        }
+        drop(table);
+        self.read = found.through;
+        self.pending.extend(found.events);
         Ok(())
     }
 
@@ -126,8 +159,18 @@ impl Watcher {
         }
         tokio::select! {
             // The feeds live in the memory that this watcher holds, so this never fails.
-            _ = self.feed.changed() => {}
+            _ = self.source.feed.changed() => {}
+            () = moved(self.also.as_mut()) => {}
             () = tokio::time::sleep_until(self.progress_due) => {}
         }
+    }
+}
+
+/// Until the other resource changed, if there is one.
+async fn moved(source: Option<&mut Source>) {
+    match source {
+        // As above, this never fails.
+        Some(source) => drop(source.feed.changed().await),
+        None => std::future::pending().await,
     }
 }
