@@ -35,6 +35,11 @@ pub(super) const NOT_SYNCED_RETRY: Duration = Duration::from_millis(200);
 /// Events are never owners and come in numbers.
 const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
 
+/// Leases that nodes' sessions keep are made when they are read, and go with their Nodes: there is nothing to
+/// collect, and there are as many of them as Nodes.
+const MADE_ON_READ: (&str, &str, &str) =
+    ("coordination.k8s.io", "leases", "toono.io/lease!=session");
+
 struct Kind {
     resource: ApiResource,
     scope: Scope,
@@ -127,8 +132,12 @@ async fn discover(collector: &Collector) -> Result<Vec<KindId>, kube::Error> {
 async fn watch(collector: &Collector, id: KindId) {
     let Some((resource, _)) = collector.kinds().resource(id) else { return };
     let api: Api<Member> = Api::all_with(collector.context.client.clone(), &resource);
-    let mut stream =
-        pin!(watcher::watcher(api, watcher::Config::default().any_semantic()).default_backoff());
+    let mut config = watcher::Config::default().any_semantic();
+    let (group, plural, selector) = MADE_ON_READ;
+    if (resource.group.as_str(), resource.plural.as_str()) == (group, plural) {
+        config = config.labels(selector);
+    }
+    let mut stream = pin!(watcher::watcher(api, config).default_backoff());
     let mut listed: HashSet<Uid> = HashSet::new();
     while let Some(event) = stream.next().await {
         let tasks = match event {

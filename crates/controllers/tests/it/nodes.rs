@@ -1,13 +1,20 @@
 //! What follows when nodes fall silent.
 
+use std::time::{Duration, Instant};
+
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Event, Node, Pod},
 };
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
+use toono_controllers::{ControllersConfig, EvictionConfig};
 
 use crate::cluster::{Cluster, wait_for};
+
+/// Between two evictions of a pool that is disrupted; above the time after which those held back are looked
+/// at again.
+const SLOW: Duration = Duration::from_secs(11);
 
 fn taints(nodes: &[Node], name: &str) -> Vec<String> {
     let node = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(name)).unwrap();
@@ -104,6 +111,51 @@ async fn pods_leave_a_silent_node_but_neither_an_autonomous_one_nor_a_silent_poo
     let mut left: Vec<_> = left.into_iter().filter_map(|pod| pod.metadata.name).collect();
     left.sort_unstable();
     assert_eq!(left, ["on-a1", "on-b1", "on-b2"]);
+}
+
+#[tokio::test]
+async fn evictions_slow_down_while_most_of_a_pool_is_silent_and_stop_when_all_of_it_is() {
+    let eviction = EvictionConfig {
+        nodes_per_second: 1_000.0,
+        disrupted_nodes_per_second: 1.0 / SLOW.as_secs_f64(),
+        small_pool_nodes: 3,
+        ..EvictionConfig::default()
+    };
+    let config = ControllersConfig { eviction, ..ControllersConfig::default() };
+    let nodes: Vec<String> = (0..10).map(|number| format!("a{number}")).collect();
+    let names: Vec<&str> = nodes.iter().map(String::as_str).collect();
+    let cluster = Cluster::with(config, &[&names[..], &["b0", "b1"]].concat()).await;
+    // Time enough for all of the sixty percent to fall silent, and for b's to be the last that is due.
+    let pods = names.iter().map(|node| (*node, 2)).chain([("b0", 2 * SLOW.as_secs())]);
+    for (node, tolerated) in pods {
+        cluster
+            .create::<Pod>(json!({"metadata": {"name": format!("on-{node}")}, "spec": {
+                "nodeName": node,
+                "containers": [{"name": "c", "image": "one"}],
+                "tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists",
+                    "effect": "NoExecute", "tolerationSeconds": tolerated}],
+            }}))
+            .await;
+    }
+    for node in &names[..6] {
+        cluster.set_ready(node, "Unknown").await;
+    }
+    let left = async |count| {
+        wait_for(cluster.api::<Pod>(), "an eviction", |pods| pods.len() <= count).await.len()
+    };
+    assert_eq!(left(10).await, 10);
+    let first = Instant::now();
+    assert_eq!(left(9).await, 9, "one at a time");
+    assert!(first.elapsed() >= SLOW * 9 / 10, "{:?}", first.elapsed());
+    for node in &names[6..] {
+        cluster.set_ready(node, "Unknown").await;
+    }
+    // A pool that is not silent altogether loses what is due, long after the next of the other was.
+    cluster.set_ready("b0", "Unknown").await;
+    let pods =
+        wait_for(cluster.api::<Pod>(), "the other pool's", |pods| on(pods, "b0").count() == 0)
+            .await;
+    assert_eq!(pods.len(), 8, "the silent pool keeps what it has");
 }
 
 #[tokio::test]
