@@ -21,6 +21,7 @@ pub(crate) struct Access {
     tls: Arc<rustls::ClientConfig>,
     /// The same without a certificate of its own.
     anonymous: Arc<rustls::ClientConfig>,
+    ca: Arc<str>,
 }
 
 impl Access {
@@ -39,7 +40,13 @@ impl Access {
         let ca = pem("certificate-authority-data:")?;
         let tls = toono_pki::client_config(&ca, Some(&own))?;
         let anonymous = toono_pki::client_config(&ca, None)?;
-        Ok(Self { endpoint: format!("https://127.0.0.1:{port}").parse()?, tls, anonymous })
+        let endpoint = format!("https://127.0.0.1:{port}").parse()?;
+        Ok(Self { endpoint, tls, anonymous, ca: ca.into() })
+    }
+
+    /// The same server for who has this certificate.
+    pub(crate) fn with(&self, own: &Issued) -> Result<Self, Failure> {
+        Ok(Self { tls: toono_pki::client_config(&self.ca, Some(own))?, ..self.clone() })
     }
 
     /// A connection of HTTP/1.1 for who has a token.

@@ -6,6 +6,7 @@ mod access;
 mod api;
 mod fleet;
 mod footprint;
+mod http_lease;
 mod lists;
 mod percentiles;
 mod server;
@@ -36,6 +37,8 @@ enum Command {
     Fleet(fleet::FleetArgs),
     /// Thousands of nodes that need a TLS handshake at once.
     Storm(storm::StormArgs),
+    /// Stock-shaped clients that renew the Leases of their nodes over HTTPS.
+    HttpLease(http_lease::HttpLeaseArgs),
     /// Memory of the server, and of each node daemon with its keepers.
     Footprint {
         /// The data directory that `toono up` was given.
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Api(args) => api::run(&args),
         Command::Fleet(args) => fleet::run(&args),
         Command::Storm(args) => storm::run(&args),
+        Command::HttpLease(args) => http_lease::run(&args),
         Command::Footprint { data } => footprint::run(&data),
         Command::Start { kubeconfig, pods, rounds, image } => {
             runtime.block_on(start::run(&kubeconfig, pods, rounds, &image))

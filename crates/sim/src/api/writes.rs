@@ -1,4 +1,5 @@
-//! Durable writes over HTTPS: renewals of leases, as stock kubelets make them, and creations.
+//! Durable writes over HTTPS: updates of leases, as leaders make them, and creations. (Those of nodes are
+//! `http-lease`'s.)
 
 use std::{
     fmt,
@@ -24,7 +25,7 @@ use crate::{
 /// What the clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Each client renews a lease of its own.
+    /// Each client updates a lease of its own.
     LeaseUpdates,
     /// Each client creates ConfigMaps of 1 KiB.
     ConfigMapCreates,
@@ -131,7 +132,7 @@ async fn renew(
     client: usize,
     ends: Instant,
 ) -> Result<Vec<Duration>, Failure> {
-    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
     let name = format!("bench-{client}");
     let path = format!("{leases}/{name}");
     let lease = |micros: usize| {
