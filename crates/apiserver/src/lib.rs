@@ -18,6 +18,7 @@ mod fairness;
 mod health;
 mod json;
 pub mod limits;
+mod liveness;
 mod metrics;
 mod namespaces;
 mod openapi;
@@ -41,5 +42,6 @@ mod verbs;
 mod yaml;
 
 pub use audit::AuditConfig;
+pub use liveness::Liveness;
 pub use remote::{LinkError, NodeLink};
 pub use server::{ApiConfig, ApiServer, StartError};

@@ -23,6 +23,7 @@ use crate::{
     custom,
     fairness::Fairness,
     limits,
+    liveness::{self, Liveness, Lives},
     metrics::Metrics,
     registry::{Registries, Registry},
     remote, router,
@@ -46,6 +47,8 @@ pub struct ApiConfig {
     pub node_ports: PortRange,
     /// Where pods reach this server, if they can.
     pub advertise: Option<SocketAddr>,
+    /// Whether other servers have the same store: they are to see in time which nodes this one hears.
+    pub shared_store: bool,
 }
 
 impl Default for ApiConfig {
@@ -58,6 +61,7 @@ impl Default for ApiConfig {
             service_range: ServiceRange::default(),
             node_ports: PortRange::default(),
             advertise: None,
+            shared_store: false,
         }
     }
 }
@@ -120,6 +124,7 @@ pub(crate) struct Inner {
     pub(crate) gate: Gate,
     pub(crate) webhooks: Webhooks,
     pub(crate) issuer: Issuer,
+    pub(crate) lives: Lives,
 }
 
 impl std::fmt::Debug for ApiServer {
@@ -161,6 +166,7 @@ impl ApiServer {
                 webhooks: Webhooks::new(&store),
                 store,
                 registries: Registries::new(),
+                lives: Lives::new(config.shared_store),
                 removals: custom::Removals::default(),
                 config,
                 remote: remote::Context { pods: lookup, link },
@@ -177,6 +183,7 @@ impl ApiServer {
         server.create_what_every_cluster_has().await?;
         server.create_priority_classes().await?;
         access::start(&server).await.map_err(StartError::Access)?;
+        liveness::follow(&server);
         server.serve_custom_kinds().await;
         Ok(server)
     }
@@ -185,6 +192,13 @@ impl ApiServer {
     pub fn set_fleet(&self, handler: Handler) {
         if self.inner.fleet.set(handler).is_err() {
             tracing::error!("the fleet's handler was set twice; the first one stays");
+        }
+    }
+
+    /// Sets who knows when nodes were last heard. Only the first call counts.
+    pub fn set_liveness(&self, liveness: Arc<dyn Liveness>) {
+        if !self.inner.lives.set(liveness) {
+            tracing::error!("who knows of nodes' lives was set twice; the first one stays");
         }
     }
 
@@ -228,7 +242,7 @@ impl ApiServer {
         self.inner.store.revision()
     }
 
-    /// The object as it is now.
+    /// The object as it is now, a node's Lease as it was last renewed.
     ///
     /// # Errors
     /// When there is none.
@@ -238,7 +252,12 @@ impl ApiServer {
         namespace: &str,
         name: &str,
     ) -> Result<Entry, ApiError> {
-        self.current(&key(resource, namespace, name))?.ok_or_else(|| ApiError::NotFound {
+        let key = key(resource, namespace, name);
+        let mut found = self.current(&key)?;
+        if liveness::are_node_leases(resource, namespace) {
+            found = liveness::lease(self, &key, found)?;
+        }
+        found.ok_or_else(|| ApiError::NotFound {
             resource: resource.group_resource(),
             name: name.to_owned(),
         })

@@ -1,10 +1,49 @@
 //! What a fleet is told when it starts.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use toono_session::ClusterSecret;
 
 use crate::ClusterCidr;
+
+/// How long nodes may be silent: Kubernetes' `--node-monitor-grace-period`, and where a pool has one of its
+/// own, that. A pool behind a link that falls often may be given more, one whose pods are to move soon less.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grace {
+    all: Duration,
+    pools: HashMap<Box<str>, Duration>,
+}
+
+impl Grace {
+    /// The same for all nodes.
+    #[must_use]
+    pub fn of_all(grace: Duration) -> Self {
+        Self { all: grace, pools: HashMap::new() }
+    }
+
+    /// Another one for the nodes of a pool.
+    #[must_use]
+    pub fn with_pool(mut self, pool: &str, grace: Duration) -> Self {
+        self.pools.insert(pool.into(), grace);
+        self
+    }
+
+    /// That of a pool's nodes.
+    pub(crate) fn of(&self, pool: &str) -> Duration {
+        // Most clusters have none of their own, and this is asked at each heartbeat.
+        if self.pools.is_empty() {
+            return self.all;
+        }
+        self.pools.get(pool).copied().unwrap_or(self.all)
+    }
+}
+
+impl Default for Grace {
+    /// As in Kubernetes before 1.32, and as is said of the edge: four heartbeats.
+    fn default() -> Self {
+        Self::of_all(Duration::from_secs(40))
+    }
+}
 
 /// Settings of one fleet.
 #[derive(Debug, Clone)]
@@ -16,8 +55,8 @@ pub struct FleetConfig {
     pub cluster_cidr: ClusterCidr,
     /// Time between two heartbeats of a node.
     pub heartbeat: Duration,
-    /// A node silent for this long is not ready; Kubernetes' `--node-monitor-grace-period`.
-    pub grace: Duration,
+    /// How long a node may be silent until it is not ready.
+    pub grace: Grace,
     /// The UDP port that nodes are told to send heartbeats to, on the server's address.
     pub udp_port: u16,
     /// A dial-back tunnel that carries no request for this long is closed: no connection stands
@@ -35,7 +74,7 @@ impl FleetConfig {
             secrets,
             cluster_cidr: ClusterCidr::DEFAULT,
             heartbeat: Duration::from_secs(10),
-            grace: Duration::from_secs(40),
+            grace: Grace::default(),
             udp_port,
             tunnel_linger: Duration::from_secs(15),
             version: version.into(),

@@ -19,6 +19,8 @@ use crate::{
     calls::Calls,
     events::Recorder,
     follow,
+    leased::Leased,
+    liveness,
     objects::NodeObject,
     pokes::Pokes,
     readiness, routes,
@@ -66,6 +68,7 @@ pub(crate) struct Inner {
 /// What the loops and requests share. Held for microseconds, never across an await.
 pub(crate) struct State {
     pub(crate) table: Table,
+    pub(crate) leased: Leased,
     pub(crate) bundles: Bundles,
     pub(crate) pokes: Pokes,
     /// Members whose return is to be written; each is marked as being written, so it is here once.
@@ -107,6 +110,7 @@ impl Fleet {
         let sessions = ServerSessions::new(instance, config.secrets.clone());
         let state = State {
             table: Table::new(sessions),
+            leased: Leased::default(),
             bundles: Bundles::default(),
             pokes: Pokes::default(),
             returned: Vec::new(),
@@ -148,6 +152,7 @@ impl Fleet {
         tasks.spawn(follow::nodes(self.inner.clone(), self.inner.feed.nodes()));
         tasks.spawn(follow::pods(self.inner.clone(), self.inner.feed.pods()));
         tasks.spawn(readiness::watch_over(self.inner.clone()));
+        tasks.spawn(liveness::watch_over(self.inner.clone()));
         tasks.spawn(follow::sweep(self.inner.clone()));
         tokio::select! {
             () = shutdown => {}
@@ -175,6 +180,7 @@ impl Fleet {
 impl State {
     /// Takes a Node as the API has it, unless something newer is known.
     pub(crate) fn admit(&mut self, node: &NodeObject, now: Duration) -> Option<NodeIndex> {
+        self.leased.admit(node, now);
         let index = self.table.admit(node, now)?;
         let bundle = self.bundles.enter(&node.metadata.name, index);
         if let Some(member) = self.table.member_mut(index) {
@@ -185,6 +191,7 @@ impl State {
 
     /// Forgets a Node, if it is this one.
     pub(crate) fn remove(&mut self, name: &str, uid: NodeUid) {
+        self.leased.remove(name, Some(uid));
         if let Some(member) = self.table.remove(name, Some(uid)) {
             self.bundles.leave(member.bundle);
         }
@@ -202,7 +209,7 @@ impl Inner {
     }
 
     pub(crate) fn alive(&self, state: &State, index: NodeIndex) -> bool {
-        state.table.alive(index, self.now(), self.config.grace)
+        state.table.alive(index, self.now(), &self.config.grace)
     }
 }
 

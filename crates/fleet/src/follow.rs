@@ -57,6 +57,7 @@ fn listed(state: &mut State, there: &HashSet<NodeUid>) {
     for (name, uid) in gone {
         state.remove(&name, uid);
     }
+    state.leased.retain(|uid| there.contains(&uid));
     state.table.loaded = true;
 }
 

@@ -65,7 +65,7 @@ pub(crate) async fn join(
 
     let name = request.node_name.as_str();
     let now = inner.now();
-    let reserved = inner.state().table.reserve(name, now, inner.config.grace);
+    let reserved = inner.state().table.reserve(name, now, &inner.config.grace);
     let (index, known) = reserved.map_err(|taken| refuse(name, &taken))?;
     let _reservation = Reservation { inner, name, index };
 

@@ -17,6 +17,8 @@ mod feed;
 mod fleet;
 mod follow;
 mod join;
+mod leased;
+mod liveness;
 mod looks;
 mod objects;
 mod overview;
@@ -31,7 +33,7 @@ mod tunnel;
 mod udp;
 
 pub use cidr::{BadCidr, BadNodeMask, ClusterCidr};
-pub use config::FleetConfig;
+pub use config::{FleetConfig, Grace};
 pub use feed::{Change, Feed, WatchFeed};
 pub use fleet::{Fleet, FleetError};
 pub use secrets::Rotate;

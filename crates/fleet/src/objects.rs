@@ -68,6 +68,8 @@ struct NodeStatus {
 struct Condition {
     r#type: String,
     status: String,
+    #[serde(rename = "lastHeartbeatTime")]
+    heard: Option<String>,
 }
 
 impl NodeObject {
@@ -97,12 +99,17 @@ impl NodeObject {
 
     /// `True`, `False` or `Unknown`, also when the Node has no Ready condition.
     pub(crate) fn ready(&self) -> &str {
-        self.status
-            .conditions
-            .iter()
-            .flatten()
-            .find(|condition| condition.r#type == "Ready")
-            .map_or("Unknown", |condition| condition.status.as_str())
+        self.ready_condition().map_or("Unknown", |condition| condition.status.as_str())
+    }
+
+    /// When it last reported its status, in its own words.
+    pub(crate) fn reported(&self) -> Option<&str> {
+        self.ready_condition()?.heard.as_deref()
+    }
+
+    fn ready_condition(&self) -> Option<&Condition> {
+        let mut conditions = self.status.conditions.iter().flatten();
+        conditions.find(|condition| condition.r#type == "Ready")
     }
 }
 

@@ -51,7 +51,7 @@ fn silent(inner: &Inner) -> Vec<NodeIndex> {
         let now = inner.now();
         let mut state = inner.state();
         let chunk = chunk.iter().copied();
-        due.extend(chunk.filter(|index| state.table.look(*index, now, inner.config.grace)));
+        due.extend(chunk.filter(|index| state.table.look(*index, now, &inner.config.grace)));
     }
     due
 }
@@ -71,7 +71,7 @@ async fn write_all(inner: Arc<Inner>, slots: Arc<Semaphore>, due: Vec<NodeIndex>
             if let Some(member) = state.table.member_mut(index) {
                 member.writing = false;
             }
-            if !written && state.table.take_due(index, now, inner.config.grace) {
+            if !written && state.table.take_due(index, now, &inner.config.grace) {
                 state.returned.push(index);
                 inner.readiness.notify_one();
             }
@@ -85,7 +85,7 @@ async fn write(inner: &Inner, index: NodeIndex) -> bool {
     let (name, known, alive) = {
         let state = inner.state();
         let Some(member) = state.table.member(index) else { return true };
-        let due = state.table.due(index, inner.now(), inner.config.grace);
+        let due = state.table.due(index, inner.now(), &inner.config.grace);
         let Some(alive) = due else { return true };
         (member.name.clone(), (member.uid, member.revision), alive)
     };

@@ -139,7 +139,8 @@ async fn carry(
     node: NodeIndex,
     mut pokes: mpsc::Receiver<Datagram>,
 ) -> Result<(), String> {
-    let patience = inner.config.grace;
+    let pool = inner.state().table.member(node).map(|member| member.pool.clone());
+    let patience = inner.config.grace.of(pool.as_deref().unwrap_or_default());
     let upgraded = timeout(patience, upgrade).await.map_err(|_| "no upgrade".to_owned())?;
     let mut stream = TokioIo::new(upgraded.map_err(|error| error.to_string())?);
     let (mut ends, mut buffer) = (Datagrams::server(), BytesMut::with_capacity(READ));

@@ -11,7 +11,7 @@ use std::{
 use toono_api::intern::Pool;
 use toono_session::{Fresh, NodeIndex, NodeUid, ServerSessions};
 
-use crate::{bundles::BundleIndex, looks::Looks, objects::NodeObject};
+use crate::{bundles::BundleIndex, config::Grace, looks::Looks, objects::NodeObject};
 
 /// The names of pools, each once.
 static POOLS: Pool<str> = Pool::new();
@@ -34,7 +34,7 @@ pub(crate) enum Ready {
 }
 
 impl Ready {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         match text {
             "True" => Self::True,
             "False" => Self::False,
@@ -75,6 +75,13 @@ pub(crate) struct Member {
     pub(crate) resend: bool,
 }
 
+/// The last renewal of a member's Lease.
+#[derive(Debug, Default)]
+struct Renewal {
+    at: Duration,
+    counted_from: Duration,
+}
+
 #[derive(Debug)]
 enum Slot {
     Free,
@@ -91,6 +98,8 @@ pub(crate) struct Table {
     by_name: HashMap<Arc<str>, NodeIndex>,
     /// Every member is in it.
     looks: Looks,
+    /// Members whose Leases were renewed: few, since heartbeats say the same.
+    leased: HashMap<NodeIndex, Renewal>,
     joining: HashSet<String>,
     /// No slot below it is free.
     lowest_free: usize,
@@ -119,6 +128,7 @@ impl Table {
             slots: Vec::new(),
             by_name: HashMap::new(),
             looks: Looks::default(),
+            leased: HashMap::new(),
             joining: HashSet::new(),
             lowest_free: 0,
             loaded: false,
@@ -162,6 +172,36 @@ impl Table {
         self.sessions.fresh(index)
     }
 
+    /// When a member was last heard, by a heartbeat or a renewal of its Lease.
+    pub(crate) fn heard(&self, index: NodeIndex) -> Option<Duration> {
+        let leased = self.leased.get(&index).map(|renewal| renewal.at);
+        leased.max(self.fresh(index).map(|fresh| fresh.at))
+    }
+
+    /// From when on a member's silence counts.
+    fn counted_from(&self, index: NodeIndex) -> Option<Duration> {
+        let fresh = self.fresh(index).map(|fresh| fresh.at);
+        if self.leased.is_empty() {
+            return fresh;
+        }
+        fresh.max(self.leased.get(&index).map(|renewal| renewal.counted_from))
+    }
+
+    /// A member's Lease was renewed, as a kubelet beside it does; `unseen` is for how long its next renewals
+    /// may not be heard of here.
+    pub(crate) fn renewed(&mut self, index: NodeIndex, now: Duration, unseen: Duration) {
+        if self.member(index).is_some() {
+            let renewal = self.leased.entry(index).or_default();
+            renewal.at = now;
+            renewal.counted_from = renewal.counted_from.max(now + unseen);
+        }
+    }
+
+    /// Since when this server has listened without a break.
+    pub(crate) fn listening_since(&self) -> Duration {
+        self.listening_since
+    }
+
     /// This server is listening now; to be said every second. After a break every node that was
     /// ready has its grace anew: its heartbeats were not heard, but they may have been sent.
     pub(crate) fn listening(&mut self, now: Duration) {
@@ -175,10 +215,11 @@ impl Table {
 
     /// Whether a member counts as alive: heard within the grace. A member that was ready and has
     /// not been heard since the start, or since this server was held up, is given its grace first.
-    pub(crate) fn alive(&self, index: NodeIndex, now: Duration, grace: Duration) -> bool {
+    pub(crate) fn alive(&self, index: NodeIndex, now: Duration, grace: &Grace) -> bool {
         let Some(member) = self.member(index) else { return false };
-        let patience = match self.fresh(index) {
-            Some(fresh) if now < fresh.at + grace => return true,
+        let grace = grace.of(&member.pool);
+        let patience = match self.counted_from(index) {
+            Some(at) if now < at + grace => return true,
             Some(_) => self.listening_since,
             None => member.since.max(self.listening_since),
         };
@@ -186,7 +227,7 @@ impl Table {
     }
 
     /// The readiness that should be written for a member, when it differs from what the API has.
-    pub(crate) fn due(&self, index: NodeIndex, now: Duration, grace: Duration) -> Option<bool> {
+    pub(crate) fn due(&self, index: NodeIndex, now: Duration, grace: &Grace) -> Option<bool> {
         let member = self.member(index)?;
         let alive = self.alive(index, now, grace);
         let due =
@@ -195,7 +236,7 @@ impl Table {
     }
 
     /// Whether a member's readiness should be written and no write is under way; marks it so.
-    pub(crate) fn take_due(&mut self, index: NodeIndex, now: Duration, grace: Duration) -> bool {
+    pub(crate) fn take_due(&mut self, index: NodeIndex, now: Duration, grace: &Grace) -> bool {
         let due = self.due(index, now, grace).is_some();
         let Some(member) = self.member_mut(index).filter(|member| due && !member.writing) else {
             return false;
@@ -210,10 +251,11 @@ impl Table {
     }
 
     /// Looks at a member, as [`take_due`](Self::take_due), and sets the next look at it.
-    pub(crate) fn look(&mut self, index: NodeIndex, now: Duration, grace: Duration) -> bool {
+    pub(crate) fn look(&mut self, index: NodeIndex, now: Duration, grace: &Grace) -> bool {
         let due = self.take_due(index, now, grace);
         let Some(member) = self.member(index) else { return false };
-        let heard = self.fresh(index).map_or(member.since, |fresh| fresh.at);
+        let grace = grace.of(&member.pool);
+        let heard = self.counted_from(index).unwrap_or(member.since);
         let silent_at = heard.max(self.listening_since) + grace;
         let next = if member.writing {
             now + LOOK_AGAIN
@@ -290,6 +332,7 @@ impl Table {
         }
         self.by_name.remove(name);
         self.sessions.remove(index);
+        self.leased.remove(&index);
         match self.free(index)? {
             Slot::Taken(member) => Some(member),
             Slot::Free | Slot::Reserved => None,
@@ -310,7 +353,7 @@ impl Table {
         &mut self,
         name: &str,
         now: Duration,
-        grace: Duration,
+        grace: &Grace,
     ) -> Result<(NodeIndex, Option<u16>), Taken> {
         if self.joining.contains(name) {
             return Err(Taken::Joining);
@@ -364,7 +407,9 @@ mod tests {
 
     use super::*;
 
-    const GRACE: Duration = Duration::from_secs(40);
+    fn grace() -> Grace {
+        Grace::default()
+    }
 
     fn table() -> Table {
         let mut table = Table::new(ServerSessions::new(1, vec![ClusterSecret::new(1, &[1; 32])]));
@@ -383,21 +428,21 @@ mod tests {
     #[test]
     fn the_smallest_free_index_is_dealt_once() {
         let mut table = table();
-        let mut claim = |name: &str| table.reserve(name, Duration::ZERO, GRACE).unwrap().0;
+        let mut claim = |name: &str| table.reserve(name, Duration::ZERO, &grace()).unwrap().0;
         assert_eq!(
             (claim("a"), claim("b"), claim("c")),
             (NodeIndex(0), NodeIndex(1), NodeIndex(2))
         );
-        assert_eq!(table.reserve("a", Duration::ZERO, GRACE), Err(Taken::Joining));
+        assert_eq!(table.reserve("a", Duration::ZERO, &grace()), Err(Taken::Joining));
         table.admit(&node("a", "u", 0, 1, "Unknown"), Duration::ZERO);
         for (name, index) in [("a", 0), ("b", 1), ("c", 2)] {
             table.release(name, NodeIndex(index));
         }
-        assert_eq!(table.reserve("d", Duration::ZERO, GRACE).unwrap().0, NodeIndex(1));
+        assert_eq!(table.reserve("d", Duration::ZERO, &grace()).unwrap().0, NodeIndex(1));
         table.remove("a", Some(NodeUid::new("other")));
-        assert_eq!(table.reserve("e", Duration::ZERO, GRACE).unwrap().0, NodeIndex(2));
+        assert_eq!(table.reserve("e", Duration::ZERO, &grace()).unwrap().0, NodeIndex(2));
         table.remove("a", Some(NodeUid::new("u")));
-        assert_eq!(table.reserve("f", Duration::ZERO, GRACE).unwrap().0, NodeIndex(0));
+        assert_eq!(table.reserve("f", Duration::ZERO, &grace()).unwrap().0, NodeIndex(0));
     }
 
     #[test]
@@ -407,16 +452,16 @@ mod tests {
         table.admit(&node("a", "u", 0, 1, "True"), Duration::from_secs(1));
         table.loaded = true;
         let index = NodeIndex(0);
-        assert_eq!(table.due(index, Duration::from_secs(40), GRACE), None);
-        assert_eq!(table.reserve("a", Duration::from_secs(40), GRACE), Err(Taken::Alive(None)));
-        assert_eq!(table.due(index, Duration::from_secs(41), GRACE), Some(false));
+        assert_eq!(table.due(index, Duration::from_secs(40), &grace()), None);
+        assert_eq!(table.reserve("a", Duration::from_secs(40), &grace()), Err(Taken::Alive(None)));
+        assert_eq!(table.due(index, Duration::from_secs(41), &grace()), Some(false));
         table.admit(&node("a", "u", 0, 2, "Unknown"), Duration::from_secs(42));
-        assert_eq!(table.due(index, Duration::from_secs(43), GRACE), None);
+        assert_eq!(table.due(index, Duration::from_secs(43), &grace()), None);
         assert!(
             table.admit(&node("a", "u", 0, 1, "True"), Duration::from_secs(44)).is_none(),
             "old news"
         );
-        assert_eq!(table.reserve("a", Duration::from_secs(50), GRACE), Ok((index, Some(1))));
+        assert_eq!(table.reserve("a", Duration::from_secs(50), &grace()), Ok((index, Some(1))));
     }
 
     #[test]
@@ -431,14 +476,14 @@ mod tests {
         // Stopped for a minute, in which any number of heartbeats was lost.
         let back = Duration::from_secs(90);
         table.listening(back);
-        assert_eq!(table.due(index, back, GRACE), None);
-        assert_eq!(table.due(NodeIndex(1), back, GRACE), None, "it was silent before");
+        assert_eq!(table.due(index, back, &grace()), None);
+        assert_eq!(table.due(NodeIndex(1), back, &grace()), None, "it was silent before");
         for second in 91..130 {
             table.listening(Duration::from_secs(second));
-            assert!(!table.take_due(index, Duration::from_secs(second), GRACE));
+            assert!(!table.take_due(index, Duration::from_secs(second), &grace()));
         }
-        assert!(table.take_due(index, Duration::from_secs(130), GRACE));
-        assert!(!table.take_due(index, Duration::from_secs(131), GRACE), "being written");
+        assert!(table.take_due(index, Duration::from_secs(130), &grace()));
+        assert!(!table.take_due(index, Duration::from_secs(131), &grace()), "being written");
     }
 
     #[test]
@@ -462,7 +507,7 @@ mod tests {
             table.listening(now);
             for index in table.looks(now) {
                 looks += 1;
-                if table.look(index, now, GRACE) {
+                if table.look(index, now, &grace()) {
                     found.push((index, second));
                     let name = table.member(index).unwrap().name.clone();
                     table.member_mut(index).unwrap().writing = false;

@@ -141,7 +141,7 @@ pub(crate) fn judge_one(
     if opened.first {
         arrived.push_back(opened.index);
     }
-    if opened.fresh && table.take_due(opened.index, now, inner.config.grace) {
+    if opened.fresh && table.take_due(opened.index, now, &inner.config.grace) {
         returned.push(opened.index);
     }
     Some(reply)

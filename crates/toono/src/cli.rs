@@ -5,12 +5,14 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use toono_api::allocation::{PortRange, ServiceRange};
-use toono_fleet::ClusterCidr;
+use toono_fleet::{ClusterCidr, Grace};
 use toono_http::client::Endpoint;
 use toono_pki::{BootstrapToken, CaPin};
 
 use crate::store::shared::TOKEN_MIN_BYTES;
 
+/// The shortest time after which a node is silent: two heartbeats.
+const MIN_GRACE: Duration = Duration::from_secs(20);
 /// Where everything is kept unless told otherwise.
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/toono";
 
@@ -77,6 +79,8 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "FROM-TO", default_value_t = PortRange::default())]
     pub(crate) service_node_ports: PortRange,
     #[command(flatten)]
+    pub(crate) grace: GraceArgs,
+    #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// The secret that all servers of one etcd are given: with it a new one gets the cluster's
     /// credentials from there.
@@ -116,6 +120,44 @@ impl FromStr for MaxAge {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "never" { Ok(Self(None)) } else { duration(text).map(|age| Self(Some(age))) }
+    }
+}
+
+/// How long nodes may be silent.
+#[derive(Debug, Args)]
+pub(crate) struct GraceArgs {
+    /// How long a node may be silent until it is not ready, as kube-controller-manager has it. At least 20s,
+    /// which is two heartbeats.
+    #[arg(long, value_name = "TIME", default_value = "40s", value_parser = grace)]
+    node_monitor_grace_period: Duration,
+    /// The same for the nodes of a pool (label apps.openyurt.io/nodepool), such as `ships=5m,shops=20s`.
+    #[arg(long, value_name = "POOL=TIME", value_delimiter = ',', value_parser = pool_grace)]
+    pool_monitor_grace_period: Vec<(String, Duration)>,
+}
+
+impl GraceArgs {
+    pub(crate) fn of_pools(&self) -> Grace {
+        let all = Grace::of_all(self.node_monitor_grace_period);
+        let pools = self.pool_monitor_grace_period.iter();
+        pools.fold(all, |grace, (pool, own)| grace.with_pool(pool, *own))
+    }
+}
+
+/// A node that loses one heartbeat is not silent.
+fn grace(text: &str) -> Result<Duration, String> {
+    let grace = duration(text)?;
+    if grace < MIN_GRACE {
+        return Err(format!("nodes are heard each 10s: give at least {}s", MIN_GRACE.as_secs()));
+    }
+    Ok(grace)
+}
+
+fn pool_grace(text: &str) -> Result<(String, Duration), String> {
+    let (pool, time) = text.split_once('=').ok_or("give POOL=TIME, such as `ships=5m`")?;
+    match toono_api::names::label_value(pool).first() {
+        _ if pool.is_empty() => Err("name the pool before the `=`".to_owned()),
+        Some(why) => Err(format!("{pool:?}: {why}")),
+        None => Ok((pool.to_owned(), grace(time)?)),
     }
 }
 

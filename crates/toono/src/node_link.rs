@@ -1,10 +1,11 @@
-//! Ties the API server's way to a node to the fleet that knows the way.
+//! Ties the API server to the fleet, which knows the way to a node, and when it was last heard.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use toono_apiserver::{LinkError, NodeLink};
+use jiff::Timestamp;
+use toono_apiserver::{LinkError, Liveness, NodeLink};
 use toono_fleet::{DIAL_TIMEOUT, Fleet, FleetLinkError};
 use toono_http::Body;
 
@@ -32,6 +33,19 @@ impl NodeLink for FleetLink {
             let Some(fleet) = fleet else { return Err(LinkError::Unknown { node }) };
             fleet.send(&node, request).await.map_err(|error| translate(node, error))
         })
+    }
+}
+
+/// What the fleet knows of nodes' lives.
+pub(crate) struct FleetLiveness(pub(crate) Fleet);
+
+impl Liveness for FleetLiveness {
+    fn heard(&self, nodes: &[&str]) -> Vec<Option<Timestamp>> {
+        self.0.heard(nodes)
+    }
+
+    fn renewed(&self, node: &str, unseen: Duration) {
+        self.0.renewed(node, unseen);
     }
 }
 

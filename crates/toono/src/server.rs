@@ -26,7 +26,7 @@ use crate::{
     cli::{ClientArgs, ServerArgs, ServerCommand, StoreKind},
     failure::Failure,
     kubeconfig,
-    node_link::FleetLink,
+    node_link::{FleetLink, FleetLiveness},
     rotation::Rotation,
     secret,
     shutdown::Shutdown,
@@ -119,6 +119,7 @@ async fn serve(args: &ServerArgs) -> Result<(), Failure> {
         advertise,
         service_range,
         node_ports,
+        shared_store: shares,
         ..ApiConfig::default()
     };
     let api = ApiServer::start(store, config, link.clone())
@@ -132,10 +133,12 @@ async fn serve(args: &ServerArgs) -> Result<(), Failure> {
     let secrets = ring.secrets(secret::now());
     let mut config = FleetConfig::new(secrets, port, env!("CARGO_PKG_VERSION"));
     config.cluster_cidr = cluster_cidr;
+    config.grace = args.grace.of_pools();
     let fleet = Fleet::new(config, api.client(component("toono:fleet")), Arc::clone(&ca))
         .map_err(|error| Failure::caused("fleet-failed", &error, "is /dev/urandom there?"))?;
     link.connect(fleet.clone());
     api.set_fleet(fleet.handler());
+    api.set_liveness(Arc::new(FleetLiveness(fleet.clone())));
     let max_age = args.secret_max_age.0;
     let rotation = Rotation::new(dir.clone(), ring, fleet.clone(), shared, max_age);
 

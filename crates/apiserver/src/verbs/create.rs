@@ -13,7 +13,7 @@ use crate::{
     admission::{self, Operation, Review},
     encode,
     json::Document,
-    limits,
+    limits, liveness,
     query::WriteOptions,
     respond, reviews,
     server::{ApiServer, key},
@@ -186,6 +186,11 @@ async fn insert(
     let taken =
         || ApiError::AlreadyExists { resource: resource.group_resource(), name: name.to_owned() };
     // What a failed try was given is not asked for by the next one.
+    if liveness::are_node_leases(resource, namespace)
+        && server.existing(resource, namespace, name).is_ok()
+    {
+        return Err(taken());
+    }
     let asked = resource.is(&kinds::service::SERVICE).then(|| object.clone());
     let mut home = seen.cloned();
     loop {

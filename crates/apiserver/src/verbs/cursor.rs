@@ -6,9 +6,8 @@ use std::{sync::Arc, vec};
 
 use toono_api::Resource;
 use toono_mvcc::{Compacted, Entry, Key, Owner, Prefix, Rev};
-use toono_store::Store;
 
-use crate::{limits, query::Filter};
+use crate::{limits, liveness, query::Filter, server::ApiServer};
 
 /// Which objects are asked for, at which revision.
 pub(super) struct Selection {
@@ -18,11 +17,24 @@ pub(super) struct Selection {
     pub(super) rev: Rev,
     /// Whose objects alone; everyone's when there is none.
     pub(super) owner: Option<Owner>,
+    pub(super) shows: Shows,
+}
+
+/// What is shown that is not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shows {
+    Nothing,
+    /// When nodes were last heard.
+    Heartbeats,
+    /// When Leases were renewed.
+    Renewals,
+    /// That, and Leases that nodes' sessions keep.
+    SessionLeases,
 }
 
 /// A position among them.
 pub(super) struct Cursor {
-    store: Store,
+    server: ApiServer,
     selection: Selection,
     page: vec::IntoIter<Entry>,
     /// The last object of the page.
@@ -34,13 +46,14 @@ impl Cursor {
     /// Before the first object after the key `after`, or before the first of all. Reads a page of at
     /// most `first` objects.
     pub(super) fn new(
-        store: &Store,
+        server: &ApiServer,
         selection: Selection,
         after: Option<Key>,
         first: usize,
     ) -> Result<Self, Compacted> {
         let page = Vec::new().into_iter();
-        let mut cursor = Self { store: store.clone(), selection, page, last: after, more: true };
+        let server = server.clone();
+        let mut cursor = Self { server, selection, page, last: after, more: true };
         cursor.turn_page(first.clamp(1, limits::LIST_CHUNK))?;
         Ok(cursor)
     }
@@ -67,12 +80,21 @@ impl Cursor {
     }
 
     fn turn_page(&mut self, most: usize) -> Result<(), Compacted> {
-        let Selection { prefix, rev, owner, .. } = &self.selection;
-        let after = self.last.as_ref();
-        let page = match owner {
-            None => self.store.list(prefix, *rev, after, most)?,
-            Some(owner) => self.store.list_owned(prefix, owner, *rev, after, most)?,
+        let Selection { prefix, rev, owner, shows, .. } = &self.selection;
+        let (after, store) = (self.last.as_ref(), &self.server.inner.store);
+        let mut page = match owner {
+            None => store.list(prefix, *rev, after, most)?,
+            Some(owner) => store.list_owned(prefix, owner, *rev, after, most)?,
         };
+        match shows {
+            Shows::Nothing => {}
+            Shows::Heartbeats => liveness::freshen(&self.server, &mut page.entries),
+            Shows::Renewals => self.server.inner.lives.show_renewed(&mut page.entries),
+            Shows::SessionLeases => {
+                self.server.inner.lives.show_renewed(&mut page.entries);
+                liveness::add_to(&mut page, &self.server, *rev, after, most)?;
+            }
+        }
         self.more = page.more;
         if let Some(last) = page.entries.last() {
             self.last = Some(last.key.clone());

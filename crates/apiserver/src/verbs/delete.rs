@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     admission::{self, Charge, Operation, Review},
-    encode, limits, respond,
+    encode, limits, liveness, respond,
     server::ApiServer,
 };
 
@@ -147,6 +147,9 @@ impl Call<'_> {
         let mut items = Vec::with_capacity(listed.entries.len());
         for entry in listed.entries {
             let key = &entry.key;
+            if liveness::is_kept_by_session(self.server, &entry)? {
+                continue;
+            }
             let done = delete_object(
                 self.server,
                 self.user,
@@ -191,6 +194,13 @@ pub(crate) async fn delete_object(
 ) -> Result<Deleted, ApiError> {
     for _ in 0..limits::CONFLICT_RETRIES {
         let entry = server.existing(resource, namespace, name)?;
+        if liveness::is_kept_by_session(server, &entry)? {
+            return Err(ApiError::Forbidden {
+                resource: resource.group_resource(),
+                name: name.to_owned(),
+                why: "it is kept by the node's session, and goes with the node".to_owned(),
+            });
+        }
         let old = encode::decode(resource, &entry)?;
         options.check(resource, &old)?;
         let review = Review {

@@ -6,18 +6,22 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
-use toono_api::ApiError;
+use toono_api::{
+    ApiError,
+    kinds::{coordination::LEASE, core::NODE},
+};
 use toono_http::{Body, BoxError};
 use toono_mvcc::{Compacted, Entry, Key, Prefix, Rev};
 
 use super::{
     Call,
-    cursor::{Cursor, Selection},
+    cursor::{Cursor, Selection, Shows},
     list_options,
 };
 use crate::{
     compress::Bulk,
     limits,
+    liveness::{NODE_LEASES, may_match},
     represent::{Form, ListWriter},
     respond,
     server::expired,
@@ -101,7 +105,22 @@ impl Call<'_> {
             filter: self.query.filter(self.resource())?,
             rev,
             owner: self.owner.clone(),
+            shows: self.shows(),
         })
+    }
+
+    /// What is shown of the collection that is not stored.
+    pub(super) fn shows(&self) -> Shows {
+        let (resource, namespace) = (self.resource(), self.target.namespace);
+        if resource.is(&NODE) {
+            return Shows::Heartbeats;
+        }
+        if !resource.is(&LEASE) || !matches!(namespace, "" | NODE_LEASES) {
+            return Shows::Nothing;
+        }
+        let all =
+            self.owner.is_none() && self.query.filter(resource).is_ok_and(|it| may_match(&it));
+        if all { Shows::SessionLeases } else { Shows::Renewals }
     }
 
     /// The objects that the query asks for, in memory.
@@ -137,7 +156,7 @@ impl Call<'_> {
         let Wanted { rev, after, .. } = wanted;
         let last_key = after.clone();
         let selection = self.selection(rev)?;
-        let mut cursor = Cursor::new(&self.server.inner.store, selection, after, usize::MAX)
+        let mut cursor = Cursor::new(self.server, selection, after, usize::MAX)
             .map_err(|compacted| too_late(compacted, last_key.as_ref()))?;
         let mut writer = ListWriter::begin(form, Arc::clone(&self.target.resource), rev);
         if cursor.is_at_last_page() {
@@ -169,8 +188,7 @@ impl Call<'_> {
         let late = |compacted| too_late(compacted, last_key.as_ref());
         let selection = self.selection(rev)?;
         let first = limit.saturating_add(1);
-        let mut cursor =
-            Cursor::new(&self.server.inner.store, selection, after, first).map_err(late)?;
+        let mut cursor = Cursor::new(self.server, selection, after, first).map_err(late)?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut more = false;
         while let Some(entry) = cursor.next().map_err(late)? {
@@ -199,7 +217,11 @@ impl Call<'_> {
     /// once: the pages that follow subtract.
     fn count_after(&self, rev: Rev, last: &Key) -> Result<Option<u64>, Compacted> {
         let selects = |name| self.query.text(name).is_some_and(|selector| !selector.is_empty());
-        if selects("labelSelector") || selects("fieldSelector") || self.owner.is_some() {
+        if selects("labelSelector")
+            || selects("fieldSelector")
+            || self.owner.is_some()
+            || self.shows() == Shows::SessionLeases
+        {
             return Ok(None);
         }
         let (store, prefix) = (&self.server.inner.store, self.prefix());

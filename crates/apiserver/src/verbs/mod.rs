@@ -12,6 +12,7 @@ mod managers;
 mod patch;
 mod prepare;
 mod read;
+mod renew;
 mod scale;
 mod subresource;
 mod update;

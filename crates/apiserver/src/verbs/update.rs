@@ -12,12 +12,12 @@ use toono_http::Body;
 use toono_mvcc::{Draft, Entry, Expect, Op, Rev, Txn};
 use toono_store::CommitError;
 
-use super::{Call, Record, Written, approval, commit_failed, managers, prepare, scale};
+use super::{Call, Record, Written, approval, commit_failed, managers, prepare, renew, scale};
 use crate::{
     admission::{self, Charge, Operation, Review},
     encode,
     json::Document,
-    limits, namespaces,
+    limits, liveness, namespaces,
     query::WriteOptions,
     respond,
     server::{ApiServer, key},
@@ -131,7 +131,13 @@ pub(super) async fn modify(
     for _ in 0..limits::CONFLICT_RETRIES {
         let entry = server.existing(resource, namespace, name)?;
         let old = encode::decode(resource, &entry)?;
-        let (mut new, mut warnings) = next_state(change, &old, edit(&old)?)?;
+        let sent = edit(&old)?;
+        if liveness::are_node_leases(resource, namespace)
+            && let Some(written) = renew::renew(server, change, &entry, &old, &sent).await?
+        {
+            return Ok(written);
+        }
+        let (mut new, mut warnings) = next_state(change, &old, sent)?;
         let record = change.options.record;
         managers::record(server, resource, subresource, record, &old, &mut new);
         let review = Review {
@@ -180,14 +186,21 @@ async fn write(
     draft: Draft,
     charge: Charge,
 ) -> Result<Option<Entry>, ApiError> {
-    let expect = Expect::At(read.modified);
+    let (expect, guards) = match liveness::is_kept_by_session(server, &read)? {
+        false => (Expect::At(read.modified), Vec::new()),
+        // What was made of its Node becomes an object of its own.
+        true => {
+            (Expect::Absent, vec![(liveness::node_key(read.key.name()), Expect::At(read.modified))])
+        }
+    };
     let key = read.key.clone();
     let op = if may_go(new) {
         Op::Delete { key, last: draft }
     } else {
         Op::Put { key, value: draft, owner: read.owner }
     };
-    let mut txn = Txn { guards: charge.guards, ops: vec![(expect, op)] };
+    let mut txn = Txn { guards, ops: vec![(expect, op)] };
+    txn.guards.extend(charge.guards);
     txn.ops.extend(charge.ops);
     match server.inner.store.commit(txn).await {
         Ok(committed) => Ok(committed.entries.into_iter().next()),

@@ -14,10 +14,16 @@ use toono_http::Body;
 use toono_mvcc::{Entry, Event, EventKind, Rev};
 use toono_store::{WatchItem, Watcher};
 
-use super::{Call, cursor::Cursor, list::too_large, list_options};
+use super::{
+    Call,
+    cursor::{Cursor, Shows},
+    list::too_large,
+    list_options,
+};
 use crate::{
     custom::Tenure,
     encode, limits,
+    liveness::{Joined, SessionLeases},
     query::Filter,
     represent::{Form, bookmark},
     server::expired,
@@ -40,6 +46,7 @@ impl Call<'_> {
             filter,
             bookmarks: self.query.flag("allowWatchBookmarks"),
             initial: None,
+            sessions: None,
             watcher: None,
             ready: VecDeque::new(),
             ends: Instant::now() + self.watch_timeout()?,
@@ -54,21 +61,22 @@ impl Call<'_> {
             Start::After(rev) => rev,
             Start::WithState { announce_end } => {
                 let rev = self.server.revision();
-                let cursor = Cursor::new(
-                    &self.server.inner.store,
-                    self.selection(rev)?,
-                    None,
-                    limits::LIST_CHUNK,
-                );
+                let selection = self.selection(rev)?;
+                let cursor = Cursor::new(self.server, selection, None, limits::LIST_CHUNK);
                 let cursor = cursor.map_err(expired)?;
                 stream.initial = Some(Initial { cursor, rev, announce_end });
                 rev
             }
         };
         let store = &self.server.inner.store;
-        let watcher = match &self.owner {
-            None => store.watch(&self.prefix(), since),
-            Some(owner) => store.watch_owned(&self.prefix(), owner, since),
+        let watcher = match (&self.owner, self.shows()) {
+            (Some(owner), _) => store.watch_owned(&self.prefix(), owner, since),
+            (None, Shows::SessionLeases) => {
+                let Joined { prefix, view } = Joined::new(self.server);
+                stream.sessions = Some(view);
+                store.watch_with(&self.prefix(), &prefix, since)
+            }
+            (None, _) => store.watch(&self.prefix(), since),
         };
         match watcher {
             Ok(watcher) => stream.watcher = Some(watcher),
@@ -121,6 +129,8 @@ struct Stream {
     bookmarks: bool,
     /// What there is, as long as not all of it was told.
     initial: Option<Initial>,
+    /// Makes of changes of Nodes what becomes of their Leases, if the watch is of Leases.
+    sessions: Option<SessionLeases>,
     /// Gone once the stream is to end.
     watcher: Option<Watcher>,
     /// Encoded documents that were not sent yet: the initial state, or one event.
@@ -171,7 +181,7 @@ impl Stream {
                 () = self.tenure.ended() => return None,
             };
             let done = match item {
-                Ok(WatchItem::Event(event)) => self.take(&event),
+                Ok(WatchItem::Event(event)) => self.take_event(&event),
                 Ok(WatchItem::Progress(rev)) => {
                     self.take_progress(rev);
                     Ok(())
@@ -225,6 +235,14 @@ impl Stream {
         if self.bookmarks && self.next_bookmark <= Instant::now() {
             self.next_bookmark = Instant::now() + limits::BOOKMARK_INTERVAL;
             self.ready.push_back(bookmark(self.form, &self.resource, rev, false).into());
+        }
+    }
+
+    fn take_event(&mut self, event: &Event) -> Result<(), ApiError> {
+        let Some(sessions) = &self.sessions else { return self.take(event) };
+        match sessions.seen(event)? {
+            Some(seen) => self.take(&seen),
+            None => Ok(()),
         }
     }
 

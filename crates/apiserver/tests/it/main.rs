@@ -18,6 +18,7 @@ mod generated;
 mod http;
 mod in_process;
 mod kubectl;
+mod leases;
 mod nodes;
 mod openapi;
 mod operation;

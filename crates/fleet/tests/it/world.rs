@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::{net::UdpSocket, sync::oneshot, task::JoinHandle, time::timeout};
 use toono_api::UserInfo;
-use toono_fleet::{ClusterSecret, Fleet, FleetConfig};
+use toono_fleet::{ClusterSecret, Fleet, FleetConfig, Grace};
 use toono_pki::{ClusterCa, NodeKey};
 use toono_session::{NodeEvent, NodeSession};
 use toono_wire::join::{JoinRequest, JoinResponse, SessionGrant};
@@ -41,7 +41,7 @@ impl World {
         let udp = socket.local_addr().unwrap();
         let config = FleetConfig {
             heartbeat: HEARTBEAT,
-            grace: GRACE,
+            grace: Grace::of_all(GRACE),
             tunnel_linger: Duration::from_millis(300),
             ..FleetConfig::new(vec![ClusterSecret::new(1, &[7; 32])], udp.port(), "test")
         };

@@ -15,3 +15,4 @@ mod leases;
 mod linear;
 mod list_watch;
 mod server;
+mod silence;
