@@ -1,12 +1,15 @@
 //! The picture of the cluster, kept up to date by small changes.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
+    cell::{Cell, CellId, Cells, Load},
     intern::{Interner, Symbol},
-    node::{Node, NodeIndex, NodeView, Sites},
+    node::{Node, NodeIndex, NodeView, Offer},
     pod::{PodKey, PodView},
+    ranking::Rankings,
     resident::{Demands, Groups, Resident},
+    site::{Place, SiteId, Sites},
 };
 
 /// Nodes and the pods on them.
@@ -16,14 +19,28 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Cluster {
     pub(crate) symbols: Interner,
-    pub(crate) nodes: Vec<Node>,
+    nodes: Vec<Node>,
     vacant: Vec<NodeIndex>,
     by_name: HashMap<Symbol, NodeIndex>,
-    sites: Sites,
+    pub(crate) sites: Sites,
+    pub(crate) cells: Cells,
     known: usize,
+    no_offer: Arc<Offer>,
     residents: HashMap<Box<str>, HashMap<Box<str>, Resident>>,
     demands: Demands,
     pub(crate) groups: Groups,
+    pub(crate) rankings: Rankings,
+}
+
+/// A node with all that is known of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    pub(crate) index: NodeIndex,
+    pub(crate) name: Symbol,
+    pub(crate) cell: &'a Cell,
+    pub(crate) cell_id: CellId,
+    pub(crate) site: SiteId,
+    pub(crate) place: &'a Place,
 }
 
 impl Cluster {
@@ -42,27 +59,26 @@ impl Cluster {
     /// Adds a node or takes over its changes. Returns whether anything that placement looks at changed.
     pub fn set_node(&mut self, view: &NodeView) -> bool {
         let index = self.index_of(&view.name);
-        let Some(node) = self.nodes.get_mut(index.0 as usize) else { return false };
-        let traits = self.sites.traits_of(view, &mut self.symbols);
-        let Some(before) = node.traits.replace(traits) else {
-            self.known += 1;
-            return true;
-        };
-        let changed = node.traits.as_ref() != Some(&before);
-        if changed {
-            self.sites.release(&before);
+        let Some(cell) = self.cell_of(index) else { return false };
+        let (before, same_offer) = (cell.site, *cell.offer == *view.offer);
+        let site = self.sites.site_of(view, &mut self.symbols);
+        if before == site && same_offer {
+            return false;
         }
-        changed
+        self.known += usize::from(before == SiteId::NOWHERE);
+        self.move_node(index, site, &view.offer, |_| ());
+        true
     }
 
     /// Forgets a node. Its pods stay counted until they are removed themselves.
     pub fn remove_node(&mut self, name: &str) {
         let name = self.symbols.lookup(name);
         let Some(index) = self.by_name.get(&name).copied() else { return };
-        let node = self.nodes.get_mut(index.0 as usize);
-        if let Some(traits) = node.and_then(|node| node.traits.take()) {
-            self.sites.release(&traits);
+        let known = self.cell_of(index).is_some_and(|cell| cell.site != SiteId::NOWHERE);
+        if known {
             self.known -= 1;
+            let no_offer = Arc::clone(&self.no_offer);
+            self.move_node(index, SiteId::NOWHERE, &no_offer, |_| ());
         }
         self.vacate_if_unused(index);
     }
@@ -82,9 +98,7 @@ impl Cluster {
         let index = self.index_of(node);
         let resident = Resident::new(pod, index, &mut self.symbols, &mut self.demands);
         self.groups.add(&pod.key.namespace, &resident, &self.symbols);
-        if let Some(node) = self.nodes.get_mut(index.0 as usize) {
-            node.charge(&resident);
-        }
+        self.change_load(index, |load| load.charge(&resident.demand));
         self.residents
             .entry(pod.key.namespace.clone())
             .or_default()
@@ -99,9 +113,7 @@ impl Cluster {
             self.residents.remove(&key.namespace);
         }
         self.groups.remove(&key.namespace, &resident, &self.symbols);
-        if let Some(node) = self.nodes.get_mut(resident.node.0 as usize) {
-            node.release(&resident);
-        }
+        self.change_load(resident.node, |load| load.release(&resident.demand));
         self.vacate_if_unused(resident.node);
         self.demands.release(&resident.demand);
     }
@@ -110,7 +122,7 @@ impl Cluster {
     #[must_use]
     pub fn node_of(&self, key: &PodKey) -> Option<&str> {
         let resident = self.residents.get(&key.namespace)?.get(&key.name)?;
-        self.nodes.get(resident.node.0 as usize).map(|node| self.symbols.text(node.name))
+        Some(self.symbols.text(self.node(resident.node)?.name))
     }
 
     /// Makes sure that the groups a pod spreads by are counted.
@@ -122,14 +134,64 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn known_nodes(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
-        (0..).map(NodeIndex).zip(&self.nodes).filter(|(_, node)| node.is_known())
+    /// A node that is known, with all that is known of it.
+    pub(crate) fn see(&self, index: NodeIndex) -> Option<Seen<'_>> {
+        let node = self.node(index)?;
+        let cell = self.cells.get(node.cell)?;
+        let place = self.sites.get(cell.site)?;
+        Some(Seen { index, name: node.name, cell, cell_id: node.cell, site: cell.site, place })
     }
 
-    pub(crate) fn node_named(&self, name: &str) -> Option<(NodeIndex, &Node)> {
+    pub(crate) fn node_named(&self, name: &str) -> Option<NodeIndex> {
         let index = *self.by_name.get(&self.symbols.lookup(name))?;
-        let node = self.nodes.get(index.0 as usize)?;
-        node.is_known().then_some((index, node))
+        self.see(index).map(|seen| seen.index)
+    }
+
+    pub(crate) fn node_of_name(&self, name: Symbol) -> Option<NodeIndex> {
+        self.by_name.get(&name).copied()
+    }
+
+    /// All nodes that are known.
+    pub(crate) fn known_nodes(&self) -> impl Iterator<Item = NodeIndex> {
+        let known = self.cells.iter().filter(|(_, cell)| cell.site != SiteId::NOWHERE);
+        known.flat_map(|(_, cell)| cell.nodes.iter().copied())
+    }
+
+    pub(crate) fn name_of(&self, index: NodeIndex) -> &str {
+        self.node(index).map_or("", |node| self.symbols.text(node.name))
+    }
+
+    fn node(&self, index: NodeIndex) -> Option<Node> {
+        self.nodes.get(index.0 as usize).copied()
+    }
+
+    fn cell_of(&self, index: NodeIndex) -> Option<&Cell> {
+        self.cells.get(self.node(index)?.cell)
+    }
+
+    fn change_load(&mut self, index: NodeIndex, change: impl FnOnce(&mut Load)) {
+        let Some(cell) = self.cell_of(index) else { return };
+        let (site, offer) = (cell.site, Arc::clone(&cell.offer));
+        self.move_node(index, site, &offer, change);
+    }
+
+    fn move_node(
+        &mut self,
+        index: NodeIndex,
+        site: SiteId,
+        offer: &Arc<Offer>,
+        change: impl FnOnce(&mut Load),
+    ) {
+        let Some(from) = self.node(index).map(|node| node.cell) else { return };
+        let Some(cell) = self.cells.get(from) else { return };
+        let (before, mut load) = (cell.site, cell.load.clone());
+        change(&mut load);
+        self.cells.leave(index, from, &mut self.sites);
+        let cell = self.cells.enter(index, site, offer, load, &mut self.sites);
+        if let Some(node) = self.nodes.get_mut(index.0 as usize) {
+            node.cell = cell;
+        }
+        self.sites.close_if_empty(before);
     }
 
     fn index_of(&mut self, name: &str) -> NodeIndex {
@@ -137,27 +199,28 @@ impl Cluster {
         if let Some(index) = self.by_name.get(&name) {
             return *index;
         }
-        let node = Node::new(name);
-        let index = match self.vacant.pop() {
-            Some(index) => {
-                if let Some(place) = self.nodes.get_mut(index.0 as usize) {
-                    *place = node;
-                }
-                index
-            }
-            None => {
-                self.nodes.push(node);
-                NodeIndex(u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX))
-            }
-        };
+        let index = self
+            .vacant
+            .pop()
+            .unwrap_or_else(|| NodeIndex(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)));
+        let nowhere = (SiteId::NOWHERE, Load::default());
+        let cell = self.cells.enter(index, nowhere.0, &self.no_offer, nowhere.1, &mut self.sites);
+        match self.nodes.get_mut(index.0 as usize) {
+            Some(node) => *node = Node { name, cell },
+            None => self.nodes.push(Node { name, cell }),
+        }
         self.by_name.insert(name, index);
         index
     }
 
     fn vacate_if_unused(&mut self, index: NodeIndex) {
-        let Some(node) = self.nodes.get_mut(index.0 as usize) else { return };
-        let unused = !node.is_known() && node.load().pods == 0;
+        let Some(node) = self.node(index) else { return };
+        let unused = self
+            .cells
+            .get(node.cell)
+            .is_some_and(|cell| cell.site == SiteId::NOWHERE && cell.load.pods == 0);
         if unused && self.by_name.remove(&node.name).is_some() {
+            self.cells.leave(index, node.cell, &mut self.sites);
             self.vacant.push(index);
         }
     }

@@ -1,11 +1,15 @@
-//! Which nodes can take a pod at all. Spreading is in `spread`: it looks at all nodes together.
+//! Which nodes can take a pod at all: by their site, and by their load. What looks at several
+//! nodes together is in `topology`.
 
 use crate::{
-    cluster::Cluster,
-    node::Node,
+    cell::Cell,
+    cluster::{Cluster, Seen},
+    intern::{Interner, Symbol},
+    node::NodeIndex,
     pod::{NodeTerm, PodView},
     reasons::Reason,
-    requirement::{Compiled, Operator},
+    requirement::{Compiled, Operator, Requirement},
+    site::Site,
     taints::{Effect, Taint},
 };
 
@@ -13,111 +17,159 @@ use crate::{
 pub(crate) struct Affinity<'a> {
     selector: Vec<Compiled<'a>>,
     required: Option<Vec<Term<'a>>>,
+    preferred: Vec<(i64, Term<'a>)>,
 }
 
 /// A node affinity term with labels resolved once.
-pub(crate) struct Term<'a> {
+struct Term<'a> {
     expressions: Vec<Compiled<'a>>,
     source: &'a NodeTerm,
 }
 
 impl<'a> Term<'a> {
-    pub(crate) fn new(source: &'a NodeTerm, cluster: &Cluster) -> Self {
-        let compile = |requirement| Compiled::new(requirement, &cluster.symbols);
+    fn new(source: &'a NodeTerm, symbols: &Interner) -> Self {
+        let compile = |requirement| Compiled::new(requirement, symbols);
         Self { expressions: source.expressions.iter().map(compile).collect(), source }
     }
 
-    pub(crate) fn matches(&self, node: &Node, cluster: &Cluster) -> bool {
+    fn matches(&self, site: &Site, name: Symbol, symbols: &Interner) -> bool {
         let fields = &self.source.fields;
         if self.expressions.is_empty() && fields.is_empty() {
             return false;
         }
-        let name = || Some(cluster.symbols.text(node.name));
-        self.expressions.iter().all(|expression| on(expression, node, cluster))
-            && fields.iter().all(|field| &*field.key == "metadata.name" && field.accepts(name()))
+        let named = |field: &Requirement| is_name(field) && field.accepts(Some(symbols.text(name)));
+        self.expressions.iter().all(|expression| on(expression, site, name, symbols))
+            && fields.iter().all(named)
     }
 }
 
 impl<'a> Affinity<'a> {
-    pub(crate) fn new(pod: &'a PodView, cluster: &Cluster) -> Self {
-        let required = pod.required_affinity.as_ref();
+    pub(crate) fn new(pod: &'a PodView, symbols: &Interner) -> Self {
+        let term = |term| Term::new(term, symbols);
         Self {
-            selector: pod
-                .node_selector
+            selector: pod.node_selector.iter().map(|label| Compiled::new(label, symbols)).collect(),
+            required: pod.required_affinity.as_ref().map(|terms| terms.iter().map(term).collect()),
+            preferred: pod
+                .preferred_affinity
                 .iter()
-                .map(|label| Compiled::new(label, &cluster.symbols))
+                .map(|(weight, preference)| (*weight, term(preference)))
                 .collect(),
-            required: required
-                .map(|terms| terms.iter().map(|term| Term::new(term, cluster)).collect()),
         }
     }
 
-    pub(crate) fn matches(&self, node: &Node, cluster: &Cluster) -> bool {
-        self.selector.iter().all(|label| on(label, node, cluster))
+    /// Whether the pod may go to the site's node of this name.
+    pub(crate) fn matches(&self, site: &Site, name: Symbol, symbols: &Interner) -> bool {
+        self.selector.iter().all(|label| on(label, site, name, symbols))
             && self
                 .required
                 .as_ref()
-                .is_none_or(|terms| terms.iter().any(|term| term.matches(node, cluster)))
+                .is_none_or(|terms| terms.iter().any(|term| term.matches(site, name, symbols)))
+    }
+
+    /// The sum of the weights of the preferences that the node meets.
+    pub(crate) fn preference(&self, site: &Site, name: Symbol, symbols: &Interner) -> i64 {
+        let met = self.preferred.iter().filter(|(_, term)| term.matches(site, name, symbols));
+        met.map(|(weight, _)| weight).sum()
     }
 }
 
-/// Whether the node's labels meet a requirement.
-fn on(requirement: &Compiled<'_>, node: &Node, cluster: &Cluster) -> bool {
-    requirement.accepts(node.label(requirement.key), &cluster.symbols)
+/// Whether the site's node of this name meets a requirement on labels.
+fn on(requirement: &Compiled<'_>, site: &Site, name: Symbol, symbols: &Interner) -> bool {
+    requirement.accepts(site.label(requirement.key, name), symbols)
+}
+
+fn is_name(field: &Requirement) -> bool {
+    &*field.key == "metadata.name"
+}
+
+/// Which nodes a pod's terms tell apart by their names; all others of a site are alike to it.
+pub(crate) enum Named {
+    /// These.
+    Some(Vec<NodeIndex>),
+    /// Each may differ: names are compared as numbers.
+    All,
+}
+
+/// The nodes that the pod's selector and affinities name: by the field `metadata.name`, or by a
+/// label whose value is each node's own name.
+pub(crate) fn named(pod: &PodView, cluster: &Cluster) -> Named {
+    let terms = pod.required_affinity.iter().flatten();
+    let terms = terms.chain(pod.preferred_affinity.iter().map(|(_, term)| term));
+    let labels = terms.clone().flat_map(|term| &term.expressions).chain(&pod.node_selector);
+    let own_name =
+        |label: &&Requirement| cluster.sites.is_own_name(cluster.symbols.lookup(&label.key));
+    let fields = terms.flat_map(|term| &term.fields).filter(|field| is_name(field));
+    let mut named = Vec::new();
+    for requirement in labels.filter(own_name).chain(fields) {
+        match requirement.operator {
+            Operator::In | Operator::NotIn => {
+                named.extend(requirement.values.iter().filter_map(|name| cluster.node_named(name)));
+            }
+            Operator::Gt | Operator::Lt => return Named::All,
+            Operator::Exists | Operator::DoesNotExist | Operator::Unknown => {}
+        }
+    }
+    named.sort_unstable();
+    named.dedup();
+    Named::Some(named)
 }
 
 /// The only nodes that a pod's affinity can mean, when each of its terms names them: so it is
 /// with the pods of a DaemonSet, which then need no look at any other node.
-pub(crate) fn named_nodes(pod: &PodView) -> Option<Vec<&str>> {
+pub(crate) fn only_nodes(pod: &PodView, cluster: &Cluster) -> Option<Vec<NodeIndex>> {
     let terms = pod.required_affinity.as_ref().filter(|terms| !terms.is_empty())?;
-    let mut names = Vec::new();
+    let mut nodes = Vec::new();
     for term in terms {
-        let field = term
-            .fields
-            .iter()
-            .find(|field| &*field.key == "metadata.name" && field.operator == Operator::In)?;
-        names.extend(field.values.iter().map(|name| &**name));
+        let mut fields = term.fields.iter();
+        let field = fields.find(|field| is_name(field) && field.operator == Operator::In)?;
+        nodes.extend(field.values.iter().filter_map(|name| cluster.node_named(name)));
     }
-    names.sort_unstable();
-    names.dedup();
-    Some(names)
+    nodes.sort_unstable();
+    nodes.dedup();
+    Some(nodes)
 }
 
 /// The first taint that keeps the pod away.
-pub(crate) fn untolerated<'n>(pod: &PodView, node: &'n Node) -> Option<&'n Taint> {
-    node.taints()
+pub(crate) fn untolerated<'n>(pod: &PodView, site: &'n Site) -> Option<&'n Taint> {
+    site.taints
         .iter()
         .filter(|taint| taint.effect != Effect::PreferNoSchedule)
         .find(|taint| !pod.tolerations.iter().any(|toleration| toleration.tolerates(taint)))
 }
 
-/// Why the node cannot take the pod: the reasons of the first filter that refuses, in
-/// Kubernetes' order of filters; empty when all pass.
+/// Why the site's node of this name is not meant for the pod: by the first filter that refuses,
+/// in Kubernetes' order of filters.
+pub(crate) fn site_refusal(
+    pod: &PodView,
+    affinity: &Affinity<'_>,
+    site: &Site,
+    name: Symbol,
+    symbols: &Interner,
+) -> Option<Reason> {
+    if site.unschedulable && !tolerates_cordon(pod) {
+        return Some(Reason::Unschedulable);
+    }
+    if pod.node_name.as_deref().is_some_and(|asked| *asked != *symbols.text(name)) {
+        return Some(Reason::NodeName);
+    }
+    if let Some(taint) = untolerated(pod, site) {
+        let (key, value) = (taint.key.clone(), taint.value.clone());
+        return Some(Reason::UntoleratedTaint { key, value });
+    }
+    (!affinity.matches(site, name, symbols)).then_some(Reason::NodeAffinity)
+}
+
+/// Why the node cannot take the pod, spreading apart; empty when it can.
 pub(crate) fn refusals(
     pod: &PodView,
     affinity: &Affinity<'_>,
-    node: &Node,
-    cluster: &Cluster,
+    node: &Seen<'_>,
+    symbols: &Interner,
 ) -> Vec<Reason> {
-    if node.is_unschedulable() && !tolerates_cordon(pod) {
-        return vec![Reason::Unschedulable];
+    match site_refusal(pod, affinity, &node.place.site, node.name, symbols) {
+        Some(reason) => vec![reason],
+        None => shortages(pod, node.cell),
     }
-    if pod.node_name.as_deref().is_some_and(|name| *name != *cluster.symbols.text(node.name)) {
-        return vec![Reason::NodeName];
-    }
-    if let Some(taint) = untolerated(pod, node) {
-        return vec![Reason::UntoleratedTaint {
-            key: taint.key.clone(),
-            value: taint.value.clone(),
-        }];
-    }
-    if !affinity.matches(node, cluster) {
-        return vec![Reason::NodeAffinity];
-    }
-    if pod.host_ports.iter().any(|port| node.load().ports.iter().any(|held| held.conflicts(port))) {
-        return vec![Reason::HostPorts];
-    }
-    insufficient(pod, node)
 }
 
 fn tolerates_cordon(pod: &PodView) -> bool {
@@ -129,9 +181,32 @@ fn tolerates_cordon(pod: &PodView) -> bool {
     pod.tolerations.iter().any(|toleration| toleration.tolerates(&cordon))
 }
 
-fn insufficient(pod: &PodView, node: &Node) -> Vec<Reason> {
+/// Whether the nodes of a cell have room for the pod: what [`shortages`] says, without the words.
+pub(crate) fn has_room(pod: &PodView, cell: &Cell) -> bool {
+    let (asked, used, offered) = (&pod.requests, &cell.load.used, &cell.offer.resources);
+    let fits = |asked: i64, used: i64, offered: i64| asked <= 0 || asked <= offered - used;
+    cell.load.pods < cell.offer.pods
+        && fits(asked.cpu_milli, used.cpu_milli, offered.cpu_milli)
+        && fits(asked.memory_bytes, used.memory_bytes, offered.memory_bytes)
+        && fits(asked.ephemeral_bytes, used.ephemeral_bytes, offered.ephemeral_bytes)
+        && asked
+            .extended
+            .iter()
+            .all(|(name, asked)| fits(*asked, used.extended(name), offered.extended(name)))
+        && ports_are_free(pod, cell)
+}
+
+fn ports_are_free(pod: &PodView, cell: &Cell) -> bool {
+    !pod.host_ports.iter().any(|port| cell.load.ports.iter().any(|held| held.conflicts(port)))
+}
+
+/// What the nodes of a cell lack for the pod; empty when they can take it.
+pub(crate) fn shortages(pod: &PodView, cell: &Cell) -> Vec<Reason> {
+    if !ports_are_free(pod, cell) {
+        return vec![Reason::HostPorts];
+    }
     let mut reasons = Vec::new();
-    let (load, offer) = (node.load(), node.offer());
+    let (load, offer) = (&cell.load, &cell.offer);
     let (used, offered) = (&load.used, &offer.resources);
     if load.pods + 1 > offer.pods {
         reasons.push(Reason::TooManyPods);

@@ -17,6 +17,9 @@ impl Symbol {
     /// Stands for the name of the node that it is found at, so that nodes that differ in nothing
     /// else have equal labels.
     pub(crate) const OWN_NAME: Self = Self(u32::MAX - 1);
+
+    /// The name of a node that nobody speaks of: it equals no other.
+    pub(crate) const NOBODY: Self = Self(u32::MAX - 2);
 }
 
 /// The table of interned strings.

@@ -5,24 +5,65 @@
 //! crate never does I/O, never reads a clock and never draws a random number: the same changes in
 //! the same order give the same placements.
 //!
-//! Labels are interned ([`intern`]) and nodes have dense indexes, so that later indexes (by label,
-//! by free resources) can be plain arrays and sets of integers.
+//! # How a million nodes are not looked at
+//!
+//! Most nodes are alike. A `site` is what nodes are to pods whatever runs there: labels, taints,
+//! cordon. A `cell` is the nodes of one site with the same allocatable room and the same load. To
+//! any filter and any score the nodes of a cell differ in their names alone, so a pod is tried
+//! once for each cell at most, and the answer is the cell's first node.
+//!
+//! A `ranking` orders the cells for all pods of one shape (requests, selectors, tolerations),
+//! and learns from a log which cells changed since it was last asked; a placement changes two. Within
+//! a ranking, sites that the pod likes equally well form a group, and a group's best cell is the first
+//! in its order: that is the whole search for a plain pod, O(log n) in the number of cells.
+//!
+//! What makes single nodes and sites special is looked up, never searched for:
+//! - nodes that a selector names (`metadata.name`, or a label that repeats the node's name, as
+//!   `kubernetes.io/hostname` does) are judged one by one, all others as nodes of no name;
+//! - the rules of `topology` depend on counts of pods in domains, and nearly all domains count none.
+//!   Sites and nodes with pods that count are judged one by one, all others together.
+//!
+//! So these pods cost more than O(log n):
+//! - with spreading or inter-pod affinity: O(the nodes that hold pods which its rules count), and the
+//!   sites in the domains of those, for labels of more than a few values;
+//! - with a selector that few sites match: O(those sites' cells), for there a ranking costs more
+//!   than it saves;
+//! - that compare node names as numbers (`Gt`, `Lt`): O(n);
+//! - the first of its shape, and one that comes after 65,536 changes: O(cells), to make the ranking;
+//! - that fit nowhere: O(sites), and the cells of the sites that they are meant for, to count the
+//!   reasons.
+//!
+//! A cluster whose nodes all carry labels of their own, other than their names, has a site for each
+//! node; then cells are no fewer than nodes and the indexes save only the evaluation of what did not
+//! change.
+//!
+//! # What is exact
+//!
+//! The node chosen is exactly the one that looking at every node would choose: highest total
+//! score, then fewest pods, then the place in the table of nodes. `tests/it/naive.rs` does look
+//! at every node, and random clusters are placed by both. Scores are Kubernetes' with two
+//! exceptions, said where they are: what weighs a spread constraint (`spread`), and that
+//! pods of one owner also spread over node pools by default.
 
 mod admission;
+mod cell;
 mod cluster;
 mod filter;
 pub mod intern;
 mod node;
 mod place;
 mod pod;
+mod ranking;
 mod reasons;
 mod requirement;
 mod resident;
 mod resources;
 mod score;
 mod shared;
+mod site;
 mod spread;
 mod taints;
+mod topology;
 
 pub use admission::{UntoleratedEffects, admits, untolerated_effects};
 pub use cluster::Cluster;

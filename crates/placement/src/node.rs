@@ -5,12 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::{api::core::v1::Node as ApiNode, apimachinery::pkg::api::resource::Quantity};
 
 use crate::{
-    intern::{Interner, Symbol},
-    pod::HostPort,
-    requirement::label,
-    resident::Resident,
+    cell::CellId,
+    intern::Symbol,
     resources::{Resources, whole},
-    shared::Shared,
     taints::Taint,
 };
 
@@ -74,136 +71,9 @@ impl NodeView {
     }
 }
 
-/// A node in the cluster's table, with what its pods use.
-#[derive(Debug)]
+/// A node in the cluster's table. What is known of it and what its pods use is said by its cell.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Node {
     pub(crate) name: Symbol,
-    /// `None` while only pods speak of it: such a record counts usage but is never a candidate.
-    pub(crate) traits: Option<Traits>,
-    /// `None` while no pod is there.
-    load: Option<Box<Load>>,
-}
-
-/// What is known of a node, each part shared with the nodes that are alike in it.
-#[derive(Clone, Debug)]
-pub(crate) struct Traits {
-    site: Arc<Site>,
-    offer: Arc<Offer>,
-}
-
-/// Which pods a node is meant for.
-#[derive(Debug, Default, PartialEq, Eq, Hash)]
-struct Site {
-    /// Sorted by key.
-    labels: Box<[(Symbol, Symbol)]>,
-    taints: Box<[Taint]>,
-    unschedulable: bool,
-}
-
-/// What the pods on a node use.
-#[derive(Debug, Default)]
-pub(crate) struct Load {
-    pub(crate) used: Resources,
-    pub(crate) weight: Resources,
-    pub(crate) pods: i64,
-    pub(crate) ports: Vec<HostPort>,
-}
-
-static NO_OFFER: Offer = Offer { resources: Resources::NONE, pods: 0 };
-static NO_LOAD: Load =
-    Load { used: Resources::NONE, weight: Resources::NONE, pods: 0, ports: Vec::new() };
-
-/// The sites of the nodes that there are, each once.
-#[derive(Debug, Default)]
-pub(crate) struct Sites(Shared<Site>);
-
-impl Sites {
-    pub(crate) fn traits_of(&mut self, view: &NodeView, symbols: &mut Interner) -> Traits {
-        let mut labels: Vec<_> = view
-            .labels
-            .iter()
-            .map(|(key, value)| {
-                let own = **value == *view.name;
-                let value = if own { Symbol::OWN_NAME } else { symbols.intern(value) };
-                (symbols.intern(key), value)
-            })
-            .collect();
-        labels.sort_unstable();
-        let site = Site {
-            labels: labels.into(),
-            taints: view.taints.clone().into(),
-            unschedulable: view.unschedulable,
-        };
-        Traits { site: self.0.share(site), offer: Arc::clone(&view.offer) }
-    }
-
-    pub(crate) fn release(&mut self, traits: &Traits) {
-        self.0.release(&traits.site);
-    }
-}
-
-impl PartialEq for Traits {
-    /// Equal sites are the same: each is there once.
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.site, &other.site) && self.offer == other.offer
-    }
-}
-
-impl Node {
-    pub(crate) fn new(name: Symbol) -> Self {
-        Self { name, traits: None, load: None }
-    }
-
-    pub(crate) fn is_known(&self) -> bool {
-        self.traits.is_some()
-    }
-
-    fn site(&self) -> Option<&Site> {
-        self.traits.as_ref().map(|traits| &*traits.site)
-    }
-
-    /// The value of a label.
-    pub(crate) fn label(&self, key: Symbol) -> Option<Symbol> {
-        let value = label(&self.site()?.labels, key)?;
-        Some(if value == Symbol::OWN_NAME { self.name } else { value })
-    }
-
-    pub(crate) fn taints(&self) -> &[Taint] {
-        self.site().map_or(&[], |site| &site.taints)
-    }
-
-    pub(crate) fn is_unschedulable(&self) -> bool {
-        self.site().is_some_and(|site| site.unschedulable)
-    }
-
-    pub(crate) fn offer(&self) -> &Offer {
-        self.traits.as_ref().map_or(&NO_OFFER, |traits| &traits.offer)
-    }
-
-    pub(crate) fn load(&self) -> &Load {
-        self.load.as_deref().unwrap_or(&NO_LOAD)
-    }
-
-    pub(crate) fn charge(&mut self, pod: &Resident) {
-        let load = self.load.get_or_insert_default();
-        load.used.add(&pod.requests);
-        load.weight.add(&pod.weight);
-        load.pods += 1;
-        load.ports.extend(pod.host_ports.iter().cloned());
-    }
-
-    pub(crate) fn release(&mut self, pod: &Resident) {
-        let Some(load) = &mut self.load else { return };
-        load.used.subtract(&pod.requests);
-        load.weight.subtract(&pod.weight);
-        load.pods -= 1;
-        for port in &*pod.host_ports {
-            if let Some(at) = load.ports.iter().position(|held| held == port) {
-                load.ports.swap_remove(at);
-            }
-        }
-        if load.pods <= 0 {
-            self.load = None;
-        }
-    }
+    pub(crate) cell: CellId,
 }

@@ -29,7 +29,7 @@ pub struct NodeTerm {
 }
 
 /// A port of the host that a container takes for itself.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostPort {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: Box<str>,
@@ -200,6 +200,14 @@ impl SpreadConstraint {
             honor_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
             honor_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
         }
+    }
+
+    /// Whether it looks at the same nodes in the same way, whichever pods it counts.
+    pub(crate) fn looks_as(&self, other: &Self) -> bool {
+        self.topology_key == other.topology_key
+            && self.required == other.required
+            && self.honor_affinity == other.honor_affinity
+            && self.honor_taints == other.honor_taints
     }
 
     /// Whether a pod with these labels counts.

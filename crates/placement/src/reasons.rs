@@ -49,10 +49,6 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn count(&mut self, reason: Reason) {
-        *self.counts.entry(reason).or_default() += 1;
-    }
-
     pub(crate) fn count_many(&mut self, reason: Reason, nodes: usize) {
         if nodes > 0 {
             *self.counts.entry(reason).or_default() += nodes;

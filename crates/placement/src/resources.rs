@@ -39,9 +39,6 @@ pub struct Resources {
 }
 
 impl Resources {
-    pub(crate) const NONE: Self =
-        Self { cpu_milli: 0, memory_bytes: 0, ephemeral_bytes: 0, extended: Vec::new() };
-
     /// Reads a resource list. Entries that do not parse count as zero: the API server refuses them.
     #[must_use]
     pub fn from_list(list: &BTreeMap<String, Quantity>) -> Self {
@@ -94,9 +91,13 @@ impl Resources {
         self.memory_bytes = with(self.memory_bytes, other.memory_bytes);
         self.ephemeral_bytes = with(self.ephemeral_bytes, other.ephemeral_bytes);
         for (name, amount) in &other.extended {
-            match self.extended.iter_mut().find(|(known, _)| known == name) {
-                Some((_, mine)) => *mine = with(*mine, *amount),
-                None => self.extended.push((name.clone(), with(0, *amount))),
+            match self.extended.binary_search_by(|(known, _)| known.cmp(name)) {
+                Ok(at) => {
+                    if let Some((_, mine)) = self.extended.get_mut(at) {
+                        *mine = with(*mine, *amount);
+                    }
+                }
+                Err(at) => self.extended.insert(at, (name.clone(), with(0, *amount))),
             }
         }
     }

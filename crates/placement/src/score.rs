@@ -1,15 +1,21 @@
-//! Which of the possible nodes is best: each rule gives 0 to 100, and the weighted sum decides.
+//! Which of the possible nodes is best: each plugin gives 0 to 100, and the weighted sum decides.
+//!
+//! Some of Kubernetes' plugins scale their scores by the best or worst of all feasible nodes. So a
+//! choice is made of [`Candidate`]s, each the best of many nodes that differ from it in nothing
+//! but their room and order: together they have the extremes that all nodes have.
+
+use std::cmp::Reverse;
 
 use crate::{
-    cluster::Cluster,
-    filter::{Affinity, Term},
-    node::{Node, NodeIndex},
+    cell::Cell,
+    node::NodeIndex,
     pod::PodView,
-    spread,
+    site::Site,
     taints::{Effect, Taint},
+    topology::Points,
 };
 
-/// The best score of one rule.
+/// The best score of one plugin.
 pub(crate) const MAX_SCORE: i64 = 100;
 
 /// Weights as Kubernetes' default profile has them.
@@ -19,33 +25,58 @@ const SPREAD_WEIGHT: i64 = 2;
 const RESOURCES_WEIGHT: i64 = 1;
 const BALANCE_WEIGHT: i64 = 1;
 
-/// The weighted sum for each feasible node, in their order.
-pub(crate) fn totals(
-    pod: &PodView,
-    affinity: &Affinity<'_>,
-    feasible: &[(NodeIndex, &Node)],
-    cluster: &Cluster,
-) -> Vec<i64> {
-    let taints = spare(feasible.iter().map(|(_, node)| unwelcome(pod, node)).collect());
-    let preferred = preferred(pod, feasible, cluster);
-    let spread = spread::scores(pod, affinity, feasible, cluster);
-    feasible
-        .iter()
-        .zip(taints)
-        .zip(preferred)
-        .zip(spread)
-        .map(|((((_, node), taints), preferred), spread)| {
-            TAINT_WEIGHT * taints
-                + AFFINITY_WEIGHT * preferred
-                + SPREAD_WEIGHT * spread
-                + RESOURCES_WEIGHT * least_allocated(pod, node)
-                + BALANCE_WEIGHT * balanced(pod, node)
-        })
-        .collect()
+/// What a pod thinks of a site, before sites are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Taste {
+    /// How many PreferNoSchedule taints the pod does not tolerate.
+    pub(crate) unwelcome: i64,
+    /// The sum of the weights of its preferences that the site meets.
+    pub(crate) preference: i64,
+}
+
+/// A feasible node that stands for others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) node: NodeIndex,
+    pub(crate) pods: i64,
+    pub(crate) taste: Taste,
+    pub(crate) points: Points,
+    /// The node's own score, see [`local`].
+    pub(crate) local: i64,
+}
+
+/// The highest total; among equals the node with the fewest pods, then the first by index.
+pub(crate) fn choose(candidates: &[Candidate]) -> Option<NodeIndex> {
+    let most = |of: fn(&Candidate) -> i64| candidates.iter().map(of).max().unwrap_or(0);
+    let unwelcome = most(|one| one.taste.unwelcome);
+    let preference = most(|one| one.taste.preference);
+    let crowds = || candidates.iter().filter_map(|one| one.points.crowd);
+    let (roomiest, fullest) = (crowds().min().unwrap_or(0), crowds().max().unwrap_or(0));
+    let total = |one: &Candidate| {
+        let taints = scaled(unwelcome - one.taste.unwelcome, unwelcome, MAX_SCORE);
+        let affinity = scaled(one.taste.preference, preference, 0);
+        let spread = match one.points.crowd {
+            None => 0,
+            Some(crowd) => scaled(fullest + roomiest - crowd, fullest, MAX_SCORE),
+        };
+        TAINT_WEIGHT * taints + AFFINITY_WEIGHT * affinity + SPREAD_WEIGHT * spread + one.local
+    };
+    let best = candidates.iter().max_by_key(|one| (total(one), Reverse((one.pods, one.node))));
+    best.map(|one| one.node)
+}
+
+/// `part` of `whole` in hundredths; `otherwise` where there is no whole.
+fn scaled(part: i64, whole: i64, otherwise: i64) -> i64 {
+    if whole == 0 { otherwise } else { MAX_SCORE * part / whole }
+}
+
+/// How well the pod would use the room on a cell's nodes, whatever other nodes there are.
+pub(crate) fn local(pod: &PodView, cell: &Cell) -> i64 {
+    RESOURCES_WEIGHT * least_allocated(pod, cell) + BALANCE_WEIGHT * balanced(pod, cell)
 }
 
 /// How many PreferNoSchedule taints the pod does not tolerate.
-fn unwelcome(pod: &PodView, node: &Node) -> i64 {
+pub(crate) fn unwelcome(pod: &PodView, site: &Site) -> i64 {
     let tolerated = |taint: &&Taint| {
         let mut relevant = pod
             .tolerations
@@ -53,45 +84,27 @@ fn unwelcome(pod: &PodView, node: &Node) -> i64 {
             .filter(|one| one.effect.is_none_or(|effect| effect == Effect::PreferNoSchedule));
         relevant.any(|toleration| toleration.tolerates(taint))
     };
-    node.taints()
+    site.taints
         .iter()
         .filter(|taint| taint.effect == Effect::PreferNoSchedule)
         .filter(|taint| !tolerated(taint))
         .count() as i64
 }
 
-/// Turns "lower is better" into 0 to 100.
-fn spare(counts: Vec<i64>) -> Vec<i64> {
-    let most = counts.iter().copied().max().unwrap_or(0);
-    let score = |count| if most == 0 { MAX_SCORE } else { MAX_SCORE - MAX_SCORE * count / most };
-    counts.into_iter().map(score).collect()
-}
-
-fn preferred(pod: &PodView, feasible: &[(NodeIndex, &Node)], cluster: &Cluster) -> Vec<i64> {
-    let terms: Vec<_> = pod
-        .preferred_affinity
-        .iter()
-        .map(|(weight, term)| (*weight, Term::new(term, cluster)))
-        .collect();
-    let weight_of = |node: &Node| -> i64 {
-        terms.iter().filter(|(_, term)| term.matches(node, cluster)).map(|(weight, _)| weight).sum()
-    };
-    let sums: Vec<i64> = feasible.iter().map(|(_, node)| weight_of(node)).collect();
-    let most = sums.iter().copied().max().unwrap_or(0);
-    sums.into_iter().map(|sum| if most == 0 { 0 } else { MAX_SCORE * sum / most }).collect()
-}
-
 /// The mean share of CPU and memory that stays free.
-fn least_allocated(pod: &PodView, node: &Node) -> i64 {
+fn least_allocated(pod: &PodView, cell: &Cell) -> i64 {
     let free = |asked: i64, used: i64, offered: i64| {
         let taken = used.saturating_add(asked);
         if offered <= 0 || taken > offered {
             return 0;
         }
-        i64::try_from(i128::from(offered - taken) * i128::from(MAX_SCORE) / i128::from(offered))
-            .unwrap_or(0)
+        match (offered - taken).checked_mul(MAX_SCORE) {
+            Some(product) => product / offered,
+            // Beyond 92 PB: a hundredth of the exact value's last digit is no matter, but overflow is.
+            None => (offered - taken) / (offered / MAX_SCORE),
+        }
     };
-    let (taken, offered) = (&node.load().weight, &node.offer().resources);
+    let (taken, offered) = (&cell.load.weight, &cell.offer.resources);
     let cpu = free(pod.weight.cpu_milli, taken.cpu_milli, offered.cpu_milli);
     let memory = free(pod.weight.memory_bytes, taken.memory_bytes, offered.memory_bytes);
     match (offered.cpu_milli > 0, offered.memory_bytes > 0) {
@@ -102,14 +115,14 @@ fn least_allocated(pod: &PodView, node: &Node) -> i64 {
 
 /// How close the used shares of CPU and memory are to each other. Pods that ask for neither
 /// change no balance and score zero everywhere.
-fn balanced(pod: &PodView, node: &Node) -> i64 {
+fn balanced(pod: &PodView, cell: &Cell) -> i64 {
     if pod.requests.cpu_milli == 0 && pod.requests.memory_bytes == 0 {
         return 0;
     }
     let share = |asked: i64, used: i64, offered: i64| {
         if offered <= 0 { None } else { Some(((used + asked) as f64 / offered as f64).min(1.0)) }
     };
-    let (taken, offered) = (&node.load().used, &node.offer().resources);
+    let (taken, offered) = (&cell.load.used, &cell.offer.resources);
     let cpu = share(pod.requests.cpu_milli, taken.cpu_milli, offered.cpu_milli);
     let memory = share(pod.requests.memory_bytes, taken.memory_bytes, offered.memory_bytes);
     let deviation = match (cpu, memory) {

@@ -1,242 +1,205 @@
 //! Spreading pods over the values of node labels: constraints that filter, constraints that score,
 //! and the defaults for pods that name none.
+//!
+//! The weight of a constraint that scores grows with the logarithm of the number of its domains.
+//! Kubernetes counts domains among the nodes that it sampled for the pod at hand; here nothing is
+//! sampled and the number is that of the label's values in the cluster, which is cheap to know.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, Seen},
     filter::{Affinity, untolerated},
     intern::Symbol,
-    node::{Node, NodeIndex},
     pod::{PodView, SpreadConstraint},
-    reasons::Reason,
     resident::NodeCounts,
-    score::MAX_SCORE,
+    site::{Place, Site, SiteId},
+    topology::{Effect, Rule},
 };
-
-const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// How pods of one owner spread when they ask for nothing: over nodes and over zones, as
 /// Kubernetes' system defaults say, and over node pools, which are this system's places. All are
 /// preferences. The numbers are the skews.
-const DEFAULTS: [(&str, i32); 3] =
-    [(HOSTNAME, 3), ("topology.kubernetes.io/zone", 5), ("apps.openyurt.io/nodepool", 5)];
+const DEFAULTS: [(&str, i32); 3] = [
+    ("kubernetes.io/hostname", 3),
+    ("topology.kubernetes.io/zone", 5),
+    ("apps.openyurt.io/nodepool", 5),
+];
 
-/// A required constraint with its domains counted, ready to test nodes.
-pub(crate) struct Required<'a> {
-    constraint: &'a SpreadConstraint,
-    key: Symbol,
-    domains: HashMap<Symbol, u32>,
-    emptiest: u32,
-    counts_itself: u32,
+/// Of the sites that a required constraint counts: how many values its label has there, and where
+/// each node is a domain of its own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Eligible {
+    values: HashSet<Symbol>,
+    own_name: Vec<SiteId>,
 }
 
-/// Counts the domains of the pod's required constraints.
-pub(crate) fn required<'a>(
-    pod: &'a PodView,
+/// The labels that a pod spreads over.
+pub(crate) fn keys(pod: &PodView) -> Vec<&str> {
+    if pod.spread.is_empty() && pod.owner.is_some() {
+        return DEFAULTS.iter().map(|(key, _)| *key).collect();
+    }
+    pod.spread.iter().map(|constraint| &*constraint.topology_key).collect()
+}
+
+/// The rules that a pod's constraints make. `eligible` belongs to its required ones, in order.
+pub(crate) fn rules(
+    pod: &PodView,
     affinity: &Affinity<'_>,
+    eligible: &[Eligible],
     cluster: &Cluster,
-) -> Vec<Required<'a>> {
-    let mut all: Vec<_> = pod
+) -> Vec<Rule> {
+    if pod.spread.is_empty() {
+        return defaults(pod, affinity, cluster);
+    }
+    let keys_of = |required: bool| -> Vec<Symbol> {
+        let constraints = pod.spread.iter().filter(|one| one.required == required);
+        constraints.map(|one| cluster.symbols.lookup(&one.topology_key)).collect()
+    };
+    let (required_keys, preferred_keys) = (keys_of(true), keys_of(false));
+    let mut eligible = eligible.iter();
+    let (mut required, mut preferred) = (Vec::new(), Vec::new());
+    for constraint in &pod.spread {
+        let key = cluster.symbols.lookup(&constraint.topology_key);
+        let together = if constraint.required { &required_keys } else { &preferred_keys };
+        let counted = |node: &Seen<'_>| {
+            together.iter().all(|key| node.place.site.kept(*key).is_some())
+                && counts(constraint, pod, affinity, &node.place.site, node.name, cluster)
+        };
+        let group = constraint
+            .selector
+            .as_ref()
+            .and_then(|selector| cluster.groups.of_selector(&pod.key.namespace, selector));
+        let counts = domains(group, key, counted, cluster);
+        if constraint.required {
+            let all = eligible.next().map_or(0, |eligible| eligible.domains(cluster));
+            let effect = limit(constraint, pod, &counts, all);
+            required.push(Rule { key, counts, effect });
+        } else {
+            let effect = crowd(key, constraint.max_skew, true, cluster);
+            preferred.push(Rule { key, counts, effect });
+        }
+    }
+    required.append(&mut preferred);
+    required
+}
+
+fn defaults(pod: &PodView, affinity: &Affinity<'_>, cluster: &Cluster) -> Vec<Rule> {
+    let Some(owner) = &pod.owner else { return Vec::new() };
+    let group = cluster.groups.of_owner(owner);
+    let counted = |node: &Seen<'_>| affinity.matches(&node.place.site, node.name, &cluster.symbols);
+    let rule = |(key, max_skew): &(&str, i32)| {
+        let key = cluster.symbols.lookup(key);
+        let counts = domains(group, key, counted, cluster);
+        Rule { key, counts, effect: crowd(key, *max_skew, false, cluster) }
+    };
+    DEFAULTS.iter().map(rule).collect()
+}
+
+fn crowd(key: Symbol, max_skew: i32, demanded: bool, cluster: &Cluster) -> Effect {
+    // The logarithm keeps a label with few values from being drowned by one with many.
+    let size = match cluster.sites.is_own_name(key) {
+        true => cluster.node_count(),
+        false => cluster.sites.values(key),
+    };
+    Effect::Crowd { weight: (size as f64 + 2.0).ln(), max_skew, demanded }
+}
+
+fn limit(
+    constraint: &SpreadConstraint,
+    pod: &PodView,
+    counts: &HashMap<Symbol, i64>,
+    domains: usize,
+) -> Effect {
+    let too_few = constraint.min_domains.is_some_and(|least| (domains as i64) < i64::from(least));
+    let emptiest = match too_few || domains > counts.len() {
+        true => 0,
+        false => counts.values().copied().min().unwrap_or(0),
+    };
+    let itself = i64::from(constraint.selects(&pod.labels));
+    Effect::Limit { most: i64::from(constraint.max_skew) + emptiest - itself }
+}
+
+/// The pods of a group in each domain.
+fn domains(
+    group: Option<&NodeCounts>,
+    key: Symbol,
+    counted: impl Fn(&Seen<'_>) -> bool,
+    cluster: &Cluster,
+) -> HashMap<Symbol, i64> {
+    let mut domains = HashMap::new();
+    for (index, count) in group.into_iter().flatten() {
+        let Some(node) = cluster.see(*index) else { continue };
+        if let Some(domain) = node.place.site.label(key, node.name)
+            && counted(&node)
+        {
+            *domains.entry(domain).or_default() += i64::from(*count);
+        }
+    }
+    domains
+}
+
+fn counts(
+    constraint: &SpreadConstraint,
+    pod: &PodView,
+    affinity: &Affinity<'_>,
+    site: &Site,
+    name: Symbol,
+    cluster: &Cluster,
+) -> bool {
+    (!constraint.honor_affinity || affinity.matches(site, name, &cluster.symbols))
+        && (!constraint.honor_taints || untolerated(pod, site).is_none())
+}
+
+/// For each required constraint, the domains that it finds at `sites`.
+///
+/// A pod that tells nodes apart by name (`named`) makes each node eligible or not on its own, so
+/// then all are looked at.
+pub(crate) fn eligible(
+    pod: &PodView,
+    affinity: &Affinity<'_>,
+    sites: &[SiteId],
+    named: bool,
+    cluster: &Cluster,
+) -> Vec<Eligible> {
+    let required: Vec<_> = pod
         .spread
         .iter()
         .filter(|constraint| constraint.required)
-        .map(|constraint| Required {
-            constraint,
-            key: cluster.symbols.lookup(&constraint.topology_key),
-            domains: HashMap::new(),
-            emptiest: 0,
-            counts_itself: u32::from(constraint.selects(&pod.labels)),
-        })
+        .map(|constraint| (constraint, cluster.symbols.lookup(&constraint.topology_key)))
         .collect();
-    if all.is_empty() {
+    let mut all = vec![Eligible::default(); required.len()];
+    if required.is_empty() {
         return all;
     }
-    let keys: Vec<_> = all.iter().map(|one| one.key).collect();
-    for (index, node) in cluster.known_nodes() {
-        if keys.iter().any(|key| node.label(*key).is_none()) {
-            continue;
+    let mut look = |id: SiteId, place: &Place, name: Symbol| {
+        if required.iter().any(|(_, key)| place.site.kept(*key).is_none()) {
+            return;
         }
-        for one in &mut all {
-            if counts_node(one.constraint, pod, affinity, node, cluster)
-                && let Some(domain) = node.label(one.key)
-            {
-                *one.domains.entry(domain).or_default() +=
-                    pods_on(one.constraint, pod, index, cluster);
+        for ((constraint, key), eligible) in required.iter().zip(&mut all) {
+            if counts(constraint, pod, affinity, &place.site, name, cluster) {
+                match place.site.label(*key, name) {
+                    Some(Symbol::NOBODY) => eligible.own_name.push(id),
+                    Some(value) => drop(eligible.values.insert(value)),
+                    None => {}
+                }
             }
         }
-    }
-    for one in &mut all {
-        let too_few = one
-            .constraint
-            .min_domains
-            .is_some_and(|least| (one.domains.len() as i64) < i64::from(least));
-        one.emptiest = if too_few { 0 } else { one.domains.values().copied().min().unwrap_or(0) };
+    };
+    if named {
+        let nodes = cluster.known_nodes().filter_map(|index| cluster.see(index));
+        nodes.for_each(|node| look(node.site, node.place, node.name));
+    } else {
+        let places = sites.iter().filter_map(|id| Some((*id, cluster.sites.get(*id)?)));
+        places.for_each(|(id, place)| look(id, place, Symbol::NOBODY));
     }
     all
 }
 
-impl Required<'_> {
-    /// Why this constraint refuses the node.
-    pub(crate) fn refusal(&self, node: &Node) -> Option<Reason> {
-        let Some(domain) = node.label(self.key) else {
-            return Some(Reason::SpreadMissingLabel);
-        };
-        let there = self.domains.get(&domain).copied().unwrap_or(0);
-        let skew = i64::from(there) + i64::from(self.counts_itself) - i64::from(self.emptiest);
-        (skew > i64::from(self.constraint.max_skew)).then_some(Reason::Spread)
+impl Eligible {
+    /// How many domains there are now.
+    fn domains(&self, cluster: &Cluster) -> usize {
+        let nodes = |id: &SiteId| cluster.sites.get(*id).map_or(0, |place| place.nodes);
+        self.values.len() + self.own_name.iter().map(nodes).sum::<usize>()
     }
-}
-
-fn counts_node(
-    constraint: &SpreadConstraint,
-    pod: &PodView,
-    affinity: &Affinity<'_>,
-    node: &Node,
-    cluster: &Cluster,
-) -> bool {
-    (!constraint.honor_affinity || affinity.matches(node, cluster))
-        && (!constraint.honor_taints || untolerated(pod, node).is_none())
-}
-
-fn pods_on(
-    constraint: &SpreadConstraint,
-    pod: &PodView,
-    node: NodeIndex,
-    cluster: &Cluster,
-) -> u32 {
-    let counts = constraint
-        .selector
-        .as_ref()
-        .and_then(|selector| cluster.groups.of_selector(&pod.key.namespace, selector));
-    counts.and_then(|counts| counts.get(&node)).copied().unwrap_or(0)
-}
-
-/// A preference to spread, with its domains counted.
-struct Preferred<'a> {
-    key: Symbol,
-    over_nodes: bool,
-    max_skew: i32,
-    constraint: Option<&'a SpreadConstraint>,
-    counts: Option<&'a NodeCounts>,
-    domains: HashMap<Symbol, u32>,
-    weight: f64,
-}
-
-/// Scores `feasible` nodes from 0 to 100 by how few of the pod's kin are in their domains.
-pub(crate) fn scores(
-    pod: &PodView,
-    affinity: &Affinity<'_>,
-    feasible: &[(NodeIndex, &Node)],
-    cluster: &Cluster,
-) -> Vec<i64> {
-    let mut preferences = preferences(pod, cluster);
-    if preferences.is_empty() {
-        return vec![0; feasible.len()];
-    }
-    // Constraints that the pod itself names demand all their labels; the defaults do not.
-    let own: Vec<_> =
-        preferences.iter().filter(|one| one.constraint.is_some()).map(|one| one.key).collect();
-    let ignored = |node: &Node| own.iter().any(|key| node.label(*key).is_none());
-    for one in &mut preferences {
-        count_domains(one, pod, affinity, feasible, &ignored, cluster);
-    }
-    let raw: Vec<Option<i64>> = feasible
-        .iter()
-        .map(|(index, node)| (!ignored(node)).then(|| crowd(&preferences, *index, node)))
-        .collect();
-    normalize(&raw)
-}
-
-fn preferences<'a>(pod: &'a PodView, cluster: &'a Cluster) -> Vec<Preferred<'a>> {
-    let preferred = |key: &str, max_skew, constraint, counts| Preferred {
-        key: cluster.symbols.lookup(key),
-        over_nodes: key == HOSTNAME,
-        max_skew,
-        constraint,
-        counts,
-        domains: HashMap::new(),
-        weight: 0.0,
-    };
-    if pod.spread.is_empty() {
-        let Some(owner) = &pod.owner else { return Vec::new() };
-        let counts = cluster.groups.of_owner(owner);
-        return DEFAULTS.iter().map(|(key, skew)| preferred(key, *skew, None, counts)).collect();
-    }
-    pod.spread
-        .iter()
-        .filter(|constraint| !constraint.required)
-        .map(|constraint| {
-            let selector = constraint.selector.as_ref();
-            let counts = selector
-                .and_then(|selector| cluster.groups.of_selector(&pod.key.namespace, selector));
-            preferred(&constraint.topology_key, constraint.max_skew, Some(constraint), counts)
-        })
-        .collect()
-}
-
-fn count_domains(
-    one: &mut Preferred<'_>,
-    pod: &PodView,
-    affinity: &Affinity<'_>,
-    feasible: &[(NodeIndex, &Node)],
-    ignored: &dyn Fn(&Node) -> bool,
-    cluster: &Cluster,
-) {
-    let candidates = feasible.iter().filter(|(_, node)| !ignored(node));
-    let size = if one.over_nodes {
-        candidates.count()
-    } else {
-        one.domains = candidates.filter_map(|(_, node)| Some((node.label(one.key)?, 0))).collect();
-        one.domains.len()
-    };
-    // The logarithm keeps a label with few values from being drowned by one with many.
-    one.weight = (size as f64 + 2.0).ln();
-    if one.over_nodes {
-        return;
-    }
-    for (index, count) in one.counts.into_iter().flatten() {
-        let Some(node) =
-            cluster.nodes.get(index.0 as usize).filter(|node| node.is_known() && !ignored(node))
-        else {
-            continue;
-        };
-        let counted = match one.constraint {
-            Some(constraint) => counts_node(constraint, pod, affinity, node, cluster),
-            None => affinity.matches(node, cluster),
-        };
-        if counted
-            && let Some(domain) = node.label(one.key)
-            && let Some(sum) = one.domains.get_mut(&domain)
-        {
-            *sum += count;
-        }
-    }
-}
-
-/// How crowded the node's domains are; lower is better.
-fn crowd(preferences: &[Preferred<'_>], index: NodeIndex, node: &Node) -> i64 {
-    let mut score = 0.0;
-    for one in preferences {
-        let count = if one.over_nodes {
-            one.counts.and_then(|counts| counts.get(&index)).copied().unwrap_or(0)
-        } else {
-            let Some(domain) = node.label(one.key) else { continue };
-            one.domains.get(&domain).copied().unwrap_or(0)
-        };
-        score += f64::from(count) * one.weight + f64::from(one.max_skew - 1);
-    }
-    score.round() as i64
-}
-
-fn normalize(raw: &[Option<i64>]) -> Vec<i64> {
-    let least = raw.iter().flatten().copied().min().unwrap_or(0);
-    let most = raw.iter().flatten().copied().max().unwrap_or(0);
-    raw.iter()
-        .map(|score| match score {
-            None => 0,
-            Some(_) if most == 0 => MAX_SCORE,
-            Some(score) => MAX_SCORE * (most + least - score) / most,
-        })
-        .collect()
 }

@@ -1,5 +1,4 @@
 //! Placement by example: Kubernetes' filters, their wording, and how pods spread.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::collections::BTreeMap;
 

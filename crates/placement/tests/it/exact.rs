@@ -1,0 +1,123 @@
+//! Random changes to a cluster: after each, a pod is placed, and both the node and the reasons for
+//! having none are exactly those of the plain reference.
+
+use proptest::prelude::*;
+use toono_placement::{Cluster, Placement};
+
+use crate::{naive::Naive, random};
+
+#[derive(Clone, Debug)]
+enum Change {
+    Node {
+        name: u8,
+        seed: u64,
+    },
+    DropNode(u8),
+    Pod {
+        name: u8,
+        seed: u64,
+    },
+    /// A pod that the API says is on a node, known or not.
+    Bound {
+        name: u8,
+        seed: u64,
+        node: u8,
+    },
+    DropPod(u8),
+}
+
+/// Changes among so many nodes.
+fn change(nodes: u8) -> impl Strategy<Value = Change> {
+    let seed = || 0..1_000_000_u64;
+    prop_oneof![
+        4 => (0..nodes, seed()).prop_map(|(name, seed)| Change::Node { name, seed }),
+        1 => (0..nodes).prop_map(Change::DropNode),
+        12 => (0..30_u8, seed()).prop_map(|(name, seed)| Change::Pod { name, seed }),
+        1 => (0..30_u8, seed(), 0..=nodes)
+            .prop_map(|(name, seed, node)| Change::Bound { name, seed, node }),
+        2 => (0..30_u8).prop_map(Change::DropPod),
+    ]
+}
+
+/// The crate's cluster and the reference, in step.
+struct Both {
+    cluster: Cluster,
+    naive: Naive,
+    pools: u64,
+}
+
+impl Both {
+    fn new(pools: u64) -> Self {
+        Self { cluster: Cluster::new(), naive: Naive::default(), pools }
+    }
+
+    fn apply(&mut self, change: Change) -> Result<(), TestCaseError> {
+        let Self { cluster, naive, pools } = self;
+        match change {
+            Change::Node { name, seed } => {
+                let view = random::node(&format!("n{name}"), seed, *pools);
+                cluster.set_node(&view);
+                naive.set_node(&view);
+            }
+            Change::DropNode(name) => {
+                cluster.remove_node(&format!("n{name}"));
+                naive.remove_node(&format!("n{name}"));
+            }
+            Change::DropPod(name) => {
+                let view = random::pod(&format!("pod{name}"), 0);
+                cluster.remove_pod(&view.key);
+                naive.remove_pod(&view.key.name);
+            }
+            Change::Bound { name, seed, node } => {
+                let view = random::pod(&format!("pod{name}"), seed);
+                cluster.assume(&view, &format!("n{node}"));
+                naive.assume(&view, &format!("n{node}"));
+            }
+            Change::Pod { name, seed } => {
+                let view = random::pod(&format!("pod{name}"), seed);
+                cluster.remove_pod(&view.key);
+                naive.remove_pod(&view.key.name);
+                let decision = match cluster.place(&view) {
+                    Placement::Node(node) => Ok(node.to_string()),
+                    Placement::NoFit { reasons } => Err(reasons),
+                };
+                prop_assert_eq!(&decision, &naive.decide(&view), "{:?}", view);
+                if let Ok(node) = decision {
+                    cluster.assume(&view, &node);
+                    naive.assume(&view, &node);
+                }
+            }
+        }
+        prop_assert_eq!(cluster.node_count(), naive.nodes.len());
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn placements_and_reasons_are_those_of_the_reference(
+        changes in prop::collection::vec(change(8), 1..100),
+    ) {
+        let mut both = Both::new(3);
+        changes.into_iter().try_for_each(|change| both.apply(change))?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// So many pools that their domains are told apart one by one, not by groups.
+    #[test]
+    fn the_same_with_many_pools(
+        nodes in prop::collection::vec(0..1_000_000_u64, 120),
+        changes in prop::collection::vec(change(120), 1..60),
+    ) {
+        let mut both = Both::new(40);
+        for (name, seed) in (0..).zip(nodes) {
+            both.apply(Change::Node { name, seed })?;
+        }
+        changes.into_iter().try_for_each(|change| both.apply(change))?;
+    }
+}
