@@ -9,6 +9,7 @@ mod footprint;
 mod http_lease;
 mod lists;
 mod percentiles;
+mod place;
 mod server;
 mod start;
 mod storm;
@@ -45,6 +46,8 @@ enum Command {
         #[arg(long, default_value = "/var/lib/toono")]
         data: PathBuf,
     },
+    /// The scheduler's decisions alone, on one core: pods onto up to a million nodes.
+    Place(place::PlaceArgs),
     /// Creates pods and times bind → running for each, and all of them together.
     Start {
         /// The administrator's kubeconfig.
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Command::Storm(args) => storm::run(&args),
         Command::HttpLease(args) => http_lease::run(&args),
         Command::Footprint { data } => footprint::run(&data),
+        Command::Place(args) => place::run(&args),
         Command::Start { kubeconfig, pods, rounds, image } => {
             runtime.block_on(start::run(&kubeconfig, pods, rounds, &image))
         }
