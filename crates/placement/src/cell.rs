@@ -12,9 +12,9 @@ use std::{
 use hashbrown::HashTable;
 
 use crate::{
+    demand::Demand,
     node::{NodeIndex, Offer},
     pod::HostPort,
-    resident::Demand,
     resources::Resources,
     site::{SiteId, Sites},
 };

@@ -1,14 +1,18 @@
 //! The picture of the cluster, kept up to date by small changes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use crate::{
     cell::{Cell, CellId, Cells, Load},
+    company::Namespaces,
+    demand::{Demand, DemandId, Demands},
     intern::{Interner, Symbol},
     node::{Node, NodeIndex, NodeView, Offer},
     pod::{PodKey, PodView},
     ranking::Rankings,
-    resident::{Demands, Groups, Resident},
     site::{Place, SiteId, Sites},
 };
 
@@ -27,9 +31,17 @@ pub struct Cluster {
     known: usize,
     no_offer: Arc<Offer>,
     residents: HashMap<Box<str>, HashMap<Box<str>, Resident>>,
-    demands: Demands,
-    pub(crate) groups: Groups,
+    pub(crate) demands: Demands,
+    pub(crate) namespaces: Namespaces,
     pub(crate) rankings: Rankings,
+}
+
+/// A pod on a node.
+#[derive(Clone, Copy, Debug)]
+struct Resident {
+    node: NodeIndex,
+    demand: DemandId,
+    terminating: bool,
 }
 
 /// A node with all that is known of it.
@@ -61,12 +73,13 @@ impl Cluster {
         let index = self.index_of(&view.name);
         let Some(cell) = self.cell_of(index) else { return false };
         let (before, same_offer) = (cell.site, *cell.offer == *view.offer);
+        let load = cell.load.clone();
         let site = self.sites.site_of(view, &mut self.symbols);
         if before == site && same_offer {
             return false;
         }
         self.known += usize::from(before == SiteId::NOWHERE);
-        self.move_node(index, site, &view.offer, |_| ());
+        self.move_node(index, site, &view.offer, load);
         true
     }
 
@@ -74,11 +87,11 @@ impl Cluster {
     pub fn remove_node(&mut self, name: &str) {
         let name = self.symbols.lookup(name);
         let Some(index) = self.by_name.get(&name).copied() else { return };
-        let known = self.cell_of(index).is_some_and(|cell| cell.site != SiteId::NOWHERE);
-        if known {
+        let known = self.cell_of(index).filter(|cell| cell.site != SiteId::NOWHERE);
+        if let Some(load) = known.map(|cell| cell.load.clone()) {
             self.known -= 1;
             let no_offer = Arc::clone(&self.no_offer);
-            self.move_node(index, SiteId::NOWHERE, &no_offer, |_| ());
+            self.move_node(index, SiteId::NOWHERE, &no_offer, load);
         }
         self.vacate_if_unused(index);
     }
@@ -96,9 +109,9 @@ impl Cluster {
     pub fn assume(&mut self, pod: &PodView, node: &str) {
         self.remove_pod(&pod.key);
         let index = self.index_of(node);
-        let resident = Resident::new(pod, index, &mut self.symbols, &mut self.demands);
-        self.groups.add(&pod.key.namespace, &resident, &self.symbols);
-        self.change_load(index, |load| load.charge(&resident.demand));
+        let demand = self.demands.add(pod, index, &mut self.symbols);
+        self.change_load(index, demand, Load::charge);
+        let resident = Resident { node: index, demand, terminating: pod.terminating };
         self.residents
             .entry(pod.key.namespace.clone())
             .or_default()
@@ -112,10 +125,20 @@ impl Cluster {
         if namespace.is_empty() {
             self.residents.remove(&key.namespace);
         }
-        self.groups.remove(&key.namespace, &resident, &self.symbols);
-        self.change_load(resident.node, |load| load.release(&resident.demand));
-        self.vacate_if_unused(resident.node);
-        self.demands.release(&resident.demand);
+        self.change_load(resident.node, resident.demand, Load::release);
+        let Resident { node, demand, terminating } = resident;
+        self.demands.remove(demand, node, terminating, &mut self.symbols);
+        self.vacate_if_unused(node);
+    }
+
+    /// Takes over a namespace's labels: inter-pod affinity may select namespaces by them.
+    pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) {
+        self.namespaces.insert(name.into(), labels);
+    }
+
+    /// Forgets a namespace's labels.
+    pub fn remove_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
     }
 
     /// The node that a pod counts on.
@@ -123,15 +146,6 @@ impl Cluster {
     pub fn node_of(&self, key: &PodKey) -> Option<&str> {
         let resident = self.residents.get(&key.namespace)?.get(&key.name)?;
         Some(self.symbols.text(self.node(resident.node)?.name))
-    }
-
-    /// Makes sure that the groups a pod spreads by are counted.
-    pub(crate) fn ensure_groups(&mut self, pod: &PodView) {
-        let namespace = &*pod.key.namespace;
-        for selector in pod.spread.iter().filter_map(|constraint| constraint.selector.as_ref()) {
-            let residents = self.residents.get(namespace).into_iter().flat_map(HashMap::values);
-            self.groups.ensure_selector(namespace, selector, residents, &self.symbols);
-        }
     }
 
     /// A node that is known, with all that is known of it.
@@ -169,23 +183,17 @@ impl Cluster {
         self.cells.get(self.node(index)?.cell)
     }
 
-    fn change_load(&mut self, index: NodeIndex, change: impl FnOnce(&mut Load)) {
-        let Some(cell) = self.cell_of(index) else { return };
-        let (site, offer) = (cell.site, Arc::clone(&cell.offer));
-        self.move_node(index, site, &offer, change);
+    fn change_load(&mut self, index: NodeIndex, id: DemandId, change: fn(&mut Load, &Demand)) {
+        let (Some(cell), Some(kin)) = (self.cell_of(index), self.demands.get(id)) else { return };
+        let (site, offer, mut load) = (cell.site, Arc::clone(&cell.offer), cell.load.clone());
+        change(&mut load, &kin.demand);
+        self.move_node(index, site, &offer, load);
     }
 
-    fn move_node(
-        &mut self,
-        index: NodeIndex,
-        site: SiteId,
-        offer: &Arc<Offer>,
-        change: impl FnOnce(&mut Load),
-    ) {
+    fn move_node(&mut self, index: NodeIndex, site: SiteId, offer: &Arc<Offer>, load: Load) {
         let Some(from) = self.node(index).map(|node| node.cell) else { return };
         let Some(cell) = self.cells.get(from) else { return };
-        let (before, mut load) = (cell.site, cell.load.clone());
-        change(&mut load);
+        let before = cell.site;
         self.cells.leave(index, from, &mut self.sites);
         let cell = self.cells.enter(index, site, offer, load, &mut self.sites);
         if let Some(node) = self.nodes.get_mut(index.0 as usize) {

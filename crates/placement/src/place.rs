@@ -10,6 +10,7 @@ use crate::{
     cluster::Cluster,
     filter::{self, Affinity, Named, has_room, only_nodes, refusals, shortages, site_refusal},
     intern::Symbol,
+    nearness,
     node::NodeIndex,
     pod::{NodeTerm, PodView},
     ranking::{Asker, Group, Ranking, Rankings},
@@ -40,7 +41,6 @@ pub enum Placement {
 impl Cluster {
     /// Chooses a node for `pod`. Nothing is counted until [`Cluster::assume`] is called.
     pub fn place(&mut self, pod: &PodView) -> Placement {
-        self.ensure_groups(pod);
         let mut rankings = std::mem::take(&mut self.rankings);
         let placement = self.decide(pod, &mut rankings);
         self.rankings = rankings;
@@ -129,6 +129,7 @@ impl<'a> Search<'a> {
     fn count(&mut self, eligible: &[Eligible]) {
         let Asker { pod, affinity, cluster, .. } = &self.asker;
         self.topology.rules = spread::rules(pod, affinity, eligible, cluster);
+        self.topology.rules.extend(nearness::rules(pod, cluster));
     }
 
     fn judge_groups(&mut self, ranking: &Ranking) {

@@ -1,10 +1,11 @@
 //! What placement needs to know of a pod.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::{self as core, NodeSelectorTerm, Pod, PodSpec};
 
 use crate::{
+    company::Company,
     requirement::Requirement,
     resources::{Resources, pod_requests, pod_weight},
     taints::Toleration,
@@ -100,6 +101,8 @@ pub struct PodView {
     pub host_ports: Vec<HostPort>,
     /// How it wants to spread.
     pub spread: Vec<SpreadConstraint>,
+    /// What it wants of other pods, if anything.
+    pub company: Option<Arc<Company>>,
 }
 
 impl PodView {
@@ -161,6 +164,7 @@ impl PodView {
                 .flatten()
                 .map(|constraint| SpreadConstraint::from_core(constraint, &labels))
                 .collect(),
+            company: Company::of(spec, metadata.namespace.as_deref().unwrap_or_default(), &labels),
             labels,
         }
     }

@@ -15,6 +15,7 @@ use crate::{
     cluster::Cluster,
     filter::{Affinity, has_room, site_refusal},
     intern::Symbol,
+    nearness,
     node::NodeIndex,
     pod::PodView,
     score::{self, Taste},
@@ -121,7 +122,7 @@ impl Rankings {
 
 /// The labels whose values matter to the pod beyond its filters, each once.
 fn keys(asker: &Asker<'_>) -> Vec<Symbol> {
-    let keys = spread::keys(asker.pod).into_iter();
+    let keys = spread::keys(asker.pod).into_iter().chain(nearness::keys(asker.pod));
     let mut keys: Vec<_> = keys.map(|key| asker.cluster.symbols.lookup(key)).collect();
     keys.sort_unstable();
     keys.dedup();

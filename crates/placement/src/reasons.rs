@@ -15,6 +15,9 @@ pub(crate) enum Reason {
     Insufficient(Box<str>),
     Spread,
     SpreadMissingLabel,
+    PodAffinity,
+    PodAntiAffinity,
+    ExistingAntiAffinity,
 }
 
 impl std::fmt::Display for Reason {
@@ -35,6 +38,11 @@ impl std::fmt::Display for Reason {
             Self::TooManyPods => f.write_str("Too many pods"),
             Self::Insufficient(resource) => write!(f, "Insufficient {resource}"),
             Self::Spread => f.write_str("node(s) didn't match pod topology spread constraints"),
+            Self::PodAffinity => f.write_str("node(s) didn't match pod affinity rules"),
+            Self::PodAntiAffinity => f.write_str("node(s) didn't match pod anti-affinity rules"),
+            Self::ExistingAntiAffinity => {
+                f.write_str("node(s) didn't satisfy existing pods anti-affinity rules")
+            }
             Self::SpreadMissingLabel => f.write_str(
                 "node(s) didn't match pod topology spread constraints (missing required label)",
             ),

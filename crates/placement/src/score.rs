@@ -22,6 +22,7 @@ pub(crate) const MAX_SCORE: i64 = 100;
 const TAINT_WEIGHT: i64 = 3;
 const AFFINITY_WEIGHT: i64 = 2;
 const SPREAD_WEIGHT: i64 = 2;
+const COMPANY_WEIGHT: i64 = 2;
 const RESOURCES_WEIGHT: i64 = 1;
 const BALANCE_WEIGHT: i64 = 1;
 
@@ -52,6 +53,11 @@ pub(crate) fn choose(candidates: &[Candidate]) -> Option<NodeIndex> {
     let preference = most(|one| one.taste.preference);
     let crowds = || candidates.iter().filter_map(|one| one.points.crowd);
     let (roomiest, fullest) = (crowds().min().unwrap_or(0), crowds().max().unwrap_or(0));
+    let likes = || candidates.iter().map(|one| one.points.likes);
+    let (least, range) = {
+        let least = likes().min().unwrap_or(0);
+        (least, likes().max().unwrap_or(0) - least)
+    };
     let total = |one: &Candidate| {
         let taints = scaled(unwelcome - one.taste.unwelcome, unwelcome, MAX_SCORE);
         let affinity = scaled(one.taste.preference, preference, 0);
@@ -59,7 +65,16 @@ pub(crate) fn choose(candidates: &[Candidate]) -> Option<NodeIndex> {
             None => 0,
             Some(crowd) => scaled(fullest + roomiest - crowd, fullest, MAX_SCORE),
         };
-        TAINT_WEIGHT * taints + AFFINITY_WEIGHT * affinity + SPREAD_WEIGHT * spread + one.local
+        // Kubernetes reckons this one in floating point, and rounds down.
+        let company = match range {
+            0 => 0,
+            range => (MAX_SCORE as f64 * ((one.points.likes - least) as f64 / range as f64)) as i64,
+        };
+        TAINT_WEIGHT * taints
+            + AFFINITY_WEIGHT * affinity
+            + SPREAD_WEIGHT * spread
+            + COMPANY_WEIGHT * company
+            + one.local
     };
     let best = candidates.iter().max_by_key(|one| (total(one), Reverse((one.pods, one.node))));
     best.map(|one| one.node)

@@ -9,10 +9,11 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{
     cluster::{Cluster, Seen},
+    demand::{Count, Kin},
     filter::{Affinity, untolerated},
     intern::Symbol,
+    node::NodeIndex,
     pod::{PodView, SpreadConstraint},
-    resident::NodeCounts,
     site::{Place, Site, SiteId},
     topology::{Effect, Rule},
 };
@@ -66,11 +67,11 @@ pub(crate) fn rules(
             together.iter().all(|key| node.place.site.kept(*key).is_some())
                 && counts(constraint, pod, affinity, &node.place.site, node.name, cluster)
         };
-        let group = constraint
-            .selector
-            .as_ref()
-            .and_then(|selector| cluster.groups.of_selector(&pod.key.namespace, selector));
-        let counts = domains(group, key, counted, cluster);
+        let selector = constraint.selector.iter();
+        let kin = selector.flat_map(|selector| {
+            cluster.demands.selected(&pod.key.namespace, selector, &cluster.symbols)
+        });
+        let counts = domains(&nodes_of(kin, counted, cluster), key);
         if constraint.required {
             let all = eligible.next().map_or(0, |eligible| eligible.domains(cluster));
             let effect = limit(constraint, pod, &counts, all);
@@ -86,11 +87,11 @@ pub(crate) fn rules(
 
 fn defaults(pod: &PodView, affinity: &Affinity<'_>, cluster: &Cluster) -> Vec<Rule> {
     let Some(owner) = &pod.owner else { return Vec::new() };
-    let group = cluster.groups.of_owner(owner);
     let counted = |node: &Seen<'_>| affinity.matches(&node.place.site, node.name, &cluster.symbols);
+    let nodes = nodes_of(cluster.demands.of_owner(owner), counted, cluster);
     let rule = |(key, max_skew): &(&str, i32)| {
         let key = cluster.symbols.lookup(key);
-        let counts = domains(group, key, counted, cluster);
+        let counts = domains(&nodes, key);
         Rule { key, counts, effect: crowd(key, *max_skew, false, cluster) }
     };
     DEFAULTS.iter().map(rule).collect()
@@ -120,20 +121,25 @@ fn limit(
     Effect::Limit { most: i64::from(constraint.max_skew) + emptiest - itself }
 }
 
-/// The pods of a group in each domain.
-fn domains(
-    group: Option<&NodeCounts>,
-    key: Symbol,
+/// The nodes that count and where pods are that stay, and how many.
+fn nodes_of<'a>(
+    kin: impl Iterator<Item = &'a Kin>,
     counted: impl Fn(&Seen<'_>) -> bool,
-    cluster: &Cluster,
-) -> HashMap<Symbol, i64> {
+    cluster: &'a Cluster,
+) -> Vec<(Seen<'a>, i64)> {
+    let nodes = kin.flat_map(|kin| &kin.nodes).filter(|(_, count)| count.staying > 0);
+    let seen = |(index, count): (&NodeIndex, &Count)| {
+        Some((cluster.see(*index)?, i64::from(count.staying)))
+    };
+    nodes.filter_map(seen).filter(|(node, _)| counted(node)).collect()
+}
+
+/// The pods in each domain.
+fn domains(nodes: &[(Seen<'_>, i64)], key: Symbol) -> HashMap<Symbol, i64> {
     let mut domains = HashMap::new();
-    for (index, count) in group.into_iter().flatten() {
-        let Some(node) = cluster.see(*index) else { continue };
-        if let Some(domain) = node.place.site.label(key, node.name)
-            && counted(&node)
-        {
-            *domains.entry(domain).or_default() += i64::from(*count);
+    for (node, count) in nodes {
+        if let Some(domain) = node.place.site.label(key, node.name) {
+            *domains.entry(domain).or_default() += count;
         }
     }
     domains

@@ -29,6 +29,14 @@ pub(crate) enum Effect {
         /// The emptiest domain and the skew allowed above it, less the pod itself.
         most: i64,
     },
+    /// There must be at least so many, and the label.
+    Near { least: i64 },
+    /// There must be none: the pod wants it so.
+    Apart,
+    /// There must be none: those that are there want it so.
+    Shunned,
+    /// The more the better.
+    Liked,
     /// The fewer the better.
     Crowd {
         weight: f64,
@@ -43,6 +51,8 @@ pub(crate) enum Effect {
 pub(crate) struct Points {
     /// How crowded its domains are; `None` where that cannot be told.
     pub(crate) crowd: Option<i64>,
+    /// How much the pod and those there want to be near to each other.
+    pub(crate) likes: i64,
 }
 
 /// All rules for one pod.
@@ -55,7 +65,7 @@ impl Topology {
     /// Judges the site's node of this name.
     pub(crate) fn judge(&self, site: &Site, name: Symbol) -> Result<Points, Reason> {
         let mut crowd = Some(0.0);
-        let mut crowds = false;
+        let (mut crowds, mut likes) = (false, 0);
         for rule in &self.rules {
             let domain = site.label(rule.key, name);
             let count = domain.and_then(|domain| rule.counts.get(&domain)).copied().unwrap_or(0);
@@ -63,6 +73,13 @@ impl Topology {
                 Effect::Limit { .. } if domain.is_none() => return Err(Reason::SpreadMissingLabel),
                 Effect::Limit { most } if count > most => return Err(Reason::Spread),
                 Effect::Limit { .. } => {}
+                Effect::Near { least } if domain.is_none() || count < least => {
+                    return Err(Reason::PodAffinity);
+                }
+                Effect::Apart if count > 0 => return Err(Reason::PodAntiAffinity),
+                Effect::Shunned if count > 0 => return Err(Reason::ExistingAntiAffinity),
+                Effect::Near { .. } | Effect::Apart | Effect::Shunned => {}
+                Effect::Liked => likes += count,
                 Effect::Crowd { weight, max_skew, demanded } => {
                     crowds = true;
                     let here = count as f64 * weight + f64::from(max_skew - 1);
@@ -74,7 +91,8 @@ impl Topology {
                 }
             }
         }
-        Ok(Points { crowd: crowd.filter(|_| crowds).map(|sum: f64| sum.round() as i64) })
+        let crowd = crowd.filter(|_| crowds).map(|sum: f64| sum.round() as i64);
+        Ok(Points { crowd, likes })
     }
 
     /// The sites where some rule counts anything, for rules on labels that `apart` does not hold

@@ -1,6 +1,8 @@
 //! Random changes to a cluster: after each, a pod is placed, and both the node and the reasons for
 //! having none are exactly those of the plain reference.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use toono_placement::{Cluster, Placement};
 
@@ -23,7 +25,14 @@ enum Change {
         seed: u64,
         node: u8,
     },
-    DropPod(u8),
+    DropPod {
+        name: u8,
+        seed: u64,
+    },
+    Namespace {
+        name: u8,
+        team: u8,
+    },
 }
 
 /// Changes among so many nodes.
@@ -35,7 +44,8 @@ fn change(nodes: u8) -> impl Strategy<Value = Change> {
         12 => (0..30_u8, seed()).prop_map(|(name, seed)| Change::Pod { name, seed }),
         1 => (0..30_u8, seed(), 0..=nodes)
             .prop_map(|(name, seed, node)| Change::Bound { name, seed, node }),
-        2 => (0..30_u8).prop_map(Change::DropPod),
+        2 => (0..30_u8, seed()).prop_map(|(name, seed)| Change::DropPod { name, seed }),
+        1 => (0..2_u8, 0..3_u8).prop_map(|(name, team)| Change::Namespace { name, team }),
     ]
 }
 
@@ -63,10 +73,19 @@ impl Both {
                 cluster.remove_node(&format!("n{name}"));
                 naive.remove_node(&format!("n{name}"));
             }
-            Change::DropPod(name) => {
-                let view = random::pod(&format!("pod{name}"), 0);
+            Change::Namespace { name, team: 0 } => {
+                cluster.remove_namespace(&format!("ns{name}"));
+                naive.namespaces.remove(&format!("ns{name}"));
+            }
+            Change::Namespace { name, team } => {
+                let labels: BTreeMap<_, _> = [("team".to_owned(), format!("t{team}"))].into();
+                cluster.set_namespace(&format!("ns{name}"), labels.clone());
+                naive.namespaces.insert(format!("ns{name}"), labels);
+            }
+            Change::DropPod { name, seed } => {
+                let view = random::pod(&format!("pod{name}"), seed);
                 cluster.remove_pod(&view.key);
-                naive.remove_pod(&view.key.name);
+                naive.remove_pod(&view);
             }
             Change::Bound { name, seed, node } => {
                 let view = random::pod(&format!("pod{name}"), seed);
@@ -76,7 +95,7 @@ impl Both {
             Change::Pod { name, seed } => {
                 let view = random::pod(&format!("pod{name}"), seed);
                 cluster.remove_pod(&view.key);
-                naive.remove_pod(&view.key.name);
+                naive.remove_pod(&view);
                 let decision = match cluster.place(&view) {
                     Placement::Node(node) => Ok(node.to_string()),
                     Placement::NoFit { reasons } => Err(reasons),

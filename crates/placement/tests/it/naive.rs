@@ -4,14 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use toono_placement::{Effect, NodeTerm, NodeView, PodView, SpreadConstraint};
+use toono_placement::{
+    Company, Effect, NodeTerm, NodeView, PodKey, PodTerm, PodView, SpreadConstraint,
+};
 
 /// The truth, as lists.
 #[derive(Default)]
 pub(crate) struct Naive {
     pub(crate) nodes: BTreeMap<String, NodeView>,
-    /// Pods by name, with their nodes.
-    pub(crate) pods: BTreeMap<String, (PodView, String)>,
+    /// Pods with their nodes.
+    pub(crate) pods: BTreeMap<PodKey, (PodView, String)>,
+    pub(crate) namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// The order of nodes among equals: places are given again when nothing speaks of a node.
     places: Vec<Option<String>>,
     vacant: Vec<usize>,
@@ -36,13 +39,13 @@ impl Naive {
     }
 
     pub(crate) fn assume(&mut self, pod: &PodView, node: &str) {
-        self.remove_pod(&pod.key.name);
+        self.remove_pod(pod);
         self.speak_of(node);
-        self.pods.insert(pod.key.name.to_string(), (pod.clone(), node.to_owned()));
+        self.pods.insert(pod.key.clone(), (pod.clone(), node.to_owned()));
     }
 
-    pub(crate) fn remove_pod(&mut self, name: &str) {
-        if let Some((_, node)) = self.pods.remove(name) {
+    pub(crate) fn remove_pod(&mut self, pod: &PodView) {
+        if let Some((_, node)) = self.pods.remove(&pod.key) {
             self.forget_if_unused(&node);
         }
     }
@@ -136,7 +139,74 @@ impl Naive {
         if !reasons.is_empty() {
             return reasons;
         }
-        self.spread_refusal(pod, node).into_iter().collect()
+        let refusal = self.spread_refusal(pod, node).or_else(|| self.company_refusal(pod, node));
+        refusal.into_iter().collect()
+    }
+
+    /// All pods on nodes that are known.
+    fn all(&self) -> impl Iterator<Item = (&PodView, &NodeView)> {
+        self.pods.values().filter_map(|(pod, on)| Some((pod, self.nodes.get(on)?)))
+    }
+
+    fn is_meant(&self, term: &PodTerm, pod: &PodView) -> bool {
+        let none = BTreeMap::new();
+        let labels = self.namespaces.get(&*pod.key.namespace).unwrap_or(&none);
+        term.is_about(&pod.key.namespace, labels) && term.selects(&pod.labels)
+    }
+
+    fn company_refusal(&self, pod: &PodView, node: &NodeView) -> Option<String> {
+        let nothing = Company::default();
+        let company = pod.company.as_deref().unwrap_or(&nothing);
+        let together = |term: &PodTerm, other: &NodeView| {
+            let key = &*term.topology_key;
+            node.labels.contains_key(key) && node.labels.get(key) == other.labels.get(key)
+        };
+        let near = |other: &PodView| company.near.iter().all(|term| self.is_meant(term, other));
+        let met = |term: &PodTerm| self.all().any(|(other, on)| near(other) && together(term, on));
+        let labelled = |term: &PodTerm| node.labels.contains_key(&*term.topology_key);
+        let anybody = self.all().any(|(other, on)| {
+            near(other)
+                && company.near.iter().any(|term| on.labels.contains_key(&*term.topology_key))
+        });
+        let first = !anybody && near(pod);
+        if !company.near.iter().all(|term| labelled(term) && (first || met(term))) {
+            return Some("node(s) didn't match pod affinity rules".to_owned());
+        }
+        for term in &company.apart {
+            if self.all().any(|(other, on)| self.is_meant(term, other) && together(term, on)) {
+                return Some("node(s) didn't match pod anti-affinity rules".to_owned());
+            }
+        }
+        let shunned = self.all().any(|(other, on)| {
+            let terms = other.company.iter().flat_map(|company| &company.apart);
+            terms.into_iter().any(|term| self.is_meant(term, pod) && together(term, on))
+        });
+        shunned.then(|| "node(s) didn't satisfy existing pods anti-affinity rules".to_owned())
+    }
+
+    fn likes(&self, pod: &PodView, node: &NodeView) -> i64 {
+        let mut sum = 0;
+        let together = |term: &PodTerm, other: &NodeView| {
+            let key = &*term.topology_key;
+            node.labels.contains_key(key) && node.labels.get(key) == other.labels.get(key)
+        };
+        for (other, on) in self.all() {
+            for (weight, term) in pod.company.iter().flat_map(|company| &company.liking) {
+                if self.is_meant(term, other) && together(term, on) {
+                    sum += weight;
+                }
+            }
+            let Some(company) = &other.company else { continue };
+            let hard = company.near.iter().map(|term| (1, term));
+            for (weight, term) in
+                company.liking.iter().map(|(weight, term)| (*weight, term)).chain(hard)
+            {
+                if self.is_meant(term, pod) && together(term, on) {
+                    sum += weight;
+                }
+            }
+        }
+        sum
     }
 
     fn shortages(&self, pod: &PodView, node: &NodeView) -> Vec<String> {
@@ -210,6 +280,9 @@ impl Naive {
         let (unwelcome_most, preferred_most) = (most(&unwelcome), most(&preferred));
         let known = || crowds.iter().flatten().copied();
         let (roomiest, fullest) = (known().min().unwrap_or(0), known().max().unwrap_or(0));
+        let likes: Vec<_> = feasible.iter().map(|node| self.likes(pod, node)).collect();
+        let (least, most) = (likes.iter().min().copied(), likes.iter().max().copied());
+        let (least, range) = (least.unwrap_or(0), most.unwrap_or(0) - least.unwrap_or(0));
         let total = |at: usize| {
             let taints = match unwelcome_most {
                 0 => 100,
@@ -224,8 +297,17 @@ impl Naive {
                 Some(_) if fullest == 0 => 100,
                 Some(crowd) => 100 * (fullest + roomiest - crowd) / fullest,
             };
+            let company = match range {
+                0 => 0,
+                range => (100.0 * ((likes[at] - least) as f64 / range as f64)) as i64,
+            };
             let node = feasible[at];
-            3 * taints + 2 * affinity + 2 * spread + self.spare(pod, node) + self.balance(pod, node)
+            2 * company
+                + 3 * taints
+                + 2 * affinity
+                + 2 * spread
+                + self.spare(pod, node)
+                + self.balance(pod, node)
         };
         let best = (0..feasible.len()).max_by_key(|at| {
             let node = feasible[*at];

@@ -94,7 +94,7 @@ pub(crate) fn pod(name: &str, seed: u64) -> PodView {
             "hostIP": dice.of(&["", "10.0.0.1", "10.0.0.2"])}]);
     }
     let mut spec = json!({"containers": [container]});
-    let mut metadata = json!({"name": name, "namespace": "ns", "labels": {"app": app}});
+    let mut metadata = json!({"name": name, "namespace": if dice.once_in(4) { "ns1" } else { "ns0" }, "labels": {"app": app}});
     if dice.once_in(2) {
         metadata["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
             "name": app, "uid": app, "controller": true}]);
@@ -116,7 +116,13 @@ pub(crate) fn pod(name: &str, seed: u64) -> PodView {
     if dice.once_in(3) {
         spec["affinity"]["nodeAffinity"] = node_affinity(dice);
     }
-    if dice.once_in(2) {
+    if dice.once_in(3) {
+        spec["affinity"]["podAffinity"] = pod_affinity(dice);
+    }
+    if dice.once_in(3) {
+        spec["affinity"]["podAntiAffinity"] = pod_affinity(dice);
+    }
+    if dice.once_in(3) {
         let constraints = 1 + dice.below(3);
         spec["topologySpreadConstraints"] =
             (0..constraints).map(|_| spread(dice)).collect::<Vec<_>>().into();
@@ -173,6 +179,47 @@ fn node_affinity(dice: &mut Dice) -> Value {
     if dice.once_in(2) {
         let terms: Vec<_> = (0..=dice.below(2))
             .map(|_| json!({"weight": 1 + dice.below(100), "preference": term(dice)}))
+            .collect();
+        affinity["preferredDuringSchedulingIgnoredDuringExecution"] = terms.into();
+    }
+    affinity
+}
+
+fn pod_term(dice: &mut Dice) -> Value {
+    let mut term = json!({"topologyKey": dice.of(&[HOST, ZONE, POOL, "rank"])});
+    match dice.below(8) {
+        0 => {}
+        1 => term["labelSelector"] = json!({}),
+        2 => {
+            term["labelSelector"] = json!({"matchExpressions": [
+                {"key": "app", "operator": "NotIn", "values": ["x"]}]});
+        }
+        3 => {
+            term["labelSelector"] = json!({"matchExpressions": [
+                {"key": "app", "operator": "In", "values": ["x", "y"]}]});
+        }
+        _ => term["labelSelector"] = json!({"matchLabels": {"app": dice.of(&["x", "y"])}}),
+    }
+    match dice.below(6) {
+        0 => term["namespaceSelector"] = json!({}),
+        1 => term["namespaceSelector"] = json!({"matchLabels": {"team": "t1"}}),
+        2 => term["namespaces"] = json!(["ns1"]),
+        _ => {}
+    }
+    if dice.once_in(6) {
+        term[dice.of(&["matchLabelKeys", "mismatchLabelKeys"])] = json!(["app"]);
+    }
+    term
+}
+
+fn pod_affinity(dice: &mut Dice) -> Value {
+    let mut affinity = json!({});
+    if dice.once_in(2) {
+        let terms: Vec<_> = (0..=dice.below(2)).map(|_| pod_term(dice)).collect();
+        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = terms.into();
+    } else {
+        let terms: Vec<_> = (0..=dice.below(2))
+            .map(|_| json!({"weight": 1 + dice.below(100), "podAffinityTerm": pod_term(dice)}))
             .collect();
         affinity["preferredDuringSchedulingIgnoredDuringExecution"] = terms.into();
     }

@@ -1,0 +1,269 @@
+//! Demands: what pods made from one template have alike, each once, with the nodes where such pods
+//! are.
+//!
+//! Rules that count pods (spreading, inter-pod affinity) find the demands that they mean by label, and
+//! their nodes from there: thousands of demands stand for a million pods.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, Hash, RandomState},
+    sync::Arc,
+};
+
+use hashbrown::HashTable;
+
+use crate::{
+    company::{Company, PodTerm},
+    intern::{Interner, Symbol},
+    node::NodeIndex,
+    pod::{HostPort, PodView},
+    requirement::{Compiled, Operator, Requirement},
+    resources::Resources,
+};
+
+/// The place of a demand in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct DemandId(u32);
+
+/// What pods of one template have alike.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Demand {
+    pub(crate) namespace: Box<str>,
+    pub(crate) requests: Resources,
+    pub(crate) weight: Resources,
+    pub(crate) host_ports: Box<[HostPort]>,
+    /// Sorted by key.
+    labels: Box<[(Symbol, Symbol)]>,
+    owner: Option<Box<str>>,
+    pub(crate) company: Option<Arc<Company>>,
+}
+
+/// How many pods of a demand are on a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) all: u32,
+    /// Without those being deleted.
+    pub(crate) staying: u32,
+}
+
+/// A demand in use.
+#[derive(Debug)]
+pub(crate) struct Kin {
+    pub(crate) demand: Demand,
+    pub(crate) nodes: HashMap<NodeIndex, Count>,
+}
+
+type Index<K> = HashMap<K, HashSet<DemandId>>;
+
+/// The demands of the pods that there are.
+#[derive(Debug, Default)]
+pub(crate) struct Demands {
+    slots: Vec<Option<Kin>>,
+    vacant: Vec<DemandId>,
+    ids: HashTable<DemandId>,
+    hasher: RandomState,
+    by_label: Index<(Symbol, Symbol)>,
+    by_owner: Index<Box<str>>,
+    by_namespace: Index<Box<str>>,
+    /// Demands with a term that selects pods of this label, or pods of any label.
+    held: Index<Option<(Symbol, Symbol)>>,
+}
+
+impl Demands {
+    /// Counts a pod on a node.
+    pub(crate) fn add(
+        &mut self,
+        pod: &PodView,
+        node: NodeIndex,
+        symbols: &mut Interner,
+    ) -> DemandId {
+        let id = self.id_of(Demand::of(pod, symbols), symbols);
+        if let Some(Some(kin)) = self.slots.get_mut(id.0 as usize) {
+            let count = kin.nodes.entry(node).or_default();
+            count.all += 1;
+            count.staying += u32::from(!pod.terminating);
+        }
+        id
+    }
+
+    /// Counts a pod on a node no more. The last one takes the demand with it.
+    pub(crate) fn remove(
+        &mut self,
+        id: DemandId,
+        node: NodeIndex,
+        terminating: bool,
+        symbols: &mut Interner,
+    ) {
+        let Some(slot) = self.slots.get_mut(id.0 as usize) else { return };
+        let Some(kin) = slot else { return };
+        if let Some(count) = kin.nodes.get_mut(&node) {
+            count.all = count.all.saturating_sub(1);
+            count.staying = count.staying.saturating_sub(u32::from(!terminating));
+            if count.all == 0 {
+                kin.nodes.remove(&node);
+            }
+        }
+        if let Some(kin) = slot.take_if(|kin| kin.nodes.is_empty()) {
+            let hash = self.hasher.hash_one(&kin.demand);
+            if let Ok(entry) = self.ids.find_entry(hash, |known| *known == id) {
+                entry.remove();
+            }
+            self.index(id, &kin.demand, symbols, false);
+            self.vacant.push(id);
+        }
+    }
+
+    pub(crate) fn get(&self, id: DemandId) -> Option<&Kin> {
+        self.slots.get(id.0 as usize)?.as_ref()
+    }
+
+    fn id_of(&mut self, demand: Demand, symbols: &mut Interner) -> DemandId {
+        let hash = self.hasher.hash_one(&demand);
+        let is_it = |id: &DemandId| self.get(*id).is_some_and(|kin| kin.demand == demand);
+        if let Some(id) = self.ids.find(hash, is_it) {
+            return *id;
+        }
+        let id = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            DemandId(u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX))
+        });
+        self.index(id, &demand, symbols, true);
+        if let Some(slot) = self.slots.get_mut(id.0 as usize) {
+            *slot = Some(Kin { demand, nodes: HashMap::new() });
+        }
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.ids.insert_unique(hash, id, |id| {
+            let kin = slots.get(id.0 as usize).and_then(Option::as_ref);
+            kin.map_or(0, |kin| hasher.hash_one(&kin.demand))
+        });
+        id
+    }
+
+    /// Enters a demand into the indexes, or takes it out.
+    fn index(&mut self, id: DemandId, demand: &Demand, symbols: &mut Interner, enters: bool) {
+        for label in &*demand.labels {
+            change(&mut self.by_label, *label, id, enters);
+        }
+        if let Some(owner) = &demand.owner {
+            change(&mut self.by_owner, owner.clone(), id, enters);
+        }
+        change(&mut self.by_namespace, demand.namespace.clone(), id, enters);
+        let terms = demand.company.iter().flat_map(|company| company.terms());
+        for selector in terms.filter_map(|term| term.selector.as_ref()) {
+            match selector.iter().find(|one| one.operator == Operator::In) {
+                None => change(&mut self.held, None, id, enters),
+                Some(Requirement { key, values, .. }) => {
+                    let key = symbols.intern(key);
+                    for value in values {
+                        change(&mut self.held, Some((key, symbols.intern(value))), id, enters);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The demands of one owner's pods.
+    pub(crate) fn of_owner(&self, owner: &str) -> impl Iterator<Item = &Kin> {
+        self.by_owner.get(owner).into_iter().flatten().filter_map(|id| self.get(*id))
+    }
+
+    /// The demands in a namespace whose pods a selector selects.
+    pub(crate) fn selected<'a>(
+        &'a self,
+        namespace: &'a str,
+        selector: &'a [Requirement],
+        symbols: &'a Interner,
+    ) -> impl Iterator<Item = &'a Kin> + 'a {
+        self.with_labels(Some(namespace), selector, symbols)
+            .filter(move |kin| *kin.demand.namespace == *namespace)
+    }
+
+    /// The demands whose pods have labels that a selector selects, in any namespace; those of
+    /// other namespaces than the one given, if any, may be left out.
+    pub(crate) fn with_labels<'a>(
+        &'a self,
+        namespace: Option<&str>,
+        selector: &'a [Requirement],
+        symbols: &'a Interner,
+    ) -> impl Iterator<Item = &'a Kin> + 'a {
+        let all: Vec<_> = selector.iter().map(|one| Compiled::new(one, symbols)).collect();
+        let ids: Vec<DemandId> =
+            match (selector.iter().find(|one| one.operator == Operator::In), namespace) {
+                (Some(label), _) => self.labelled(label, symbols),
+                (None, Some(namespace)) => {
+                    self.by_namespace.get(namespace).into_iter().flatten().copied().collect()
+                }
+                (None, None) => self.by_namespace.values().flatten().copied().collect(),
+            };
+        let kin = ids.into_iter().filter_map(|id| self.get(id));
+        kin.filter(move |kin| all.iter().all(|one| one.matches(&kin.demand.labels, symbols)))
+    }
+
+    fn labelled(&self, label: &Requirement, symbols: &Interner) -> Vec<DemandId> {
+        let key = symbols.lookup(&label.key);
+        let values: HashSet<_> = label.values.iter().map(|value| symbols.lookup(value)).collect();
+        let ids = values.into_iter().filter_map(|value| self.by_label.get(&(key, value)));
+        ids.flatten().copied().collect()
+    }
+
+    /// The demands with terms that may select the pod, which are some more than do.
+    pub(crate) fn holding_terms_for(
+        &self,
+        pod: &PodView,
+        symbols: &Interner,
+    ) -> impl Iterator<Item = &Kin> {
+        let labels = pod
+            .labels
+            .iter()
+            .map(|(key, value)| Some((symbols.lookup(key), symbols.lookup(value))));
+        let ids: HashSet<_> = labels
+            .chain([None])
+            .filter_map(|label| self.held.get(&label))
+            .flatten()
+            .copied()
+            .collect();
+        ids.into_iter().filter_map(|id| self.get(id))
+    }
+}
+
+impl Demand {
+    fn of(pod: &PodView, symbols: &mut Interner) -> Self {
+        let mut labels: Vec<_> = pod
+            .labels
+            .iter()
+            .map(|(key, value)| (symbols.intern(key), symbols.intern(value)))
+            .collect();
+        labels.sort_unstable();
+        Self {
+            namespace: pod.key.namespace.clone(),
+            requests: pod.requests.clone(),
+            weight: pod.weight.clone(),
+            host_ports: pod.host_ports.clone().into(),
+            labels: labels.into(),
+            owner: pod.owner.clone(),
+            company: pod.company.clone(),
+        }
+    }
+}
+
+impl Kin {
+    /// Whether a term selects these pods.
+    pub(crate) fn is_selected_by(&self, term: &PodTerm, symbols: &Interner) -> bool {
+        term.selector.as_ref().is_some_and(|selector| {
+            selector
+                .iter()
+                .all(|one| Compiled::new(one, symbols).matches(&self.demand.labels, symbols))
+        })
+    }
+}
+
+fn change<K: Eq + Hash>(index: &mut Index<K>, key: K, id: DemandId, enters: bool) {
+    if enters {
+        index.entry(key).or_default().insert(id);
+    } else if let Some(ids) = index.get_mut(&key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            index.remove(&key);
+        }
+    }
+}
