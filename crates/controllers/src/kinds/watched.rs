@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        self as core, ContainerPort, NodeAffinity, PodIP, PodSchedulingGate, ResourceRequirements,
-        Toleration, TopologySpreadConstraint,
+        self as core, ContainerPort, NodeAffinity, PodAffinity, PodAntiAffinity, PodIP,
+        PodSchedulingGate, ResourceRequirements, Toleration, TopologySpreadConstraint,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -52,6 +52,8 @@ pub(super) struct Spec {
 #[serde(default, rename_all = "camelCase")]
 struct Affinity {
     node_affinity: Option<NodeAffinity>,
+    pod_affinity: Option<PodAffinity>,
+    pod_anti_affinity: Option<PodAntiAffinity>,
 }
 
 /// A container that it asks for.
@@ -121,7 +123,8 @@ impl From<Spec> for core::PodSpec {
         Self {
             affinity: spec.affinity.map(|affinity| core::Affinity {
                 node_affinity: affinity.node_affinity,
-                ..core::Affinity::default()
+                pod_affinity: affinity.pod_affinity,
+                pod_anti_affinity: affinity.pod_anti_affinity,
             }),
             containers: spec.containers.map(all).unwrap_or_default(),
             hostname: spec.hostname,
@@ -182,7 +185,13 @@ mod tests {
                 "affinity": {"nodeAffinity": {
                     "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]},
                     "preferredDuringSchedulingIgnoredDuringExecution":
-                        [{"weight": 3, "preference": term}]}},
+                        [{"weight": 3, "preference": term}]},
+                    "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution":
+                        [{"weight": 4, "podAffinityTerm": {"topologyKey": "zone",
+                            "namespaceSelector": {}, "labelSelector": {}}}]},
+                    "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+                        [{"topologyKey": "zone", "matchLabelKeys": ["v"],
+                            "labelSelector": {"matchLabels": {"app": "a"}}}]}},
                 "topologySpreadConstraints": [{"topologyKey": "zone", "maxSkew": 1,
                     "whenUnsatisfiable": "DoNotSchedule", "matchLabelKeys": ["v"],
                     "labelSelector": {"matchLabels": {"app": "a"}}}]},

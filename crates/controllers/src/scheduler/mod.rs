@@ -23,7 +23,7 @@ use crate::{
     context::Context,
     informer::Change,
     key::Key,
-    kinds::{node::Node, pod::Pod},
+    kinds::{Namespace, node::Node, pod::Pod},
     object::Metadata,
     pods::{is_finished, node_name, uid},
 };
@@ -72,6 +72,10 @@ impl Scheduler {
             let shared = Arc::clone(&shared);
             move |change| shared.pod_changed(change)
         });
+        context.namespaces.on_change({
+            let shared = Arc::clone(&shared);
+            move |change| shared.namespace_changed(change)
+        });
         Self { shared }
     }
 
@@ -79,6 +83,7 @@ impl Scheduler {
         // With half the cluster known the choice would be wrong for good.
         context.nodes.wait_synced().await;
         context.pods.wait_synced().await;
+        context.namespaces.wait_synced().await;
         let bindings = Arc::new(Semaphore::new(context.config.concurrent_bindings.max(1)));
         let mut tasks = tokio::task::JoinSet::new();
         loop {
@@ -162,6 +167,22 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// Inter-pod affinity may select namespaces by their labels.
+    fn namespace_changed(&self, change: &Change<Namespace>) {
+        let mut state = self.state();
+        match (&change.new, &change.old) {
+            (Some(namespace), _) => {
+                let labels = namespace.metadata.labels.clone().unwrap_or_default();
+                state.cluster.set_namespace(namespace.metadata.name(), labels);
+            }
+            (None, Some(namespace)) => state.cluster.remove_namespace(namespace.metadata.name()),
+            (None, None) => {}
+        }
+        state.queue.reconsider_company(Instant::now());
+        drop(state);
+        self.wake.notify_one();
+    }
+
     /// A binding failed for a reason that may pass: the pod waits again.
     fn try_again(&self, waiting: Waiting) {
         let mut state = self.state();
@@ -202,8 +223,8 @@ impl State {
         self.assumed.remove(&key);
         self.queue.remove(&key);
         self.cluster.set_pod(&pod.placement());
-        // A pod that is leaving or joined may be what a spread constraint waits for.
-        self.queue.reconsider_spread(now);
+        // A pod that is leaving or joined may be what a spread constraint or an affinity waits for.
+        self.queue.reconsider_company(now);
     }
 
     fn unbound(&mut self, pod: &Arc<Pod>, scheduler_name: &str) {

@@ -122,9 +122,12 @@ impl PodQueue {
         self.unpark(now, |_| true);
     }
 
-    /// A pod was bound or is leaving: those that wait for a spread get another chance.
-    pub(super) fn reconsider_spread(&mut self, now: Instant) {
-        self.unpark(now, |waiting| !waiting.pod.template().placement.spread.is_empty());
+    /// A pod was bound or is leaving: those whose rules count other pods get another chance.
+    pub(super) fn reconsider_company(&mut self, now: Instant) {
+        self.unpark(now, |waiting| {
+            let placement = &waiting.pod.template().placement;
+            !placement.spread.is_empty() || placement.company.is_some()
+        });
     }
 
     fn unpark(&mut self, now: Instant, test: impl Fn(&Waiting) -> bool) {

@@ -98,19 +98,21 @@ impl Workload {
         let kind = KINDS.get(number % KINDS.len()).copied().unwrap_or("bare");
         let (cpu, memory) = ASKED.get(number % ASKED.len()).copied().unwrap_or((100, 128));
         let app = format!("app-{number}");
-        let mut metadata = json!({"namespace": "default", "labels": {"app": app}});
-        let mut spec = json!({"containers": [{"name": "c", "resources": {"requests": {
-            "cpu": format!("{cpu}m"), "memory": format!("{memory}Mi")}}}]});
-        if kind != "bare" {
-            metadata["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
-                "name": app, "uid": app, "controller": true}]);
-        }
-        match kind {
-            "selector" => spec["nodeSelector"] = json!({POOL: pool_name(number * 7 % scene.pools)}),
-            "affinity" => spec["affinity"] = affinity(number),
-            "spread" => spec["topologySpreadConstraints"] = spread(&app),
-            _ => {}
-        }
+        let owners = match kind {
+            "bare" => json!([]),
+            _ => json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": app, "uid": app,
+                "controller": true}]),
+        };
+        let metadata =
+            json!({"namespace": "default", "labels": {"app": app}, "ownerReferences": owners});
+        let only = |of: &str, value: Value| if kind == of { value } else { Value::Null };
+        let spec = json!({
+            "containers": [{"name": "c", "resources": {"requests": {
+                "cpu": format!("{cpu}m"), "memory": format!("{memory}Mi")}}}],
+            "nodeSelector": only("selector", json!({POOL: pool_name(number * 7 % scene.pools)})),
+            "affinity": only("affinity", affinity(number)),
+            "topologySpreadConstraints": only("spread", spread(&app)),
+        });
         let pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec}));
         Self { kind, template: PodView::from_pod(&pod.unwrap_or_default()) }
     }
