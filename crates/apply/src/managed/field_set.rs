@@ -4,6 +4,9 @@
 //! its operations are merges of sorted lists. A place may be a member without the places below it
 //! being members, and the other way round. It knows no schema.
 
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Ordering;
 
 use serde_json::{Map, Value};
@@ -11,7 +14,7 @@ use serde_json::{Map, Value};
 use super::path::{Element, ElementError};
 
 /// What two sets, walked side by side, leave at one place.
-type Choose = dyn Fn(Option<&Node>, Option<&Node>) -> Option<Node>;
+type Choose<'a> = dyn Fn(Option<&Node>, Option<&Node>) -> Option<Node> + 'a;
 
 /// How deep a set that is read may be: as deep as JSON itself may nest.
 pub const FIELD_SET_MAX_DEPTH: usize = 128;
@@ -19,6 +22,10 @@ pub const FIELD_SET_MAX_DEPTH: usize = 128;
 /// How many places a set that is read may have. An object of the largest size that is stored cannot
 /// have more fields than this.
 pub const FIELD_SET_MAX_PLACES: usize = 1 << 17;
+
+/// A level that is so many times smaller than another is looked up in it step by step: an object may have
+/// thousands of records, and each is compared with all that a write sets.
+const SPARSE: usize = 8;
 
 /// What `fieldsV1` calls the place itself among the places below it.
 pub(super) const ITSELF: &str = ".";
@@ -199,17 +206,41 @@ impl FieldSet {
         Self { nodes }
     }
 
+    /// The places that are in any of the sets; pair by pair, so that many small ones do not copy a large one
+    /// again and again.
+    #[must_use]
+    pub fn union_of(mut sets: Vec<Self>) -> Self {
+        while sets.len() > 1 {
+            let mut rest = sets.into_iter();
+            let mut pairs = Vec::with_capacity(rest.len().div_ceil(2));
+            while let Some(one) = rest.next() {
+                pairs.push(one.union(rest.next().unwrap_or_default()));
+            }
+            sets = pairs;
+        }
+        sets.pop().unwrap_or_default()
+    }
+
+    fn is_sparse_beside(&self, other: &Self) -> bool {
+        self.nodes.len().saturating_mul(SPARSE) < other.nodes.len()
+    }
+
     /// The places that are in both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        self.join(other, &|mine, theirs| {
-            let (mine, theirs) = (mine?, theirs?);
-            Some(Node {
-                element: mine.element.clone(),
-                member: mine.member && theirs.member,
-                below: mine.below.intersection(&theirs.below),
-            })
-        })
+        let both = |mine: &Node, theirs: &Node| Node {
+            element: mine.element.clone(),
+            member: mine.member && theirs.member,
+            below: mine.below.intersection(&theirs.below),
+        };
+        if self.is_sparse_beside(other) {
+            let found = self.nodes.iter().filter_map(|mine| {
+                let node = both(mine, other.node(&mine.element)?);
+                (node.member || !node.below.is_empty()).then_some(node)
+            });
+            return Self { nodes: found.collect() };
+        }
+        self.join(other, &|mine, theirs| Some(both(mine?, theirs?)))
     }
 
     /// The places that are here and not there. Places below one that is there stay.
@@ -230,10 +261,16 @@ impl FieldSet {
         if other.nodes.is_empty() {
             return;
         }
+        let sparse = self.is_sparse_beside(other);
         let mut theirs = other.nodes.iter().peekable();
         self.nodes.retain_mut(|mine| {
-            while theirs.next_if(|theirs| theirs.element < mine.element).is_some() {}
-            if let Some(theirs) = theirs.next_if(|theirs| theirs.element == mine.element) {
+            let found = if sparse {
+                other.node(&mine.element)
+            } else {
+                while theirs.next_if(|theirs| theirs.element < mine.element).is_some() {}
+                theirs.next_if(|theirs| theirs.element == mine.element)
+            };
+            if let Some(theirs) = found {
                 if theirs.member && with_below {
                     return false;
                 }
@@ -288,7 +325,7 @@ impl FieldSet {
     }
 
     /// Walks both sets side by side; what `choose` makes empty is left out.
-    fn join(&self, other: &Self, choose: &Choose) -> Self {
+    fn join(&self, other: &Self, choose: &Choose<'_>) -> Self {
         let mut nodes = Vec::with_capacity(self.nodes.len());
         let (mut mine, mut theirs) = (self.nodes.iter().peekable(), other.nodes.iter().peekable());
         loop {
@@ -379,70 +416,5 @@ pub(super) fn kind_of(value: &Value) -> &'static str {
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
         Value::Object(_) => "a map",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn set(fields: Value) -> FieldSet {
-        FieldSet::decode(&fields).unwrap()
-    }
-
-    #[test]
-    fn membership_and_operations() {
-        let one = set(json!({"f:a": {}, "f:b": {".": {}, "f:c": {}, "f:d": {}}}));
-        let other = set(json!({"f:b": {"f:c": {}}, "f:e": {}}));
-        assert_eq!(one.len(), 4);
-        assert_eq!(
-            one.clone().union(other.clone()).encode(),
-            json!({"f:a": {}, "f:b": {".": {}, "f:c": {}, "f:d": {}}, "f:e": {}})
-        );
-        assert_eq!(one.intersection(&other).encode(), json!({"f:b": {"f:c": {}}}));
-        assert_eq!(
-            one.clone().difference(&other).encode(),
-            json!({"f:a": {}, "f:b": {".": {}, "f:d": {}}})
-        );
-        let whole = set(json!({"f:b": {}}));
-        assert_eq!(
-            one.clone().difference(&whole).encode(),
-            json!({"f:a": {}, "f:b": {"f:c": {}, "f:d": {}}})
-        );
-        assert_eq!(one.clone().recursive_difference(&whole).encode(), json!({"f:a": {}}));
-        assert_eq!(one.leaves().encode(), json!({"f:a": {}, "f:b": {"f:c": {}, "f:d": {}}}));
-        assert_eq!(one.prefixes().encode(), json!({"f:b": {}}));
-        assert!(one.contains(&[Element::field("b")]));
-        assert!(!other.contains(&[Element::field("b")]));
-        assert_eq!(one.below(&Element::field("b")).unwrap().len(), 2);
-    }
-
-    #[test]
-    fn what_is_no_set_is_refused() {
-        for bad in [json!(1), json!([]), json!({"f:a": 1}), json!({"name": {}})] {
-            assert!(FieldSet::decode(&bad).is_err(), "{bad}");
-        }
-        let mut deep = json!({});
-        for _ in 0..FIELD_SET_MAX_DEPTH {
-            deep = json!({"f:a": deep});
-        }
-        assert_eq!(FieldSet::decode(&deep), Err(FieldSetError::TooDeep));
-        let many: Map<String, Value> =
-            (0..=FIELD_SET_MAX_PLACES).map(|at| (format!("i:{at}"), json!({}))).collect();
-        assert_eq!(FieldSet::decode(&Value::Object(many)), Err(FieldSetError::TooLarge));
-    }
-
-    #[test]
-    fn two_spellings_of_a_key_are_one_place() {
-        let both = set(json!({r#"k:{"a":1}"#: {"f:x": {}}, r#"k:{ "a": 1 }"#: {"f:y": {}}}));
-        assert_eq!(both.encode(), json!({r#"k:{"a":1}"#: {"f:x": {}, "f:y": {}}}));
-    }
-
-    #[test]
-    fn leaves_of_nothing_below_are_dropped_with_their_way() {
-        let one = set(json!({"f:a": {".": {}, "f:b": {}}}));
-        assert_eq!(one.leaves().paths(), vec![vec![Element::field("a"), Element::field("b")]]);
     }
 }

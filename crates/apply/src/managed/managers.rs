@@ -149,6 +149,7 @@ impl Managers {
         }
         updates.sort_by(|one, other| self.age(one, other));
         let mut first_of_version: BTreeMap<String, ManagerId> = BTreeMap::new();
+        let mut merged: BTreeMap<ManagerId, Vec<FieldSet>> = BTreeMap::new();
         for id in updates {
             if count <= UPDATE_MANAGERS_MAX {
                 break;
@@ -174,10 +175,16 @@ impl Managers {
             if let Some(owned) = self.0.remove(&id)
                 && let Some(ancient) = self.0.get_mut(&bucket)
             {
-                ancient.fields = std::mem::take(&mut ancient.fields).union(owned.fields);
+                merged.entry(bucket).or_default().push(owned.fields);
                 // The younger one's: it is the last change that the entry stands for.
                 ancient.time = owned.time;
                 count -= 1;
+            }
+        }
+        for (bucket, mut sets) in merged {
+            if let Some(ancient) = self.0.get_mut(&bucket) {
+                sets.push(std::mem::take(&mut ancient.fields));
+                ancient.fields = FieldSet::union_of(sets);
             }
         }
     }

@@ -42,8 +42,8 @@ pub(super) fn merge_and_own(
     let gone = last.filter(|last| !last.fields.is_subset(&fields));
     let others = || before.0.iter().filter(|(other, _)| **other != id);
     let pruned = gone.and_then(|last| {
-        let all = others().map(|(_, owned)| owned.fields.clone());
-        prune(&merged, place, &last.fields, &all.fold(fields.clone(), FieldSet::union))
+        let all = others().map(|(_, owned)| owned.fields.clone()).chain([fields.clone()]);
+        prune(&merged, place, &last.fields, &FieldSet::union_of(all.collect()))
     });
     let (object, changes) = match pruned {
         // An applied map or list that lost its last part is there, empty.

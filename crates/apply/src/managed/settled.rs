@@ -10,6 +10,9 @@ use super::{
     managers::Operation,
 };
 
+/// Most entries that are looked at, each of them for every place that a write sets: few objects have ten.
+const LOOKED_AT_MAX: usize = 32;
+
 /// The new record, when only the time of the writer's entry is new in it; `None` when it takes more
 /// than a look to tell. `set` are the places that the write sets, `removed` those that are gone by it.
 pub(super) fn record(
@@ -20,6 +23,9 @@ pub(super) fn record(
     removed: &FieldSet,
 ) -> Option<Value> {
     let entries = recorded.as_array().filter(|entries| !entries.is_empty())?;
+    if entries.len() > LOOKED_AT_MAX {
+        return None;
+    }
     if sent.is_some_and(|sent| !sent.is_null() && sent != recorded) {
         return None;
     }

@@ -124,6 +124,22 @@ pub(super) const REQUEST: Target = Target {
                 r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"m"}},"data":{{{text}}}}}"#
             )
         };
+        let recorded = |count: usize, operation: &str| {
+            let entries = joined(count, ",", |at| {
+                format!(
+                    r#"{{"manager":"m{at}","operation":"{operation}","apiVersion":"v1","time":"2024-01-01T00:00:00Z","fieldsType":"FieldsV1","fieldsV1":{{"f:data":{{"f:k{at}":{{}}}}}}}}"#
+                )
+            });
+            format!(
+                r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"m","managedFields":[{entries}]}},"data":{{{}}}}}"#,
+                joined(count, ",", |at| format!(r#""k{at}":"v""#))
+            )
+        };
+        let pod = |containers: String| {
+            format!(
+                r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"a"}},"spec":{{"containers":[{containers}]}}}}"#
+            )
+        };
         let maps = "POST /api/v1/namespaces/default/configmaps";
         let yaml = "\ncontent-type: application/yaml";
         let patch = "PATCH /api/v1/namespaces/default/configmaps/a?fieldManager=f\ncontent-type: application/apply-patch+yaml";
@@ -134,6 +150,16 @@ pub(super) const REQUEST: Target = Target {
             ask(maps, map(values.clone())),
             ask(maps, map(format!("\"a\":\"{}\"", "x".repeat(bytes / 2)))),
             ask(patch, map(values)),
+            // One key again and again, text with escapes, records of many managers, and mistakes.
+            ask(maps, map(joined(bytes / 9, ",", |_| "\"k\":\"v\"".to_owned()))),
+            ask(maps, map(format!("\"a\":\"{}\"", "\\u0041".repeat(bytes / 7)))),
+            ask(maps, recorded(bytes / 240, "Update")),
+            ask(maps, recorded(bytes / 240, "Apply")),
+            ask("POST /api/v1/namespaces/default/pods", pod(vec!["{}"; bytes / 4].join(","))),
+            ask(
+                "POST /api/v1/namespaces/default/pods",
+                pod(vec!["{}"; bytes.min(180_000) / 3].join(",")),
+            ),
             ask(
                 &head(maps),
                 format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata:\n{lines}\n"),
