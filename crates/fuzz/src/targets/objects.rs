@@ -113,11 +113,19 @@ pub(super) const OBJECT: Target = Target {
             .into_bytes()
         };
         let many = |count: usize, item: &dyn Fn(usize) -> String| joined(count, ",", item);
-        let containers = many(bytes / 45, &|at| format!(r#"{{"name":"n{at}","image":"i"}}"#));
-        let env = many(bytes / 40, &|at| format!(r#"{{"name":"n{at}","value":"i"}}"#));
-        let ports = many(bytes / 40, &|at| format!(r#"{{"containerPort":{}}}"#, at % 65_000 + 1));
-        let volumes = many(bytes / 40, &|at| format!(r#"{{"name":"v{at}","emptyDir":{{}}}}"#));
-        let mounts = many(bytes / 50, &|at| format!(r#"{{"name":"v{at}","mountPath":"/{at}"}}"#));
+        // Below what makes an object refused at once.
+        let most = toono_api::decode::MAX_MESSAGES / 2 - 8;
+        let containers =
+            many((bytes / 45).min(most), &|at| format!(r#"{{"name":"n{at}","image":"i"}}"#));
+        let env = many((bytes / 40).min(most), &|at| format!(r#"{{"name":"n{at}","value":"i"}}"#));
+        let ports = many((bytes / 40).min(most), &|at| {
+            format!(r#"{{"containerPort":{}}}"#, at % 65_000 + 1)
+        });
+        let volumes =
+            many((bytes / 40).min(most), &|at| format!(r#"{{"name":"v{at}","emptyDir":{{}}}}"#));
+        let mounts = many((bytes / 50).min(most), &|at| {
+            format!(r#"{{"name":"v{at}","mountPath":"/{at}"}}"#)
+        });
         let one = |rest: String| format!(r#""containers":[{{"name":"c","image":"i",{rest}}}]"#);
         let labels = many(bytes / 25, &|at| format!(r#""l{at}":"v""#));
         let owners = many(bytes / 90, &|at| {
@@ -126,11 +134,12 @@ pub(super) const OBJECT: Target = Target {
         let unknown = many(bytes / 15, &|at| format!(r#""u{at}":1"#));
         let tolerations =
             many(bytes / 40, &|at| format!(r#"{{"key":"k{at}","operator":"Exists"}}"#));
-        let rules = many(bytes / 70, &|at| {
+        let rules = many(bytes / 80, &|at| {
             format!(r#"{{"apiGroups":["g{at}"],"resources":["r"],"verbs":["get"]}}"#)
         });
-        let service_ports =
-            many(bytes / 50, &|at| format!(r#"{{"name":"p{at}","port":{}}}"#, at % 65_000 + 1));
+        let service_ports = many((bytes / 50).min(most), &|at| {
+            format!(r#"{{"name":"p{at}","port":{}}}"#, at % 65_000 + 1)
+        });
         let keys = many(bytes / 20, &|at| format!(r#""k{at}":"v""#));
         vec![
             pod(format!(r#""containers":[{}]"#, many(bytes / 3 - 64, &|_| "{}".to_owned()))),
