@@ -37,7 +37,7 @@ fn run(plan: &Plan, seeds: std::ops::Range<u64>) -> Vec<String> {
 #[test]
 fn small_clusters_in_trouble_keep_the_rules() {
     let plan = Plan { nodes: 24, servers: 3, seconds: 400, bug: Bug::None };
-    assert_eq!(run(&plan, 0..24), [""; 0]);
+    assert_eq!(run(&plan, 0..12), [""; 0]);
 }
 
 #[test]
@@ -62,7 +62,11 @@ fn each_rule_sees_the_bug_that_it_is_there_for() {
     ] {
         let plan = Plan { nodes: 24, servers: 3, seconds: 400, bug };
         // Not every course of events brings every bug to light.
-        let seen = run(&plan, 0..6);
-        assert!(seen.iter().any(|broken| broken.contains(rule)), "{bug:?} goes unseen: {seen:?}");
+        let mut seen = Vec::new();
+        let found = (0..8).any(|seed| {
+            seen.extend(World::new(&plan, seed).run().err());
+            seen.last().is_some_and(|broken| broken.contains(rule))
+        });
+        assert!(found, "{bug:?} goes unseen: {seen:?}");
     }
 }
