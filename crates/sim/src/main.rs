@@ -6,6 +6,7 @@ mod access;
 mod api;
 mod fleet;
 mod footprint;
+mod hostile;
 mod http_lease;
 mod lists;
 mod percentiles;
@@ -40,6 +41,8 @@ enum Command {
     Storm(storm::StormArgs),
     /// Stock-shaped clients that renew the Leases of their nodes over HTTPS.
     HttpLease(http_lease::HttpLeaseArgs),
+    /// A server, its nodes, and a flood of datagrams that mean it no good.
+    Hostile(hostile::HostileArgs),
     /// Memory of the server, and of each node daemon with its keepers.
     Footprint {
         /// The data directory that `toono up` was given.
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Api(args) => api::run(&args),
         Command::Fleet(args) => fleet::run(&args),
+        Command::Hostile(args) => hostile::run(&args),
         Command::Storm(args) => storm::run(&args),
         Command::HttpLease(args) => http_lease::run(&args),
         Command::Footprint { data } => footprint::run(&data),

@@ -119,6 +119,10 @@ impl Rotation {
         let from = if request.revoke { now } else { self.granted_from(now) };
         let mut kept = self.ring.lock().await;
         self.change(&mut kept, |ring| {
+            // One that waits for its time is as new as can be. More of them would push out what nodes use.
+            if ring.is_turning(now) && !request.revoke {
+                return false;
+            }
             ring.rotate(secret, from);
             if request.revoke {
                 ring.retire(now, true, 0);

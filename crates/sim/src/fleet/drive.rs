@@ -30,21 +30,23 @@ const PAUSE: Duration = Duration::from_millis(1);
 const LATE: Duration = Duration::from_secs(1);
 /// One round trip in so many is remembered.
 const SAMPLE: u64 = 16;
+/// Heartbeats that are told at once, at most.
+const TAPPED: usize = 100_000;
 const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
 
 /// What happened so far.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counts {
-    pub(super) sent: u64,
-    pub(super) answered: u64,
+pub(crate) struct Counts {
+    pub(crate) sent: u64,
+    pub(crate) answered: u64,
     /// Heartbeats that left late.
-    pub(super) late: u64,
+    pub(crate) late: u64,
     /// Datagrams that a node refused.
-    pub(super) refused: u64,
+    pub(crate) refused: u64,
 }
 
 impl Counts {
-    pub(super) fn since(self, before: Self) -> Self {
+    pub(crate) fn since(self, before: Self) -> Self {
         Self {
             sent: self.sent - before.sent,
             answered: self.answered - before.answered,
@@ -61,6 +63,9 @@ struct Shared {
     late: AtomicU64,
     refused: AtomicU64,
     round_trips: Mutex<Vec<Duration>>,
+    /// Whether what is sent is told, and what was since it was taken last.
+    tapped: AtomicBool,
+    told: Mutex<Vec<Vec<u8>>>,
     /// One node in so many is silent; 0 for none.
     silent_stride: AtomicUsize,
     silent: AtomicUsize,
@@ -68,7 +73,7 @@ struct Shared {
 }
 
 /// The running load; it ends when this is dropped.
-pub(super) struct Load {
+pub(crate) struct Load {
     shared: Arc<Shared>,
     nodes: usize,
     thread: Option<JoinHandle<()>>,
@@ -76,7 +81,7 @@ pub(super) struct Load {
 
 impl Load {
     /// Starts the heartbeats of all nodes, spread evenly over the interval.
-    pub(super) fn start(joined: &[JoinResponse], sockets: usize) -> Result<Self, Failure> {
+    pub(crate) fn start(joined: &[JoinResponse], sockets: usize) -> Result<Self, Failure> {
         let shared = Arc::new(Shared::default());
         let mut driver = Driver::new(joined, sockets, Arc::clone(&shared))?;
         let thread =
@@ -88,7 +93,7 @@ impl Load {
         Ok(Self { shared, nodes: joined.len(), thread: Some(thread) })
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Shared { sent, answered, late, refused, .. } = &*self.shared;
         // Answers first: what is counted as answered was counted as sent.
@@ -97,13 +102,19 @@ impl Load {
     }
 
     /// The round trips remembered since the last call.
-    pub(super) fn round_trips(&self) -> Vec<Duration> {
+    pub(crate) fn round_trips(&self) -> Vec<Duration> {
         let mut told = self.shared.round_trips.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut told)
     }
 
+    /// The heartbeats that left since the last call, as somebody on their way sees them; none for the first.
+    pub(crate) fn tap(&self) -> Vec<Vec<u8>> {
+        self.shared.tapped.store(true, Ordering::Relaxed);
+        std::mem::take(&mut self.shared.told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Lets so many nodes, evenly chosen, send nothing from now on; their numbers.
-    pub(super) fn silence(&self, count: usize) -> HashSet<usize> {
+    pub(crate) fn silence(&self, count: usize) -> HashSet<usize> {
         let count = count.clamp(1, self.nodes);
         let stride = self.nodes / count;
         self.shared.silent.store(count, Ordering::Relaxed);
@@ -111,7 +122,7 @@ impl Load {
         (0..count).map(|at| at * stride).collect()
     }
 
-    pub(super) fn end(mut self) -> Result<(), Failure> {
+    pub(crate) fn end(mut self) -> Result<(), Failure> {
         self.shared.ends.store(true, Ordering::Relaxed);
         let thread = self.thread.take();
         thread.map_or(Ok(()), JoinHandle::join).map_err(|_| "the load failed".into())
@@ -222,6 +233,12 @@ impl Driver {
             outbox.send(socket);
         }
         self.shared.sent.fetch_add(1, Ordering::Relaxed);
+        if self.shared.tapped.load(Ordering::Relaxed) {
+            let mut told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.len() < TAPPED {
+                told.push(datagram.as_bytes().to_vec());
+            }
+        }
     }
 
     /// Whether anything had arrived.

@@ -32,7 +32,7 @@ pub(super) fn number(name: &str) -> Option<usize> {
 }
 
 /// Lets all nodes join, over so many connections at once; what they were given, in the order of their numbers.
-pub(super) async fn all(
+pub(crate) async fn all(
     access: &Access,
     token: &str,
     nodes: usize,

@@ -6,9 +6,9 @@
 //! cloud names is taken as fetched, and a request for a full report as answered. The load shares the machine
 //! with the server.
 
-mod drive;
+pub(crate) mod drive;
 pub(crate) mod join;
-mod watch;
+pub(crate) mod watch;
 
 use std::{
     error::Error,
@@ -25,7 +25,8 @@ use crate::{
 };
 
 /// Room for a million nodes with 13 pods each.
-const NETWORK: [&str; 4] = ["--cluster-cidr", "10.0.0.0/8", "--node-cidr-mask-size", "28"];
+pub(crate) const NETWORK: [&str; 4] =
+    ["--cluster-cidr", "10.0.0.0/8", "--node-cidr-mask-size", "28"];
 /// Nothing that is waited for takes this long on a working server.
 const LIMIT: Duration = Duration::from_secs(3_600);
 /// Longer than a node may be silent.
@@ -97,10 +98,10 @@ async fn simulate(args: &FleetArgs) -> Result<(), Failure> {
 
 /// Figures by name, as they were printed.
 #[derive(Default)]
-struct Figures(serde_json::Map<String, Value>);
+pub(crate) struct Figures(pub(crate) serde_json::Map<String, Value>);
 
 impl Figures {
-    fn tell(&mut self, name: &str, text: &str, figures: Value) {
+    pub(crate) fn tell(&mut self, name: &str, text: &str, figures: Value) {
         println!("{name}: {text}");
         self.0.insert(name.to_owned(), figures);
     }

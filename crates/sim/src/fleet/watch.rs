@@ -37,7 +37,7 @@ struct Seen {
 
 impl Readiness {
     /// Follows it from now on; nodes that are ready already are not seen.
-    pub(super) async fn follow(access: &Access, nodes: usize) -> Result<Self, Failure> {
+    pub(crate) async fn follow(access: &Access, nodes: usize) -> Result<Self, Failure> {
         let mut connection = access.connect().await?;
         let path = "/api/v1/nodes?limit=1";
         let (_, body) = ask(&mut connection, Method::GET, path, Bytes::new()).await?;
@@ -58,12 +58,12 @@ impl Readiness {
     }
 
     /// How many are ready.
-    pub(super) fn ready(&self) -> Result<usize, Failure> {
+    pub(crate) fn ready(&self) -> Result<usize, Failure> {
         Ok(self.seen()?.count)
     }
 
     /// Who was ready and then was not, since the beginning.
-    pub(super) fn lost(&self) -> Result<Vec<usize>, Failure> {
+    pub(crate) fn lost(&self) -> Result<Vec<usize>, Failure> {
         Ok(self.seen()?.lost.clone())
     }
 

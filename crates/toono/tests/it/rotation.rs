@@ -60,6 +60,7 @@ fn servers_of_one_store_have_one_secret() {
         (epochs(&two) == ["2", "1"] && two.read("cluster-secret") == one.read("cluster-secret"))
             .then_some(())
     });
+    assert_eq!(rotate(&two, &[]), "epoch 2\n", "one that waits is new enough");
     // One that was away meanwhile is no server of another cluster.
     two.kill();
     rotate(&one, &["--revoke"]);
