@@ -127,7 +127,7 @@ pub(super) const OBJECT: Target = Target {
             format!(r#"{{"name":"v{at}","mountPath":"/{at}"}}"#)
         });
         let one = |rest: String| format!(r#""containers":[{{"name":"c","image":"i",{rest}}}]"#);
-        let labels = many(bytes / 25, &|at| format!(r#""l{at}":"v""#));
+        let labels = many(bytes / 32, &|at| format!(r#""l{at}":"v""#));
         let owners = many(bytes / 90, &|at| {
             format!(r#"{{"apiVersion":"v1","kind":"Pod","name":"p{at}","uid":"u{at}"}}"#)
         });
