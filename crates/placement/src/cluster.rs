@@ -38,10 +38,11 @@ pub struct Cluster {
 
 /// A pod on a node.
 #[derive(Clone, Copy, Debug)]
-struct Resident {
-    node: NodeIndex,
-    demand: DemandId,
-    terminating: bool,
+pub(crate) struct Resident {
+    pub(crate) node: NodeIndex,
+    pub(crate) demand: DemandId,
+    pub(crate) terminating: bool,
+    pub(crate) created: i64,
 }
 
 /// A node with all that is known of it.
@@ -109,9 +110,10 @@ impl Cluster {
     pub fn assume(&mut self, pod: &PodView, node: &str) {
         self.remove_pod(&pod.key);
         let index = self.index_of(node);
-        let demand = self.demands.add(pod, index, &mut self.symbols);
-        self.change_load(index, demand, Load::charge);
-        let resident = Resident { node: index, demand, terminating: pod.terminating };
+        let demand = self.demands.of(pod, &mut self.symbols);
+        let (terminating, created) = (pod.terminating, pod.created);
+        let resident = Resident { node: index, demand, terminating, created };
+        self.count(&resident, true);
         self.residents
             .entry(pod.key.namespace.clone())
             .or_default()
@@ -125,10 +127,23 @@ impl Cluster {
         if namespace.is_empty() {
             self.residents.remove(&key.namespace);
         }
-        self.change_load(resident.node, resident.demand, Load::release);
-        let Resident { node, demand, terminating } = resident;
-        self.demands.remove(demand, node, terminating, &mut self.symbols);
-        self.vacate_if_unused(node);
+        self.count(&resident, false);
+        self.demands.drop_if_unused(resident.demand, &mut self.symbols);
+        self.vacate_if_unused(resident.node);
+    }
+
+    /// Counts a pod on its node, or counts it there no more.
+    pub(crate) fn count(&mut self, resident: &Resident, there: bool) {
+        let Resident { node, demand, terminating, .. } = *resident;
+        self.demands.count(demand, node, terminating, there);
+        self.change_load(node, demand, if there { Load::charge } else { Load::release });
+    }
+
+    /// All pods on nodes, in no order.
+    pub(crate) fn residents(&self) -> impl Iterator<Item = (&str, &str, &Resident)> {
+        self.residents.iter().flat_map(|(namespace, pods)| {
+            pods.iter().map(move |(name, resident)| (&**namespace, &**name, resident))
+        })
     }
 
     /// Takes over a namespace's labels: inter-pod affinity may select namespaces by them.

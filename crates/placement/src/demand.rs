@@ -29,6 +29,7 @@ pub(crate) struct DemandId(u32);
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Demand {
     pub(crate) namespace: Box<str>,
+    pub(crate) priority: i32,
     pub(crate) requests: Resources,
     pub(crate) weight: Resources,
     pub(crate) host_ports: Box<[HostPort]>,
@@ -70,47 +71,43 @@ pub(crate) struct Demands {
 }
 
 impl Demands {
-    /// Counts a pod on a node.
-    pub(crate) fn add(
-        &mut self,
-        pod: &PodView,
-        node: NodeIndex,
-        symbols: &mut Interner,
-    ) -> DemandId {
-        let id = self.id_of(Demand::of(pod, symbols), symbols);
-        if let Some(Some(kin)) = self.slots.get_mut(id.0 as usize) {
-            let count = kin.nodes.entry(node).or_default();
-            count.all += 1;
-            count.staying += u32::from(!pod.terminating);
-        }
-        id
+    /// The demand of a pod; made if it is new.
+    pub(crate) fn of(&mut self, pod: &PodView, symbols: &mut Interner) -> DemandId {
+        self.id_of(Demand::of(pod, symbols), symbols)
     }
 
-    /// Counts a pod on a node no more. The last one takes the demand with it.
-    pub(crate) fn remove(
-        &mut self,
-        id: DemandId,
-        node: NodeIndex,
-        terminating: bool,
-        symbols: &mut Interner,
-    ) {
+    /// Counts one pod more or less on a node. A demand without pods stays until
+    /// [`Demands::drop_if_unused`].
+    pub(crate) fn count(&mut self, id: DemandId, node: NodeIndex, terminating: bool, more: bool) {
+        let Some(Some(kin)) = self.slots.get_mut(id.0 as usize) else { return };
+        let by = if more { 1 } else { -1 };
+        let count = kin.nodes.entry(node).or_default();
+        count.all = count.all.saturating_add_signed(by);
+        if !terminating {
+            count.staying = count.staying.saturating_add_signed(by);
+        }
+        if count.all == 0 {
+            kin.nodes.remove(&node);
+        }
+    }
+
+    /// Forgets a demand that has no pods any more.
+    pub(crate) fn drop_if_unused(&mut self, id: DemandId, symbols: &mut Interner) {
         let Some(slot) = self.slots.get_mut(id.0 as usize) else { return };
-        let Some(kin) = slot else { return };
-        if let Some(count) = kin.nodes.get_mut(&node) {
-            count.all = count.all.saturating_sub(1);
-            count.staying = count.staying.saturating_sub(u32::from(!terminating));
-            if count.all == 0 {
-                kin.nodes.remove(&node);
-            }
+        let Some(kin) = slot.take_if(|kin| kin.nodes.is_empty()) else { return };
+        let hash = self.hasher.hash_one(&kin.demand);
+        if let Ok(entry) = self.ids.find_entry(hash, |known| *known == id) {
+            entry.remove();
         }
-        if let Some(kin) = slot.take_if(|kin| kin.nodes.is_empty()) {
-            let hash = self.hasher.hash_one(&kin.demand);
-            if let Ok(entry) = self.ids.find_entry(hash, |known| *known == id) {
-                entry.remove();
-            }
-            self.index(id, &kin.demand, symbols, false);
-            self.vacant.push(id);
-        }
+        self.index(id, &kin.demand, symbols, false);
+        self.vacant.push(id);
+    }
+
+    /// The demands whose pods are of a lower priority.
+    pub(crate) fn below(&self, priority: i32) -> impl Iterator<Item = (DemandId, &Kin)> {
+        let all = (0..).map(DemandId).zip(&self.slots);
+        let used = all.filter_map(|(id, kin)| Some((id, kin.as_ref()?)));
+        used.filter(move |(_, kin)| kin.demand.priority < priority)
     }
 
     pub(crate) fn get(&self, id: DemandId) -> Option<&Kin> {
@@ -236,6 +233,7 @@ impl Demand {
         labels.sort_unstable();
         Self {
             namespace: pod.key.namespace.clone(),
+            priority: pod.priority,
             requests: pod.requests.clone(),
             weight: pod.weight.clone(),
             host_ports: pod.host_ports.clone().into(),
@@ -243,6 +241,13 @@ impl Demand {
             owner: pod.owner.clone(),
             company: pod.company.clone(),
         }
+    }
+}
+
+impl Demand {
+    /// Sorted by key.
+    pub(crate) fn labels(&self) -> &[(Symbol, Symbol)] {
+        &self.labels
     }
 }
 

@@ -2,10 +2,10 @@
 //! nodes together is in `topology`.
 
 use crate::{
-    cell::Cell,
+    cell::{Cell, Load},
     cluster::{Cluster, Seen},
     intern::{Interner, Symbol},
-    node::NodeIndex,
+    node::{NodeIndex, Offer},
     pod::{NodeTerm, PodView},
     reasons::Reason,
     requirement::{Compiled, Operator, Requirement},
@@ -181,11 +181,11 @@ fn tolerates_cordon(pod: &PodView) -> bool {
     pod.tolerations.iter().any(|toleration| toleration.tolerates(&cordon))
 }
 
-/// Whether the nodes of a cell have room for the pod: what [`shortages`] says, without the words.
-pub(crate) fn has_room(pod: &PodView, cell: &Cell) -> bool {
-    let (asked, used, offered) = (&pod.requests, &cell.load.used, &cell.offer.resources);
+/// Whether nodes with this load have room for the pod: what [`shortages`] says, without the words.
+pub(crate) fn has_room(pod: &PodView, offer: &Offer, load: &Load) -> bool {
+    let (asked, used, offered) = (&pod.requests, &load.used, &offer.resources);
     let fits = |asked: i64, used: i64, offered: i64| asked <= 0 || asked <= offered - used;
-    cell.load.pods < cell.offer.pods
+    load.pods < offer.pods
         && fits(asked.cpu_milli, used.cpu_milli, offered.cpu_milli)
         && fits(asked.memory_bytes, used.memory_bytes, offered.memory_bytes)
         && fits(asked.ephemeral_bytes, used.ephemeral_bytes, offered.ephemeral_bytes)
@@ -193,16 +193,16 @@ pub(crate) fn has_room(pod: &PodView, cell: &Cell) -> bool {
             .extended
             .iter()
             .all(|(name, asked)| fits(*asked, used.extended(name), offered.extended(name)))
-        && ports_are_free(pod, cell)
+        && ports_are_free(pod, load)
 }
 
-fn ports_are_free(pod: &PodView, cell: &Cell) -> bool {
-    !pod.host_ports.iter().any(|port| cell.load.ports.iter().any(|held| held.conflicts(port)))
+fn ports_are_free(pod: &PodView, load: &Load) -> bool {
+    !pod.host_ports.iter().any(|port| load.ports.iter().any(|held| held.conflicts(port)))
 }
 
 /// What the nodes of a cell lack for the pod; empty when they can take it.
 pub(crate) fn shortages(pod: &PodView, cell: &Cell) -> Vec<Reason> {
-    if !ports_are_free(pod, cell) {
+    if !ports_are_free(pod, &cell.load) {
         return vec![Reason::HostPorts];
     }
     let mut reasons = Vec::new();

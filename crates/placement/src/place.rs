@@ -74,6 +74,23 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Why the pod cannot go to this node, in the order of filters; empty when it can.
+    pub(crate) fn refusals_on(&self, pod: &PodView, node: NodeIndex) -> Vec<Reason> {
+        let affinity = Affinity::new(pod, &self.symbols);
+        let names = !matches!(filter::named(pod, self), Named::Some(named) if named.is_empty());
+        let asker = Asker { pod, affinity: &affinity, cluster: self, names };
+        let mut search = Search::new(asker, Vec::new());
+        let Some(node) = self.see(node) else { return Vec::new() };
+        let mut reasons = refusals(pod, &affinity, &node, &self.symbols);
+        if reasons.is_empty() {
+            search.count(&search.asker.eligible(None));
+            reasons.extend(search.topology.judge(&node.place.site, node.name).err());
+        }
+        reasons
+    }
+}
+
 /// Where a pod may go.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
@@ -112,7 +129,7 @@ impl<'a> Search<'a> {
             let (pod, cluster) = (self.asker.pod, self.asker.cluster);
             let local = |id| {
                 let cell = cluster.cells.get(id)?;
-                has_room(pod, cell).then(|| score::local(pod, cell))
+                has_room(pod, &cell.offer, &cell.load).then(|| score::local(pod, cell))
             };
             sites.iter().for_each(|site| self.judge_site(*site, &local));
         } else {
@@ -206,7 +223,7 @@ impl<'a> Search<'a> {
         for node in self.single.iter().filter_map(|index| cluster.see(*index)) {
             let site = &node.place.site;
             if site_refusal(pod, affinity, site, node.name, &cluster.symbols).is_some()
-                || !has_room(pod, node.cell)
+                || !has_room(pod, &node.cell.offer, &node.cell.load)
             {
                 continue;
             }

@@ -81,6 +81,10 @@ pub struct PodView {
     pub owner: Option<Box<str>>,
     /// Its priority.
     pub priority: i32,
+    /// It may not push others out.
+    pub never_preempts: bool,
+    /// When it was created, in seconds of the epoch: the older of two pods is the more important.
+    pub created: i64,
     /// The node that it is bound to, or asks for by name.
     pub node_name: Option<Box<str>>,
     /// It is being deleted: it still takes resources but does not count for spreading.
@@ -126,6 +130,8 @@ impl PodView {
                 .find(|reference| reference.controller == Some(true))
                 .map(|reference| reference.uid.as_str().into()),
             priority: spec.priority.unwrap_or(0),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
+            created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             node_name: spec.node_name.as_deref().filter(|name| !name.is_empty()).map(Into::into),
             terminating: metadata.deletion_timestamp.is_some(),
             requests: pod_requests(spec),

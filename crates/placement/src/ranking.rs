@@ -239,7 +239,7 @@ impl Ranking {
         let place = asker.cluster.sites.get(cell.site)?;
         let group = self.group_of(cell.site, place, asker)?;
         let first = *cell.nodes.first()?;
-        has_room(asker.pod, cell).then(|| {
+        has_room(asker.pod, &cell.offer, &cell.load).then(|| {
             let local = Reverse(score::local(asker.pod, cell) as i16);
             let pods = u32::try_from(cell.load.pods).unwrap_or(0);
             (group, Rank { local, pods, first, cell: id })

@@ -71,7 +71,8 @@ impl Requirement {
     }
 
     /// The requirements of a label selector; an empty selector has none and so matches all.
-    pub(crate) fn of_selector(selector: &LabelSelector) -> Vec<Self> {
+    #[must_use]
+    pub fn of_selector(selector: &LabelSelector) -> Vec<Self> {
         let labels =
             selector.match_labels.iter().flatten().map(|(key, value)| Self::equals(key, value));
         let expressions = selector.match_expressions.iter().flatten().map(|expression| {

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use proptest::prelude::*;
-use toono_placement::{Cluster, Placement};
+use toono_placement::{Budget, Cluster, Placement, PodView, Preemption, Requirement};
 
 use crate::{naive::Naive, random};
 
@@ -101,19 +102,54 @@ impl Both {
                     Placement::NoFit { reasons } => Err(reasons),
                 };
                 prop_assert_eq!(&decision, &naive.decide(&view), "{:?}", view);
-                if let Ok(node) = decision {
-                    cluster.assume(&view, &node);
-                    naive.assume(&view, &node);
+                match decision {
+                    Ok(node) => {
+                        cluster.assume(&view, &node);
+                        naive.assume(&view, &node);
+                    }
+                    Err(_) => self.preempt(&view)?,
                 }
             }
         }
+        let Self { cluster, naive, .. } = self;
         prop_assert_eq!(cluster.node_count(), naive.nodes.len());
+        Ok(())
+    }
+
+    /// Frees a node for a pod that fits nowhere: both must push out the same pods.
+    fn preempt(&mut self, pod: &PodView) -> Result<(), TestCaseError> {
+        let Self { cluster, naive, .. } = self;
+        let expected = naive.preempt(pod, &budgets());
+        let chosen = cluster.preempt(pod, &budgets());
+        let chosen = chosen.map(|Preemption { node, victims }| (node.to_string(), victims));
+        prop_assert_eq!(&chosen, &expected, "{:?}", pod);
+        let Some((node, victims)) = chosen else { return Ok(()) };
+        for key in victims {
+            cluster.remove_pod(&key);
+            let (victim, _) = naive.pods[&key].clone();
+            naive.remove_pod(&victim);
+        }
+        prop_assert!(matches!(cluster.place(pod), Placement::Node(_)), "{node} is not free");
         Ok(())
     }
 }
 
+/// One has room for one pod, the other for none.
+fn budgets() -> [Budget; 2] {
+    let app = LabelSelector {
+        match_labels: Some([("app".to_owned(), "x".to_owned())].into()),
+        ..LabelSelector::default()
+    };
+    let budget = |namespace: &str, selector: &LabelSelector, allowed| Budget {
+        namespace: namespace.into(),
+        selector: Requirement::of_selector(selector),
+        allowed,
+    };
+    [budget("ns0", &app, 1), budget("ns1", &LabelSelector::default(), 0)]
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn placements_and_reasons_are_those_of_the_reference(

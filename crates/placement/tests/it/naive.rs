@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use toono_placement::{
-    Company, Effect, NodeTerm, NodeView, PodKey, PodTerm, PodView, SpreadConstraint,
+    Budget, Company, Effect, NodeTerm, NodeView, PodKey, PodTerm, PodView, SpreadConstraint,
 };
 
 /// The truth, as lists.
@@ -19,6 +19,9 @@ pub(crate) struct Naive {
     places: Vec<Option<String>>,
     vacant: Vec<usize>,
 }
+
+/// How much it hurts to free a node.
+type Pain = (usize, i32, i64, usize, std::cmp::Reverse<i64>);
 
 /// The defaults for pods that have a controller and name no constraints.
 const DEFAULTS: [(&str, i32); 3] = [
@@ -104,6 +107,94 @@ impl Naive {
                 Err(format!("0/{} nodes are available: {}.", self.nodes.len(), parts.join(", ")))
             }
         }
+    }
+
+    /// The node that is freed for a pod that fits nowhere, and the pods that have to go.
+    pub(crate) fn preempt(
+        &mut self,
+        pod: &PodView,
+        budgets: &[Budget],
+    ) -> Option<(String, Vec<PodKey>)> {
+        if pod.never_preempts {
+            return None;
+        }
+        let mut nodes: Vec<_> = self.nodes.values().cloned().collect();
+        nodes.sort_by_key(|node| self.place(&node.name));
+        let mut best: Option<(Pain, String, Vec<PodKey>)> = None;
+        for node in nodes {
+            let Some((pain, victims)) = self.victims(pod, &node, budgets) else { continue };
+            if best.as_ref().is_none_or(|(least, ..)| pain < *least) {
+                best = Some((pain, node.name.to_string(), victims));
+            }
+        }
+        best.map(|(_, node, victims)| (node, victims))
+    }
+
+    fn victims(
+        &mut self,
+        pod: &PodView,
+        node: &NodeView,
+        budgets: &[Budget],
+    ) -> Option<(Pain, Vec<PodKey>)> {
+        const HOPELESS: [&str; 6] = [
+            "node(s) were unschedulable",
+            "node(s) didn't match the requested node name",
+            "node(s) had untolerated taint",
+            "node(s) didn't match Pod's node affinity/selector",
+            "node(s) didn't match pod topology spread constraints (missing required label)",
+            "node(s) didn't match pod affinity rules",
+        ];
+        let why = self.refusals(pod, node);
+        if HOPELESS.iter().any(|one| why[0].starts_with(one)) {
+            return None;
+        }
+        let mut lower: Vec<_> =
+            self.on(node).filter(|other| other.priority < pod.priority).cloned().collect();
+        if lower.is_empty() {
+            return None;
+        }
+        lower.sort_by_key(|one| (std::cmp::Reverse(one.priority), one.created, one.key.clone()));
+        let before = self.pods.clone();
+        for other in &lower {
+            self.pods.remove(&other.key);
+        }
+        let fits = self.refusals(pod, node).is_empty();
+        let mut left: Vec<_> = budgets.iter().map(|budget| budget.allowed).collect();
+        let mut violating = Vec::new();
+        for other in &lower {
+            let mut violates = false;
+            for (budget, left) in budgets.iter().zip(&mut left) {
+                if budget.namespace == other.key.namespace
+                    && budget.selector.iter().all(|one| one.matches(&other.labels))
+                {
+                    *left -= 1;
+                    violates |= *left < 0;
+                }
+            }
+            violating.push(violates);
+        }
+        let mut victims: Vec<PodView> = Vec::new();
+        let mut violations = 0;
+        for round in [true, false] {
+            for (other, violates) in lower.iter().zip(&violating) {
+                if *violates != round {
+                    continue;
+                }
+                self.pods.insert(other.key.clone(), (other.clone(), node.name.to_string()));
+                if !self.refusals(pod, node).is_empty() {
+                    self.pods.remove(&other.key);
+                    victims.push(other.clone());
+                    violations += usize::from(round);
+                }
+            }
+        }
+        self.pods = before;
+        victims.sort_by_key(|one| (std::cmp::Reverse(one.priority), one.created, one.key.clone()));
+        let highest = victims.first().map_or(i32::MIN, |one| one.priority);
+        let oldest = victims.first().map_or(i64::MAX, |one| one.created);
+        let sum = victims.iter().map(|one| i64::from(one.priority) + (1 << 31)).sum();
+        let pain = (violations, highest, sum, victims.len(), std::cmp::Reverse(oldest));
+        fits.then(|| (pain, victims.into_iter().map(|one| one.key).collect()))
     }
 
     fn refusals(&self, pod: &PodView, node: &NodeView) -> Vec<String> {

@@ -94,7 +94,12 @@ pub(crate) fn pod(name: &str, seed: u64) -> PodView {
             "hostIP": dice.of(&["", "10.0.0.1", "10.0.0.2"])}]);
     }
     let mut spec = json!({"containers": [container]});
-    let mut metadata = json!({"name": name, "namespace": if dice.once_in(4) { "ns1" } else { "ns0" }, "labels": {"app": app}});
+    spec["priority"] = [0, 0, 10, -5, 1000][dice.below(5) as usize].into();
+    if dice.once_in(10) {
+        spec["preemptionPolicy"] = "Never".into();
+    }
+    let mut metadata = json!({"name": name, "namespace": if dice.once_in(4) { "ns1" } else { "ns0" }, "labels": {"app": app},
+        "creationTimestamp": format!("2026-01-01T00:00:0{}Z", dice.below(4))});
     if dice.once_in(2) {
         metadata["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
             "name": app, "uid": app, "controller": true}]);
