@@ -122,9 +122,10 @@ impl Workload {
     }
 
     /// A pod of this number, and its kind.
-    pub(super) fn pod(mut self, number: usize) -> (&'static str, PodView) {
-        self.template.key.name = format!("pod-{number}").into();
-        (self.kind, self.template)
+    pub(super) fn pod(&self, number: usize) -> (&'static str, PodView) {
+        let mut pod = self.template.clone();
+        pod.key.name = format!("pod-{number}").into();
+        (self.kind, pod)
     }
 }
 
