@@ -161,6 +161,7 @@ impl Pod {
             owner: self.owner().map(Into::into),
             node_name: self.node.as_deref().map(Into::into),
             terminating: self.metadata.is_leaving(),
+            created: self.metadata.created.map_or(0, |created| created.as_second()),
             ..self.template.placement.clone()
         }
     }
@@ -327,6 +328,7 @@ impl Template {
                 owner: None,
                 node_name: None,
                 terminating: false,
+                created: 0,
                 ..PodView::from_pod(pod)
             },
             subdomain: text(spec.subdomain.clone()),

@@ -39,6 +39,7 @@ pub(super) struct Spec {
     node_name: Option<String>,
     node_selector: Option<BTreeMap<String, String>>,
     overhead: Option<BTreeMap<String, Quantity>>,
+    preemption_policy: Option<String>,
     priority: Option<i32>,
     scheduler_name: Option<String>,
     scheduling_gates: Option<Vec<PodSchedulingGate>>,
@@ -132,6 +133,7 @@ impl From<Spec> for core::PodSpec {
             node_name: spec.node_name,
             node_selector: spec.node_selector,
             overhead: spec.overhead,
+            preemption_policy: spec.preemption_policy,
             priority: spec.priority,
             scheduler_name: spec.scheduler_name,
             scheduling_gates: spec.scheduling_gates,
@@ -174,10 +176,11 @@ mod tests {
         sidecar["ports"][0]["hostPort"] = 9090.into();
         let whole: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
             "metadata": {"name": "p", "namespace": "ns", "uid": "u", "labels": {"app": "a", "v": "1"},
+                "creationTimestamp": "2026-01-01T00:00:00Z",
                 "deletionTimestamp": "2026-01-01T00:00:00Z",
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r",
                     "uid": "owner", "controller": true}]},
-            "spec": {"nodeName": "n", "priority": 7, "containers": [container],
+            "spec": {"nodeName": "n", "priority": 7, "preemptionPolicy": "Never", "containers": [container],
                 "initContainers": [sidecar], "overhead": {"memory": "16Mi"},
                 "nodeSelector": {"zone": "z"},
                 "tolerations": [{"key": "k", "operator": "Exists", "effect": "NoExecute",

@@ -5,6 +5,7 @@
 //! while its binding is under way, so decisions never wait for the API.
 
 mod bind;
+mod preempt;
 mod queue;
 
 use std::{
@@ -17,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 use toono_api::intern::Pool;
-use toono_placement::{Cluster, Placement};
+use toono_placement::{Budget, Cluster, Placement, Preemption};
 
 use crate::{
     context::Context,
@@ -27,6 +28,7 @@ use crate::{
     object::Metadata,
     pods::{is_finished, node_name, uid},
 };
+use preempt::Nomination;
 use queue::{PodQueue, Waiting};
 
 /// The component that events and bindings name.
@@ -40,6 +42,8 @@ struct State {
     queue: PodQueue,
     /// Decided and not yet seen as bound, with their uids.
     assumed: HashMap<Key, String>,
+    /// Pods that wait for others to leave the nodes which they count on already.
+    nominated: HashMap<Key, Nomination>,
 }
 
 struct Shared {
@@ -60,6 +64,7 @@ impl Scheduler {
                 cluster: Cluster::new(),
                 queue: PodQueue::default(),
                 assumed: HashMap::new(),
+                nominated: HashMap::new(),
             }),
             wake: Notify::new(),
             scheduler_name: context.config.scheduler_name.clone(),
@@ -95,7 +100,8 @@ impl Scheduler {
                 match placement {
                     Placement::Node(node) => bind::bind(&shared, &context, waiting, &node).await,
                     Placement::NoFit { reasons } => {
-                        bind::refuse(&context, &waiting, &reasons).await
+                        bind::refuse(&context, &waiting, &reasons).await;
+                        preempt::make_room(&shared, &context, &waiting).await;
                     }
                 }
                 drop(permit);
@@ -203,13 +209,20 @@ impl State {
     /// pod assumed or parked.
     fn place(&mut self, waiting: Waiting) -> (Waiting, Placement) {
         let view = waiting.pod.placement();
+        if self.nominated.contains_key(&waiting.key()) {
+            self.cluster.remove_pod(&view.key);
+        }
         let placement = self.cluster.place(&view);
         match &placement {
             Placement::Node(node) => {
                 self.cluster.assume(&view, node);
+                self.nominated.remove(&waiting.key());
                 self.assumed.insert(waiting.key(), uid(&waiting.pod.metadata).to_owned());
             }
             Placement::NoFit { reasons } => {
+                if let Some(nomination) = self.nominated.get(&waiting.key()) {
+                    self.cluster.assume(&view, &nomination.node);
+                }
                 let mut parked = waiting.clone();
                 parked.told = Some(REASONS.share(reasons.as_str()));
                 self.queue.park(parked, Instant::now());
@@ -218,9 +231,41 @@ impl State {
         (waiting, placement)
     }
 
+    /// Whether the pod may push others out, and does not wait for some to go already.
+    fn wants_room(&self, waiting: &Waiting) -> bool {
+        let waits = self.nominated.get(&waiting.key()).is_some_and(|nomination| {
+            nomination.victims.iter().any(|victim| self.cluster.node_of(victim).is_some())
+        });
+        !waits && self.cluster.may_preempt(&waiting.pod.placement())
+    }
+
+    /// Chooses whom to push out for the pod, and counts it on their node from now on.
+    fn nominate(&mut self, waiting: &Waiting, budgets: &[Budget]) -> Option<Preemption> {
+        let (key, view) = (waiting.key(), waiting.pod.placement());
+        // It may have been bound, changed or deleted meanwhile.
+        if !self.queue.holds(waiting) {
+            return None;
+        }
+        if self.nominated.remove(&key).is_some() {
+            self.cluster.remove_pod(&view.key);
+        }
+        let preemption = self.cluster.preempt(&view, budgets)?;
+        for victim in &preemption.victims {
+            // Another that only waits for its node loses the claim; there is nothing to delete.
+            if self.nominated.remove(&Key::new(&victim.namespace, &victim.name)).is_some() {
+                self.cluster.remove_pod(victim);
+            }
+        }
+        self.cluster.assume(&view, &preemption.node);
+        let (node, victims) = (preemption.node.clone(), preemption.victims.clone());
+        self.nominated.insert(key, Nomination { node, victims });
+        Some(preemption)
+    }
+
     fn bound(&mut self, pod: &Arc<Pod>, now: Instant) {
         let key = pod.metadata.key();
         self.assumed.remove(&key);
+        self.nominated.remove(&key);
         self.queue.remove(&key);
         self.cluster.set_pod(&pod.placement());
         // A pod that is leaving or joined may be what a spread constraint or an affinity waits for.
@@ -244,6 +289,7 @@ impl State {
     fn release(&mut self, pod: &Pod, now: Instant) {
         let key = pod.metadata.key();
         self.assumed.remove(&key);
+        self.nominated.remove(&key);
         self.queue.remove(&key);
         self.cluster.remove_pod(&pod.placement_key());
         self.queue.reconsider(now);

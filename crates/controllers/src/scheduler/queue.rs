@@ -81,6 +81,12 @@ impl PodQueue {
         self.insert(waiting, Place::Active);
     }
 
+    /// Whether this very pod still waits.
+    pub(super) fn holds(&self, waiting: &Waiting) -> bool {
+        let known = self.pods.get(&waiting.key());
+        known.is_some_and(|(known, _)| uid(&known.pod.metadata) == uid(&waiting.pod.metadata))
+    }
+
     pub(super) fn remove(&mut self, key: &Key) {
         if let Some((waiting, place)) = self.pods.remove(key) {
             self.detach(&waiting, place);

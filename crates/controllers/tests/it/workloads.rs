@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
     core::v1::{Event, Pod},
+    scheduling::v1::PriorityClass,
 };
-use kube::api::DeleteParams;
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, wait_for};
@@ -201,4 +205,46 @@ async fn a_daemon_runs_on_each_node_and_is_updated() {
     assert_eq!(revisions.iter().map(|revision| revision.revision).max(), Some(2));
     cluster.nodes().delete("a1", &DeleteParams::default()).await.unwrap();
     wait_for(cluster.api::<DaemonSet>(), "two daemons again", settled(2)).await;
+}
+
+#[tokio::test]
+async fn an_important_pod_pushes_out_the_least_important_one() {
+    let cluster = Cluster::start(&["a1"]).await;
+    let classes: Api<PriorityClass> = Api::all(cluster.client.clone());
+    for (name, value) in [("low", 1), ("middle", 2), ("high", 3)] {
+        let class = json!({"metadata": {"name": name}, "value": value});
+        let class = serde_json::from_value(class).unwrap();
+        classes.create(&PostParams::default(), &class).await.unwrap();
+    }
+    // The node has eight cores, so there is room for two of these.
+    let pod = |name: &str, class: &str| {
+        json!({"metadata": {"name": name}, "spec": {"priorityClassName": class, "containers": [
+            {"name": "c", "image": "one", "resources": {"requests": {"cpu": "4"}}}]}})
+    };
+    let on_node = |names: &'static [&'static str]| {
+        move |pods: &[Pod]| {
+            let bound = pods
+                .iter()
+                .filter(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()));
+            let mut bound: Vec<_> =
+                bound.map(|pod| pod.metadata.name.as_deref().unwrap()).collect();
+            bound.sort_unstable();
+            bound == names
+        }
+    };
+    cluster.create::<Pod>(pod("less", "low")).await;
+    cluster.create::<Pod>(pod("more", "middle")).await;
+    wait_for(cluster.api::<Pod>(), "both on the node", on_node(&["less", "more"])).await;
+    let marked = wait_for(cluster.api::<Pod>(), "the mark", |pods| {
+        pods.iter().filter(|pod| pod.metadata.name.as_deref() == Some("less")).any(|pod| {
+            let status = pod.status.iter();
+            status.flat_map(|status| status.conditions.iter().flatten()).any(|condition| {
+                condition.type_ == "DisruptionTarget"
+                    && condition.status == "True"
+                    && condition.reason.as_deref() == Some("PreemptionByScheduler")
+            })
+        })
+    });
+    let (_, _) = tokio::join!(marked, cluster.create::<Pod>(pod("most", "high")));
+    wait_for(cluster.api::<Pod>(), "the important ones", on_node(&["more", "most"])).await;
 }
