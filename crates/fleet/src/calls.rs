@@ -130,6 +130,10 @@ impl From<kube::Error> for Refusal {
 
 /// RFC 3339 in whole seconds, as Kubernetes writes its times.
 pub(crate) fn timestamp() -> String {
-    let now = jiff::Timestamp::now();
-    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+    seconds(jiff::Timestamp::now())
+}
+
+/// A moment in that form.
+pub(crate) fn seconds(moment: jiff::Timestamp) -> String {
+    jiff::Timestamp::from_second(moment.as_second()).unwrap_or(moment).to_string()
 }

@@ -208,6 +208,12 @@ impl Inner {
         self.started.elapsed()
     }
 
+    /// When that was by the clock. It may have been set since; how long ago it was stays right.
+    pub(crate) fn moment(&self, at: Duration) -> Option<jiff::Timestamp> {
+        let ago = jiff::SignedDuration::try_from(self.now().saturating_sub(at)).ok()?;
+        jiff::Timestamp::now().checked_sub(ago).ok()
+    }
+
     pub(crate) fn alive(&self, state: &State, index: NodeIndex) -> bool {
         state.table.alive(index, self.now(), &self.config.grace)
     }

@@ -295,7 +295,7 @@ fn architecture(status: &Value) -> &str {
 fn status(of_node: &Value) -> Value {
     let mut status = of_node.clone();
     let now = timestamp();
-    let mut ready = readiness::condition(false, &now);
+    let mut ready = readiness::condition(false, &now, Some(&now));
     set(&mut ready, &["reason"], "NodeStatusNeverUpdated");
     set(&mut ready, &["message"], "The node has not sent a heartbeat yet.");
     set_condition(&mut status, ready, &now);

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::MissedTickBehavior};
 use toono_session::NodeUid;
@@ -30,20 +30,15 @@ impl Fleet {
     /// When each of these nodes was last heard by this server, by heartbeat, Lease or report.
     #[must_use]
     pub fn heard(&self, nodes: &[&str]) -> Vec<Option<Timestamp>> {
-        // The wall clock may be set while the server runs; how long ago it was stays right.
-        let (now, moment) = (self.inner().now(), Timestamp::now());
-        let state = self.inner().state();
+        let inner = self.inner();
+        let state = inner.state();
         let heard = |name: &&str| match state.table.index(name) {
             Some(index) => state.table.heard(index),
             None => state.leased.heard(name),
         };
         let times: Vec<_> = nodes.iter().map(heard).collect();
         drop(state);
-        let moment_of = |heard: Duration| {
-            let ago = SignedDuration::try_from(now.saturating_sub(heard)).ok()?;
-            moment.checked_sub(ago).ok()
-        };
-        times.into_iter().map(|heard| heard.and_then(moment_of)).collect()
+        times.into_iter().map(|heard| inner.moment(heard?)).collect()
     }
 
     /// A node has renewed its Lease. Its next renewals may not be heard of here for `unseen`, as when another

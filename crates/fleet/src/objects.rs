@@ -222,6 +222,10 @@ pub(crate) fn set_condition(status: &mut Value, mut wanted: Value, now: &str) ->
             let transition =
                 if same(&"status") { at(old, &["lastTransitionTime"]).clone() } else { now.into() };
             set(&mut wanted, &["lastTransitionTime"], transition);
+            let heard = at(old, &["lastHeartbeatTime"]);
+            if at(&wanted, &["lastHeartbeatTime"]).is_null() && !heard.is_null() {
+                set(&mut wanted, &["lastHeartbeatTime"], heard.clone());
+            }
             *old = wanted;
             changed
         }

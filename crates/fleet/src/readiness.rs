@@ -7,7 +7,7 @@ use tokio::{sync::Semaphore, time::MissedTickBehavior};
 use toono_session::{NodeIndex, NodeUid};
 
 use crate::{
-    calls::{code, modify, timestamp},
+    calls::{code, modify, seconds, timestamp},
     fleet::Inner,
     objects::{NodeObject, at, set, set_condition},
 };
@@ -82,14 +82,15 @@ async fn write_all(inner: Arc<Inner>, slots: Arc<Semaphore>, due: Vec<NodeIndex>
 /// Decides again at the time of writing: a node that came back meanwhile is not declared silent. Says whether
 /// there is nothing left to write.
 async fn write(inner: &Inner, index: NodeIndex) -> bool {
-    let (name, known, alive) = {
+    let (name, known, alive, heard) = {
         let state = inner.state();
         let Some(member) = state.table.member(index) else { return true };
         let due = state.table.due(index, inner.now(), &inner.config.grace);
         let Some(alive) = due else { return true };
-        (member.name.clone(), (member.uid, member.revision), alive)
+        let heard = state.table.heard(index).and_then(|at| Some(seconds(inner.moment(at)?)));
+        (member.name.clone(), (member.uid, member.revision), alive, heard)
     };
-    match set_ready(inner, &name, known, alive).await {
+    match set_ready(inner, &name, known, (alive, heard.as_deref())).await {
         Ok(node) => {
             tracing::info!(node = &*name, ready = alive, "readiness written");
             admit(inner, &node);
@@ -114,13 +115,13 @@ async fn set_ready(
     inner: &Inner,
     name: &str,
     (uid, revision): (NodeUid, u64),
-    alive: bool,
+    (alive, heard): (bool, Option<&str>),
 ) -> Result<String, kube::Error> {
     let now = timestamp();
     let path = format!("/api/v1/nodes/{name}");
     let patch = json!({
         "metadata": {"resourceVersion": revision.to_string()},
-        "status": {"conditions": [condition(alive, &now)]},
+        "status": {"conditions": [condition(alive, &now, heard)]},
     });
     match inner.calls.merge_lists(&format!("{path}/status"), &patch).await {
         Err(error) if code(&error) == Some(409) => {}
@@ -129,7 +130,7 @@ async fn set_ready(
     let written = modify(&inner.calls, &path, "/status", |node| {
         let status = |node: &mut Value| {
             let mut status = at(node, &["status"]).clone();
-            let changed = set_condition(&mut status, condition(alive, &now), &now);
+            let changed = set_condition(&mut status, condition(alive, &now, heard), &now);
             set(node, &["status"], status);
             changed
         };
@@ -140,15 +141,18 @@ async fn set_ready(
     Ok(written.await?.to_string())
 }
 
-/// The Ready condition of a node that is heard, or of one that is not.
-pub(crate) fn condition(alive: bool, now: &str) -> Value {
+/// The Ready condition of a node that is heard, or of one that is not, and when it last was: not since the
+/// server's start, and it stays as it is written.
+pub(crate) fn condition(alive: bool, now: &str, heard: Option<&str>) -> Value {
     let (status, reason, message) = if alive {
         ("True", "KubeletReady", "The node sends heartbeats.")
     } else {
         ("Unknown", "NodeStatusUnknown", "Node stopped sending heartbeats.")
     };
-    json!({"type": "Ready", "status": status, "reason": reason, "message": message,
-           "lastHeartbeatTime": now, "lastTransitionTime": now})
+    let mut ready = json!({"type": "Ready", "status": status, "reason": reason, "message": message,
+        "lastTransitionTime": now});
+    heard.into_iter().for_each(|heard| set(&mut ready, &["lastHeartbeatTime"], heard));
+    ready
 }
 
 /// Takes a Node that was just written, so that the table need not wait for the feed.
