@@ -17,6 +17,7 @@ use kube::{
 };
 use serde_json::json;
 use tokio::task::JoinHandle;
+use toono_linear::etcd_server::EtcdServer;
 
 use crate::server::{Server, answers};
 
@@ -137,4 +138,43 @@ async fn only_a_kubelet_that_says_nothing_is_silent_and_a_restart_blames_nobody(
     until_ready(&nodes, "dies", "Unknown").await;
     assert!(back.elapsed() >= GRACE - Duration::from_secs(2), "{:?}", back.elapsed());
     living.abort();
+}
+
+/// The version and the renewal of a Lease as a server shows it.
+async fn shown(leases: &Api<Lease>, name: &str) -> (Option<String>, Timestamp) {
+    let lease = leases.get(name).await.unwrap();
+    let renewed = lease.spec.and_then(|spec| spec.renew_time).unwrap();
+    (lease.metadata.resource_version, renewed.0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_that_another_server_hears_is_not_silent() {
+    let etcd = EtcdServer::start();
+    let store = format!("etcd={}", etcd.url());
+    let arguments = ["--store", &store, "--token", "a secret that nobody guesses"];
+    let arguments = [&arguments[..], &ARGUMENTS[..2]].concat();
+    let hears = Server::start(&arguments, None);
+    let client = hears.ready().await;
+    let hears_nothing = Server::start(&arguments, None);
+    let other = hears_nothing.ready().await;
+    let kubelet = Kubelet::register(&client, "lives", "near").await;
+    let nodes = kubelet.nodes.clone();
+    let before = until_ready(&nodes, "lives", "True").await;
+    let _living = kubelet.live();
+
+    // Renewals reach the other server when they are written, which is seldom; before it calls a node silent
+    // it waits for that, too.
+    let leases: Api<Lease> = Api::namespaced(other, "kube-node-lease");
+    let (mut version, mut written, start) = (None, 0, Instant::now());
+    while written < 4 {
+        let (now, renewed) = shown(&leases, "lives").await;
+        let late = Timestamp::now().duration_since(renewed);
+        assert!(late.as_secs() < 30, "{late:?}");
+        written += i32::from(version.replace(now.clone()) != Some(now));
+        assert!(start.elapsed() < 2 * PATIENCE, "it is not written");
+        tokio::time::sleep(RETRY).await;
+    }
+    assert!(start.elapsed() > 2 * GRACE, "it was written often: {:?}", start.elapsed());
+    let after = until_ready(&nodes, "lives", "True").await;
+    assert_eq!(after.last_transition_time, before.last_transition_time);
 }
