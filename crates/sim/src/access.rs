@@ -14,6 +14,9 @@ use toono_pki::Issued;
 
 use crate::Failure;
 
+/// Every client of Kubernetes names itself; the server records it with what is written.
+const AGENT: &str = concat!("toono-sim/", env!("CARGO_PKG_VERSION"));
+
 /// What is needed to connect.
 #[derive(Clone)]
 pub(crate) struct Access {
@@ -76,6 +79,7 @@ pub(crate) async fn ask(
         .method(method)
         .uri(path)
         .header("content-type", "application/json")
+        .header("user-agent", AGENT)
         .body(toono_http::full(body))?;
     let response = connection.send(request).await?;
     let status = response.status();

@@ -48,7 +48,7 @@ impl Kubelet {
         let lease = json!({"metadata": {"name": name}, "spec": {"holderIdentity": name,
             "leaseDurationSeconds": 40, "renewTime": MicroTime(Timestamp::now())}});
         let lease = serde_json::from_value(lease).unwrap();
-        kubelet.leases.create(&PostParams::default(), &lease).await.unwrap();
+        kubelet.leases.create(&as_kubelet(), &lease).await.unwrap();
         kubelet
     }
 
@@ -66,7 +66,7 @@ impl Kubelet {
         if let Some(spec) = &mut lease.spec {
             spec.renew_time = Some(MicroTime(Timestamp::now()));
         }
-        self.leases.replace(self.name, &PostParams::default(), &lease).await
+        self.leases.replace(self.name, &as_kubelet(), &lease).await
     }
 
     /// Lives by its Lease alone, whatever the server does.
@@ -78,6 +78,11 @@ impl Kubelet {
             }
         })
     }
+}
+
+/// A kubelet says who it is in its `User-Agent`; this client has none.
+fn as_kubelet() -> PostParams {
+    PostParams { field_manager: Some("kubelet".to_owned()), ..PostParams::default() }
 }
 
 fn condition(node: &Node, kind: &str) -> Option<NodeCondition> {
