@@ -168,10 +168,11 @@ impl Run<'_> {
         let result = during.await?;
         let seconds = began.elapsed().as_secs_f64();
         let cores = (self.server.cpu_seconds()? - cpu) / seconds;
-        let sent = self.load.counts().since(before);
         let trips = Percentiles::of(self.load.round_trips());
         tokio::time::sleep(LAST_ANSWERS).await;
-        let answered = self.load.counts().since(before).answered.min(sent.sent);
+        // Some are on their way at either end of this: a few milliseconds of heartbeats.
+        let sent = self.load.counts().since(before);
+        let answered = sent.answered.min(sent.sent);
         let not_ready = self.readiness.lost()?.len() - not_ready;
         let (p50, p99, lost) = (trips.at(50), trips.at(99), sent.sent - answered);
         let text = format!(
