@@ -16,7 +16,7 @@ use crate::{
     ranking::{Asker, Group, Ranking, Rankings},
     reasons::{Reason, Tally},
     requirement::{Operator, Requirement},
-    score::{self, Candidate},
+    score::{self, Candidate, Taste},
     site::SiteId,
     spread::{self, Eligible},
     topology::{Points, Topology},
@@ -131,7 +131,12 @@ impl<'a> Search<'a> {
                 let cell = cluster.cells.get(id)?;
                 has_room(pod, &cell.offer, &cell.load).then(|| score::local(pod, cell))
             };
-            sites.iter().for_each(|site| self.judge_site(*site, &local));
+            for site in sites {
+                let place = cluster.sites.get(site);
+                if let Some(taste) = place.and_then(|place| self.asker.taste(place)) {
+                    self.judge_site(site, taste, &local);
+                }
+            }
         } else {
             let ranking = rankings.take(&self.asker);
             self.count(ranking.eligible());
@@ -157,7 +162,10 @@ impl<'a> Search<'a> {
             self.judge_group(group, &deviating);
         }
         for site in deviating {
-            self.judge_site(site, &|cell| ranking.rank(cell).map(|rank| i64::from(rank.local.0)));
+            if let Some(taste) = ranking.taste_at(site) {
+                let local = |cell| ranking.rank(cell).map(|rank| i64::from(rank.local.0));
+                self.judge_site(site, taste, &local);
+            }
         }
     }
 
@@ -195,11 +203,10 @@ impl<'a> Search<'a> {
 
     /// Finds the best of a site's nodes that are alike to all rules. `local` tells a cell's own
     /// score, if it has room.
-    fn judge_site(&mut self, site: SiteId, local: &dyn Fn(CellId) -> Option<i64>) {
+    fn judge_site(&mut self, site: SiteId, taste: Taste, local: &dyn Fn(CellId) -> Option<i64>) {
         let cluster = self.asker.cluster;
         let Some(place) = cluster.sites.get(site) else { return };
         let Some(points) = self.judge_place(site) else { return };
-        let Some(taste) = self.asker.taste(place) else { return };
         let cells = place.cells.iter().filter_map(|id| {
             let (local, cell) = (local(*id)?, cluster.cells.get(*id)?);
             let node = self.first_alike(cell)?;

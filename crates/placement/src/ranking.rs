@@ -161,6 +161,12 @@ impl Ranking {
         self.coarse.contains(&key)
     }
 
+    /// What the pod thinks of a site with cells; `None` when it may not go there.
+    pub(crate) fn taste_at(&self, site: SiteId) -> Option<Taste> {
+        let group = self.verdicts.get(site.0 as usize)?.as_ref()?.group?;
+        self.groups.get(group as usize).map(|group| group.taste)
+    }
+
     /// A cell's rank; `None` when it cannot take such a pod.
     pub(crate) fn rank(&self, cell: CellId) -> Option<Rank> {
         let leaf = self.leaves.get(cell.0 as usize)?;
@@ -203,6 +209,10 @@ impl Ranking {
         let Some(changed) = self.seen.and_then(|seen| cells.changed_since(seen)) else {
             return false;
         };
+        // A cell that many pods went to changed as often, and is looked at once.
+        let mut changed: Vec<_> = changed.collect();
+        changed.sort_unstable();
+        changed.dedup();
         for cell in changed {
             self.refresh(cell, asker);
         }
