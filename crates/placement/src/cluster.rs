@@ -214,14 +214,14 @@ impl Cluster {
         if let Some(node) = self.nodes.get_mut(index.0 as usize) {
             node.cell = cell;
         }
-        self.sites.close_if_empty(before);
+        self.sites.close_if_empty(before, &mut self.symbols);
     }
 
     fn index_of(&mut self, name: &str) -> NodeIndex {
-        let name = self.symbols.intern(name);
-        if let Some(index) = self.by_name.get(&name) {
+        if let Some(index) = self.by_name.get(&self.symbols.lookup(name)) {
             return *index;
         }
+        let name = self.symbols.intern(name);
         let index = self
             .vacant
             .pop()
@@ -244,7 +244,46 @@ impl Cluster {
             .is_some_and(|cell| cell.site == SiteId::NOWHERE && cell.load.pods == 0);
         if unused && self.by_name.remove(&node.name).is_some() {
             self.cells.leave(index, node.cell, &mut self.sites);
+            self.symbols.release(node.name);
             self.vacant.push(index);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_of_what_is_gone() {
+        let mut cluster = Cluster::new();
+        let labels =
+            |name: &str| [("host".to_owned(), name.to_owned()), ("zone".into(), "z".into())];
+        for name in ["a", "b"] {
+            let labels = labels(name).into();
+            cluster.set_node(&NodeView { name: name.into(), labels, ..NodeView::default() });
+        }
+        let term = json!({"topologyKey": "zone", "labelSelector": {"matchExpressions": [
+            {"key": "app", "operator": "In", "values": ["x", "y"]}]}});
+        let pod = |name: &str| {
+            PodView::from_pod(
+                &serde_json::from_value(json!({
+                "metadata": {"name": name, "namespace": "ns", "labels": {"app": "x", "job": name}},
+                "spec": {"containers": [], "affinity": {"podAntiAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [term]}}}}))
+                .unwrap(),
+            )
+        };
+        let pods = [(pod("one"), "a"), (pod("two"), "b"), (pod("three"), "unknown")];
+        pods.iter().for_each(|(pod, node)| cluster.assume(pod, node));
+        assert!(cluster.symbols.used() > 0);
+        pods.iter().for_each(|(pod, _)| cluster.remove_pod(&pod.key));
+        cluster.remove_node("b");
+        cluster.set_node(&NodeView { name: "a".into(), ..NodeView::default() });
+        cluster.remove_node("a");
+        assert_eq!((cluster.symbols.used(), cluster.node_count()), (0, 0));
+        assert_eq!((cluster.sites.iter().count(), cluster.cells.iter().count()), (0, 0));
     }
 }

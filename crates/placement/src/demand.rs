@@ -100,6 +100,7 @@ impl Demands {
             entry.remove();
         }
         self.index(id, &kin.demand, symbols, false);
+        kin.demand.release(symbols);
         self.vacant.push(id);
     }
 
@@ -117,8 +118,9 @@ impl Demands {
     fn id_of(&mut self, demand: Demand, symbols: &mut Interner) -> DemandId {
         let hash = self.hasher.hash_one(&demand);
         let is_it = |id: &DemandId| self.get(*id).is_some_and(|kin| kin.demand == demand);
-        if let Some(id) = self.ids.find(hash, is_it) {
-            return *id;
+        if let Some(id) = self.ids.find(hash, is_it).copied() {
+            demand.release(symbols);
+            return id;
         }
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -150,9 +152,14 @@ impl Demands {
             match selector.iter().find(|one| one.operator == Operator::In) {
                 None => change(&mut self.held, None, id, enters),
                 Some(Requirement { key, values, .. }) => {
-                    let key = symbols.intern(key);
                     for value in values {
-                        change(&mut self.held, Some((key, symbols.intern(value))), id, enters);
+                        let label = (symbols.intern(key), symbols.intern(value));
+                        change(&mut self.held, Some(label), id, enters);
+                        // The index keeps what it interned for as long as the demand is there.
+                        for _ in 0..if enters { 0 } else { 2 } {
+                            symbols.release(label.0);
+                            symbols.release(label.1);
+                        }
                     }
                 }
             }
@@ -248,6 +255,14 @@ impl Demand {
     /// Sorted by key.
     pub(crate) fn labels(&self) -> &[(Symbol, Symbol)] {
         &self.labels
+    }
+
+    /// Gives back the symbols that were made for it.
+    fn release(&self, symbols: &mut Interner) {
+        for (key, value) in &*self.labels {
+            symbols.release(*key);
+            symbols.release(*value);
+        }
     }
 }
 

@@ -58,6 +58,14 @@ impl Site {
         }
     }
 
+    /// Gives back the symbols that were made for it.
+    fn release(&self, symbols: &mut Interner) {
+        for (key, value) in &*self.labels {
+            symbols.release(*key);
+            symbols.release(*value);
+        }
+    }
+
     /// A label's value as it is kept: [`Symbol::OWN_NAME`] where each node has its own.
     pub(crate) fn kept(&self, key: Symbol) -> Option<Symbol> {
         label(&self.labels, key)
@@ -98,8 +106,9 @@ impl Sites {
         let hash = self.hasher.hash_one(&site);
         let known =
             self.ids.find(hash, |id| self.get(*id).is_some_and(|known| *known.site == site));
-        if let Some(id) = known {
-            return *id;
+        if let Some(id) = known.copied() {
+            site.release(symbols);
+            return id;
         }
         self.serial += 1;
         let place =
@@ -154,7 +163,7 @@ impl Sites {
     }
 
     /// Forgets a site that has no nodes any more.
-    pub(crate) fn close_if_empty(&mut self, id: SiteId) {
+    pub(crate) fn close_if_empty(&mut self, id: SiteId, symbols: &mut Interner) {
         let Some(slot) = self.places.get_mut(id.0 as usize) else { return };
         let Some(place) = slot.take_if(|place| place.nodes == 0) else { return };
         for (key, value) in &*place.site.labels {
@@ -174,6 +183,7 @@ impl Sites {
         {
             entry.remove();
         }
+        place.site.release(symbols);
         self.serial += 1;
         self.vacant.push(id);
     }
