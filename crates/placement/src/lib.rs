@@ -31,7 +31,7 @@
 //! - that compare node names as numbers (`Gt`, `Lt`): O(n);
 //! - the first of its shape, and one that comes after 65,536 changes: O(cells), to make the ranking;
 //! - that fit nowhere: O(sites), and the cells of the sites that they are meant for, to count the
-//!   reasons.
+//!   reasons; and, if there are less important pods, what `preempt` says.
 //!
 //! A cluster whose nodes all carry labels of their own, other than their names, has a site for each
 //! node; then cells are no fewer than nodes and the indexes save only the evaluation of what did not
