@@ -35,9 +35,9 @@ const MOST_BYTES_PER_NODE: usize = 500;
 /// The same for one that is silent: not all are at once.
 const MOST_BYTES_PER_SILENT_NODE: usize = 600;
 /// The same for one whose memory no other has.
-const MOST_BYTES_PER_OWN_MEMORY_NODE: usize = 600;
+const MOST_BYTES_PER_OWN_MEMORY_NODE: usize = 900;
 /// The same for one with a label that no other has, too.
-const MOST_BYTES_PER_OWN_LABEL_NODE: usize = 1000;
+const MOST_BYTES_PER_OWN_LABEL_NODE: usize = 1600;
 /// Nodes that are there anyway, and all of them: tables are as full with both as with 1,000,000.
 const FEW_NODES: usize = 1_000_000 / 512;
 const MANY_NODES: usize = 1_000_000 / 64;
