@@ -65,43 +65,43 @@ pub(super) fn template_at(template: At<'_, '_>) -> Errors {
 
 /// What may not change once a pod exists.
 pub(super) fn pod_update(new: &Value, old: &Value) -> Errors {
-    let mut allowed = new.get("spec").cloned().unwrap_or_default();
-    let old_spec = old.get("spec").cloned().unwrap_or_default();
+    let (new, old) = (new.get("spec"), old.get("spec"));
+    let (new, old) = (new.unwrap_or(&Value::Null), old.unwrap_or(&Value::Null));
     let mut errors = Errors::new();
-    for list in ["containers", "initContainers"] {
-        let olds: Vec<&Value> = items_at(&old_spec, &[list]).collect();
-        let news = allowed.get_mut(list).and_then(Value::as_array_mut);
-        for (new, old) in news.into_iter().flatten().zip(olds) {
-            copy_field(new, old, "image");
-        }
-    }
-    let news: BTreeSet<_> = items_at(&allowed, &["tolerations"]).map(all_but_seconds).collect();
-    if !items_at(&old_spec, &["tolerations"]).all(|old| news.contains(&all_but_seconds(old))) {
+    let news: BTreeSet<_> = items_at(new, &["tolerations"]).map(all_but_seconds).collect();
+    if !items_at(old, &["tolerations"]).all(|old| news.contains(&all_but_seconds(old))) {
         errors.push(FieldError::forbidden(
             "spec.tolerations",
             "existing toleration can not be modified except its tolerationSeconds",
         ));
     }
-    for field in ["tolerations", "activeDeadlineSeconds"] {
-        copy_field(&mut allowed, &old_spec, field);
-    }
-    let old_grace = old_spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
-    let new_grace = allowed.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
-    if old_grace.is_some_and(|seconds| seconds < 0) && new_grace == Some(1) {
-        copy_field(&mut allowed, &old_spec, "terminationGracePeriodSeconds");
-    }
-    if text_at(&old_spec, &["schedulingGates"]).is_none() && allowed != old_spec {
+    if text_at(old, &["schedulingGates"]).is_none() && !same_but_mutable(new, old) {
         errors.push(FieldError::forbidden("spec", SPEC_CHANGED));
     }
     errors
 }
 
-fn copy_field(to: &mut Value, from: &Value, field: &str) {
-    let Some(map) = to.as_object_mut() else { return };
-    match from.get(field) {
-        Some(value) => map.insert(field.to_owned(), value.clone()),
-        None => map.remove(field),
+/// Whether two specs say the same in all that no update may change.
+fn same_but_mutable(new: &Value, old: &Value) -> bool {
+    let (Some(news), Some(olds)) = (new.as_object(), old.as_object()) else { return new == old };
+    let grace = |spec: &Value| spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
+    let mends_grace = grace(old).is_some_and(|seconds| seconds < 0) && grace(new) == Some(1);
+    let same = |field: &String| match (field.as_str(), news.get(field), olds.get(field)) {
+        ("tolerations" | "activeDeadlineSeconds", ..) => true,
+        ("terminationGracePeriodSeconds", ..) if mends_grace => true,
+        ("containers" | "initContainers", Some(Value::Array(news)), Some(Value::Array(olds))) => {
+            news.len() == olds.len()
+                && news.iter().zip(olds).all(|(new, old)| same_but_image(new, old))
+        }
+        (_, new, old) => new == old,
     };
+    news.keys().chain(olds.keys()).all(same)
+}
+
+fn same_but_image(new: &Value, old: &Value) -> bool {
+    let (Some(news), Some(olds)) = (new.as_object(), old.as_object()) else { return new == old };
+    let lasting = |(field, _): &(&String, &Value)| field.as_str() != "image";
+    news.iter().filter(lasting).eq(olds.iter().filter(lasting))
 }
 
 /// What a toleration says, but for how long.
