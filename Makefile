@@ -3,18 +3,22 @@
 CARGO ?= cargo
 TOONO := target/release/toono
 
-.PHONY: build up down test check bench system-packages test-packages
+.PHONY: build edge up down test check bench system-packages test-packages
 
 # Just what building and running need.
 system-packages:
 	@scripts/install-packages gcc busybox-static
 
 test-packages:
-	@scripts/install-packages gcc busybox-static iproute2 curl etcd-server
+	@scripts/install-packages gcc busybox-static iproute2 curl etcd-server docker-registry faketime dnsmasq-base
 	@scripts/install-kubectl
 
 build: system-packages
 	$(CARGO) build --release --locked -p toono
+
+# A node for small boxes: the same program without its cloud side, a third of the size, in target/edge/toono.
+edge: system-packages
+	$(CARGO) build --profile edge --locked -p toono --no-default-features
 
 up: build
 	$(TOONO) up

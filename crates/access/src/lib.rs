@@ -15,6 +15,7 @@ pub mod bootstrap;
 mod covers;
 mod decision;
 mod escalation;
+mod grants;
 mod node;
 mod object;
 mod quote;
@@ -27,6 +28,7 @@ pub use aggregate::aggregate;
 pub use attributes::{Attributes, Request, ResourceRequest};
 pub use covers::{MAX_COMBINATIONS, TooManyCombinations, covers, uncovered};
 pub use decision::{Decision, Owner, forbidden};
+pub use grants::{Grant, permits};
 pub use node::{
     graph::Graph,
     restriction::{NodeWrite, restrict},

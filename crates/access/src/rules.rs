@@ -18,6 +18,7 @@ use toono_api::UserInfo;
 use crate::{
     attributes::Attributes,
     decision::Decision,
+    grants::Grant,
     object::{GROUP, Kind, Object},
     quote::Quoted,
     rule::{self, list},
@@ -180,6 +181,22 @@ impl Rules {
         };
         let missing = || ResolveError::NotFound { singular, name: role.name.clone() };
         found.map(|rules| &**rules).ok_or_else(missing)
+    }
+
+    /// All that the user may read, in the cluster and in each namespace: the cluster's grant first, then by namespace.
+    /// Equal rules make an equal answer, whatever was applied in which order.
+    #[must_use]
+    pub fn readable(&self, user: &UserInfo) -> Vec<Grant> {
+        let of_groups = user.groups.iter().flat_map(|group| self.groups.names(group));
+        let mut scopes: BTreeSet<&str> = self.users.names(&user.name).chain(of_groups).collect();
+        scopes.insert("");
+        let grants = scopes.into_iter().map(|scope| {
+            let bindings = self.applied(user, scope).into_iter();
+            let own = bindings.filter(|binding| &*binding.namespace == scope);
+            let found = own.filter_map(|binding| self.resolve(&binding.role, scope).ok());
+            Grant::of(scope, found.flatten())
+        });
+        grants.filter(|grant| !grant.is_empty()).collect()
     }
 
     /// What a `SelfSubjectRulesReview` tells of RBAC.

@@ -47,6 +47,11 @@ impl<V> Table<V> {
         }
     }
 
+    /// The inner names below an outer one, in no order.
+    pub(crate) fn names(&self, outer: &str) -> impl Iterator<Item = &str> {
+        self.0.get(outer).into_iter().flat_map(|inner| inner.keys()).map(|name| &**name)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -6,7 +6,11 @@ use toono_http::client::Endpoint;
 use toono_images::RegistryConfig;
 use toono_net::LinkName;
 use toono_pki::{BootstrapToken, CaPin};
+use toono_podmachine::pressure::Thresholds;
 use toono_sandbox::KeeperProgram;
+
+/// The kubelet's own default of `maxPods`.
+const MAX_PODS: u32 = 110;
 
 /// What an agent is told when it starts.
 #[derive(Debug, Clone)]
@@ -26,12 +30,51 @@ pub struct Config {
     pub cgroup_parent: String,
     /// The bridge of the pod network.
     pub bridge: LinkName,
+    /// The node's resolvers (resolv.conf(5)): whom its DNS asks, and whom pods ask without it.
+    pub resolv_conf: PathBuf,
     /// Where images come from.
     pub registries: RegistryConfig,
     /// How to start a keeper.
     pub keeper: KeeperProgram,
+    /// What of the machine pods may have.
+    pub room: Room,
+    /// Pods that run whatever the cloud says, one a file; none for no such directory.
+    pub manifests: Option<PathBuf>,
     /// Told as the node's runtime and component version.
     pub version: String,
+}
+
+/// What of the machine pods may have together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    /// What is kept from them.
+    pub reserved: Reserve,
+    /// What must be left of each, lest pods are evicted.
+    pub eviction_hard: Thresholds,
+    /// How many there may be.
+    pub max_pods: u32,
+}
+
+/// What is kept from pods, for all else that runs on the machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reserve {
+    /// Thousandths of a core.
+    pub cpu_millis: i64,
+    /// Bytes.
+    pub memory: i64,
+    /// Bytes of the disk.
+    pub storage: i64,
+}
+
+impl Default for Room {
+    /// As with the kubelet.
+    fn default() -> Self {
+        Self {
+            reserved: Reserve::default(),
+            eviction_hard: Thresholds::default(),
+            max_pods: MAX_PODS,
+        }
+    }
 }
 
 /// How a node proves itself before it has an identity.

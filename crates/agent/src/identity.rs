@@ -1,9 +1,13 @@
 //! Who this node is: what the join gave it, kept in one file that only root reads.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use serde::{Deserialize, Serialize};
-use toono_wire::join::{JoinResponse, SessionGrant};
+use toono_pki::Issued;
+use toono_wire::join::{ClusterDns, JoinResponse, SessionGrant};
 
 use crate::{
     AgentError,
@@ -21,6 +25,9 @@ pub(crate) struct Identity {
     pub(crate) ca_pem: String,
     pub(crate) session: SessionGrant,
     pub(crate) pod_cidr: String,
+    /// What the cloud said when the node joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dns: Option<ClusterDns>,
 }
 
 impl Identity {
@@ -33,7 +40,13 @@ impl Identity {
             ca_pem: joined.ca_pem,
             session: joined.session,
             pod_cidr: joined.pod_cidr,
+            dns: joined.dns,
         }
+    }
+
+    /// The node's certificate and its key.
+    pub(crate) fn own(&self) -> Issued {
+        Issued { cert_pem: self.certificate_pem.clone(), key_pem: self.key_pem.clone() }
     }
 
     /// The identity of this data directory, if the node has joined.
@@ -55,6 +68,61 @@ impl Identity {
             reason: error.to_string(),
         })?;
         disk::replace(&path, &bytes, 0o600, Durability::Synced)
+    }
+}
+
+/// The identity, shared by who uses it and who renews a part of it.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    identity: Arc<Mutex<Identity>>,
+    data: Arc<Path>,
+}
+
+impl Credentials {
+    pub(crate) fn new(identity: Identity, data: &Path) -> Self {
+        Self { identity: Arc::new(Mutex::new(identity)), data: data.into() }
+    }
+
+    fn read(&self) -> MutexGuard<'_, Identity> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The node's certificate and its key.
+    pub(crate) fn own(&self) -> Issued {
+        self.read().own()
+    }
+
+    pub(crate) fn session(&self) -> SessionGrant {
+        self.read().session.clone()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.read().node_name.clone()
+    }
+
+    pub(crate) fn uid(&self) -> String {
+        self.read().node_uid.clone()
+    }
+
+    pub(crate) fn ca_pem(&self) -> String {
+        self.read().ca_pem.clone()
+    }
+
+    /// Changes a part of it; on disk when this returns. What the disk refuses is not changed.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Identity)) -> Result<(), AgentError> {
+        let mut identity = self.read();
+        let mut changed = identity.clone();
+        change(&mut changed);
+        changed.save(&self.data)?;
+        *identity = changed;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    /// Without the keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("node", &self.read().node_name).finish_non_exhaustive()
     }
 }
 

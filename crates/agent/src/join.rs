@@ -13,7 +13,8 @@ use toono_wire::{
 };
 
 use crate::{
-    AgentError, Bootstrap, Config, bundles::Bundles, cloud, identity::Identity, retry::Retry,
+    AgentError, Bootstrap, Config, bundles::Bundles, cloud, identity::Identity, pool::Pool,
+    retry::Retry,
 };
 
 /// What one try came to, short of success.
@@ -49,11 +50,23 @@ pub(crate) async fn join(config: &Config, status: Value) -> Result<Identity, Age
         }
     };
     let revision = joined.bundle_revision;
+    let pool = joined.pool.clone();
     let identity = Identity::of_join(&config.name, key.key_pem, joined);
     identity.save(&config.data)?;
+    if let Some(news) = pool {
+        Pool::learn(&config.data, &identity, news)?;
+    }
     if revision > 0 {
         // It is new, so the cloud knows what it is to have: nothing, and need not be asked.
-        let nothing = Bundle { revision, pods: Vec::new(), present: Vec::new() };
+        let nothing = Bundle {
+            revision,
+            pods: Vec::new(),
+            present: Vec::new(),
+            referents: Vec::new(),
+            referenced: Vec::new(),
+            digest: 0,
+            pool: None,
+        };
         Bundles::load(&config.data)?.store(&nothing)?;
     }
     tracing::info!(node = config.name, uid = identity.node_uid, "joined");

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use toono_sandbox::{KeeperProgram, SandboxSpec};
+use toono_sandbox::SandboxSpec;
 
 use crate::{
     AgentError,
@@ -14,6 +14,7 @@ use crate::{
     disk,
     identity::Identity,
     network::{self, NetworkError},
+    services,
     supervisor::clear_sandbox,
 };
 
@@ -57,6 +58,9 @@ pub async fn reset(data: &Path, cgroup_parent: &str) -> Result<Removed, AgentErr
     {
         removed.failures.push(describe(&error));
     }
+    if let Err(error) = services::remove() {
+        removed.failures.push(crate::join::chain(&error));
+    }
     if removed.failures.is_empty() {
         disk::remove_tree(data)?;
     }
@@ -68,15 +72,7 @@ async fn end_pods(data: &Path, cgroup_parent: &str) -> Result<Removed, AgentErro
     let mut removed = Removed { node, ..Removed::default() };
     for uid in Bundles::load(data)?.on_disk()? {
         let dir = pod_dir(data, &uid);
-        let spec = SandboxSpec {
-            dir: dir.clone(),
-            pod_uid: uid.clone(),
-            hostname: String::new(),
-            cgroup_parent: cgroup_parent.to_owned(),
-            host_network: false,
-            title: String::new(),
-            program: KeeperProgram::this(),
-        };
+        let spec = SandboxSpec::leftover(dir.clone(), &uid, cgroup_parent);
         match clear_sandbox(&spec).await {
             Ok(()) => match volumes::release(&dir) {
                 Ok(()) => removed.pods += 1,

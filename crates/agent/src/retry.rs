@@ -11,6 +11,10 @@ const FIRST: Duration = Duration::from_secs(1);
 /// heartbeat's answer ends the wait sooner.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// After a failure a node that is a member waits to be asked by the cloud, and no longer than this. It is there
+/// for a cloud that forgets to ask: a million nodes that all waited for it would be 2,000 a second.
+const UNASKED: Duration = Duration::from_secs(600);
+
 /// Exponential with full jitter: a site of many nodes whose link returns does not arrive at once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Retry {
@@ -18,16 +22,17 @@ pub(crate) struct Retry {
 }
 
 impl Retry {
-    pub(crate) fn reset(&mut self) {
-        self.failures = 0;
-    }
-
     /// The delay before the next try.
     pub(crate) fn delay(&mut self) -> Duration {
         let ceiling = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         jittered(ceiling)
     }
+}
+
+/// How long to wait to be asked before trying unasked.
+pub(crate) fn unasked() -> Duration {
+    UNASKED / 2 + jittered(UNASKED / 2)
 }
 
 /// Uniform between zero and `ceiling`.
@@ -46,14 +51,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_grow_to_a_minute_and_start_over() {
+    fn delays_grow_to_a_minute() {
         let mut retry = Retry::default();
         for failures in 0..40 {
             let ceiling = FIRST.saturating_mul(1 << failures.min(16)).min(LONGEST);
             assert!(retry.delay() <= ceiling);
         }
-        retry.reset();
-        assert!(retry.delay() <= FIRST);
         let spread: Vec<_> = (0..50).map(|_| jittered(LONGEST)).collect();
         assert!(
             spread.iter().any(|it| *it < LONGEST / 2) && spread.iter().any(|it| *it > LONGEST / 2)

@@ -3,29 +3,43 @@
 use std::{
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
 use toono_images::ImageStore;
 use toono_net::Cidr;
+use toono_podmachine::pressure::Pressure;
 
 use crate::{
     AgentError, Config,
     addresses::Addresses,
+    api::{Api, Certificate},
     bundles::Bundles,
+    certificate,
     clock::Clock,
     cloud::Cloud,
     disk,
+    dns::{self, Dns, Questions},
+    eviction::Eviction,
     heartbeat::Heartbeat,
-    identity::Identity,
-    join,
+    identity::{Credentials, Identity},
+    images, join,
     kubelet::Kubelet,
+    neighbours,
     network::{NetworkError, PodNetwork},
-    node_status,
+    node_status::{self, Allocatable},
     outbox::Outbox,
+    pool::Pool,
+    services::Services,
+    statics::{MirrorKeeper, Statics},
+    stats::Stats,
     supervisor::Supervisor,
     sync::Sync,
+    tokens::Tokens,
     tunnel::Tunnels,
     views::Views,
     worker::Node,
@@ -93,7 +107,7 @@ impl Home {
             return Ok(identity);
         }
         let address = node_status::own_address(&config.server);
-        let status = node_status::status(&config.name, address, &self.dir, &config.version);
+        let status = node_status::status(config, address);
         let joined = join::join(config, status).await;
         if joined.is_err() && self.is_new {
             // Best effort: the cause is what matters.
@@ -107,45 +121,179 @@ impl Home {
 /// Everything after the lock; ends only by an error, or by being dropped.
 async fn live(config: &Config, home: &Home) -> Result<(), AgentError> {
     let identity = home.identity(config).await?;
-    let clock = Clock::start();
-    let cloud = Cloud::new(config.server.clone(), &identity)?;
-    let outbox = Outbox::default();
-    let views = Views::default();
-    let sync = Sync::new(Bundles::load(&config.data)?);
-    let address = node_status::own_address(&config.server);
-    let node = Arc::new(Node {
-        name: config.name.clone(),
-        data: config.data.clone(),
-        host_ip: address,
-        memory_capacity: node_status::memory_kib() * 1024,
-        cgroup_parent: config.cgroup_parent.clone(),
-        keeper: config.keeper.clone(),
-        images: ImageStore::open(config.data.join("images"), config.registries.clone())?,
-        network: network(config, &identity).await?,
-        outbox: outbox.clone(),
-        views: views.clone(),
-        clock,
-    });
-    tracing::info!(node = config.name, cidr = %node.network.cidr(), revision = sync.revision(), "starting");
-    let supervisor = Supervisor::start(node, sync.clone()).await?;
-    outbox.node(node_status::status(&config.name, address, &config.data, &config.version));
-
-    let (changed, changes) = mpsc::channel(BUNDLE_QUEUE);
-    let heartbeat = Heartbeat {
-        data: config.data.clone(),
-        tunnels: Tunnels::new(cloud.clone(), Kubelet::new(views)),
-        cloud: cloud.clone(),
-        sync: sync.clone(),
-        outbox: outbox.clone(),
-        identity,
-        clock,
+    let parts = Parts::make(config, &identity).await?;
+    tracing::info!(node = config.name, cidr = %parts.node.network.cidr(), revision = parts.sync.revision(), "starting");
+    let statics = parts.statics(config);
+    // It takes up what runs, before anything else can be asked of it.
+    let supervisor =
+        Supervisor::start(parts.node.clone(), parts.sync.clone(), statics.clone()).await?;
+    let status = node_status::status(config, parts.node.host_ip);
+    parts.outbox.node(images::with_images(status, &parts.node.images.list()?));
+    let mirrors = MirrorKeeper {
+        statics: statics.clone(),
+        cloud: parts.cloud.clone(),
+        node: (config.name.clone(), identity.node_uid.clone()),
     };
-    // Dropped with this future, and with them every worker; no container notices.
-    let mut tasks = JoinSet::new();
-    tasks.spawn(supervisor.run(changes));
-    tasks.spawn(sync.run(cloud.clone(), changed));
-    tasks.spawn(outbox.run(cloud));
-    Err(heartbeat.run().await)
+    Err(parts.run(config, supervisor, statics, mirrors).await)
+}
+
+/// What lives as long as the agent does.
+struct Parts {
+    node: Arc<Node>,
+    credentials: Credentials,
+    cloud: Cloud,
+    sync: Sync,
+    pool: Pool,
+    outbox: Outbox,
+    views: Views,
+    services: Services,
+    dns: Dns,
+    questions: Questions,
+    awake: Arc<Notify>,
+    clock: Clock,
+}
+
+impl Parts {
+    /// From what is on disk; nothing is asked of the cloud.
+    async fn make(config: &Config, identity: &Identity) -> Result<Self, AgentError> {
+        let credentials = Credentials::new(identity.clone(), &config.data);
+        let (clock, outbox, views) = (Clock::start(), Outbox::default(), Views::default());
+        let (services, awake) = (Services::default(), Arc::new(Notify::new()));
+        let cloud = Cloud::new(config.server.clone(), &credentials)?;
+        let pool = Pool::load(&config.data, &credentials)?;
+        let bundles = Bundles::load(&config.data)?;
+        let referents = bundles.referents().clone();
+        let registries = config.registries.clone().with_file(config.data.join("registries.yaml"));
+        let network = network(config, identity).await?;
+        let (dns, questions) = dns(config, identity, &network, &pool)?;
+        dns.serve_as_service(&services);
+        let node = Arc::new(Node {
+            name: config.name.clone(),
+            data: config.data.clone(),
+            host_ip: node_status::own_address(&config.server),
+            memory_capacity: node_status::memory_kib() * 1024,
+            allocatable: Allocatable::read(&config.data, &config.room),
+            referents,
+            tokens: Tokens::new(cloud.clone()),
+            certificate: Certificate::load(&config.data, &config.name)?,
+            cgroup_parent: config.cgroup_parent.clone(),
+            keeper: config.keeper.clone(),
+            images: ImageStore::open(config.data.join("images"), registries)?,
+            wants_room: Notify::new(),
+            network,
+            services: services.clone(),
+            outbox: outbox.clone(),
+            views: views.clone(),
+            clock,
+            pool: pool.clone(),
+            resolv_conf: config.resolv_conf.clone(),
+            dns: identity.dns.clone(),
+            manifests: config.manifests.clone(),
+            max_pods: config.room.max_pods,
+            pressure: Mutex::new(Pressure::new(config.room.eviction_hard.clone())),
+            awake: awake.clone(),
+        });
+        let sync = Sync::new(bundles, pool.clone());
+        Ok(Self {
+            node,
+            credentials,
+            cloud,
+            sync,
+            pool,
+            outbox,
+            views,
+            services,
+            dns,
+            questions,
+            awake,
+            clock,
+        })
+    }
+
+    /// The pods of the manifests as they are now.
+    fn statics(&self, config: &Config) -> Statics {
+        let (manifests, data) = (config.manifests.clone(), config.data.clone());
+        let statics = Statics::new(manifests, data, config.name.clone(), self.outbox.clone());
+        if let Err(error) = statics.scan() {
+            tracing::warn!(%error, "manifests are not read");
+        }
+        statics
+    }
+
+    fn heartbeat(&self, config: &Config, kubelet: Kubelet) -> Heartbeat {
+        Heartbeat {
+            data: config.data.clone(),
+            tunnels: Tunnels::new(self.cloud.clone(), kubelet),
+            cloud: self.cloud.clone(),
+            sync: self.sync.clone(),
+            pool: self.pool.clone(),
+            outbox: self.outbox.clone(),
+            server: config.server.clone(),
+            credentials: self.credentials.clone(),
+            clock: self.clock,
+            awake: self.awake.clone(),
+        }
+    }
+
+    /// Runs everything; ends with what ends the heartbeat.
+    async fn run(
+        self,
+        config: &Config,
+        supervisor: Supervisor,
+        statics: Statics,
+        mirrors: MirrorKeeper,
+    ) -> AgentError {
+        let (changed, changes) = mpsc::channel(BUNDLE_QUEUE);
+        let (evict, evictions) = mpsc::unbounded_channel();
+        let stats = Stats::new(&self.node);
+        let heartbeat = self.heartbeat(config, Kubelet::new(self.node.clone(), stats.clone()));
+        let Self { node, credentials, cloud, sync, pool, outbox, views, services, .. } = self;
+        let (name, network) = (config.name.clone(), node.network.clone());
+        let address = node_status::keep_address(
+            name.clone(),
+            config.server.clone(),
+            outbox.clone(),
+            self.awake.clone(),
+        );
+        let api = Api {
+            node: node.clone(),
+            cloud: cloud.clone(),
+            pool: pool.clone(),
+            sync: sync.clone(),
+        };
+        // Dropped with this future, and with them every worker; no container notices.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(supervisor.run(changes, evictions));
+        tasks.spawn(statics.run(self.awake, views, changed.clone()));
+        tasks.spawn(mirrors.run());
+        tasks.spawn(address);
+        tasks.spawn(api.run(changed.clone()));
+        tasks.spawn(sync.run(cloud.clone(), changed));
+        tasks.spawn(pool.clone().run(cloud.clone()));
+        tasks.spawn(self.dns.run(self.questions));
+        tasks.spawn(certificate::keep(credentials, cloud.clone()));
+        tasks.spawn(outbox.run(cloud));
+        tasks.spawn(neighbours::keep(name.clone(), network.clone(), pool.clone()));
+        tasks.spawn(services.run(name, network, pool));
+        tasks.spawn(images::keep(node.clone()));
+        tasks.spawn(Eviction::new(node, stats, evict).run());
+        heartbeat.run().await
+    }
+}
+
+fn dns(
+    config: &Config,
+    identity: &Identity,
+    network: &PodNetwork,
+    pool: &Pool,
+) -> Result<(Dns, Questions), AgentError> {
+    let cluster = pool.read(|records| dns::cluster(records, identity.dns.as_ref()));
+    let (bridge, pods) = (network.gateway().into(), network.cidr());
+    let made = Dns::new(bridge, pods, &config.resolv_conf, &cluster, pool.clone());
+    made.map_err(|error| AgentError::Identity {
+        path: config.data.join("identity.json"),
+        reason: format!("{}: {error}", cluster.domain),
+    })
 }
 
 async fn network(config: &Config, identity: &Identity) -> Result<PodNetwork, AgentError> {

@@ -10,8 +10,13 @@ use tokio::{sync::mpsc, task::JoinSet};
 use toono_sandbox::{Keeper, SandboxSpec};
 
 use crate::{
-    AgentError, bundles,
+    AgentError,
+    admission::{Booked, ports_taken},
+    bundles::{self, News},
+    container::ports,
+    eviction::Evict,
     join::chain,
+    statics::{self, Statics},
     sync::Sync,
     worker::{self, Ending, Node, Order, Worker},
 };
@@ -20,31 +25,47 @@ use crate::{
 pub(crate) struct Supervisor {
     node: Arc<Node>,
     sync: Sync,
+    statics: Statics,
     orders: BTreeMap<String, mpsc::UnboundedSender<Order>>,
     workers: JoinSet<(String, Ending)>,
+    booked: Booked,
 }
 
 impl Supervisor {
     /// Takes up every pod on disk, and clears away what no pod explains.
-    pub(crate) async fn start(node: Arc<Node>, sync: Sync) -> Result<Self, AgentError> {
+    pub(crate) async fn start(
+        node: Arc<Node>,
+        sync: Sync,
+        statics: Statics,
+    ) -> Result<Self, AgentError> {
         let (pods, dirs) = {
             let bundles = sync.bundles();
             (bundles.pods()?, bundles.on_disk()?)
         };
-        let mut this = Self { node, sync, orders: BTreeMap::new(), workers: JoinSet::new() };
+        let mut this = Self {
+            node,
+            sync,
+            statics,
+            orders: BTreeMap::new(),
+            workers: JoinSet::new(),
+            booked: Booked::default(),
+        };
         let taken_up = |pod: &Pod| {
             let uid = pod.metadata.uid.as_deref().unwrap_or_default();
             // Unwanted and never begun: an agent ended amid storing the bundle that brings it. It
             // comes again, and must not be ended as if it had been wanted before.
-            this.sync.bundles().wants(uid) || bundles::has_begun(&this.node.data, uid)
+            this.wants(uid) || bundles::has_begun(&this.node.data, uid)
         };
+        let (mirrors, pods): (Vec<Pod>, Vec<Pod>) = pods.into_iter().partition(statics::is_mirror);
         let pods: Vec<Pod> = pods.into_iter().filter(taken_up).collect();
+        let is_told = |pod: &&Pod| this.wants(pod.metadata.uid.as_deref().unwrap_or_default());
+        mirrors.iter().filter(is_told).for_each(|pod| this.statics.see(pod));
         let known: BTreeSet<String> =
             pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
-        for uid in dirs.difference(&known).filter(|uid| !this.sync.bundles().wants(uid)) {
+        for uid in dirs.difference(&known).filter(|uid| !this.wants(uid)) {
             this.clear(uid).await;
         }
-        let kept = |uid: &str| known.contains(uid) || this.sync.bundles().wants(uid);
+        let kept = |uid: &str| known.contains(uid) || this.wants(uid);
         if let Err(error) = this.node.network.keep_only(kept).await {
             tracing::warn!(error = chain(&error), "cables of former pods are left");
         }
@@ -55,16 +76,29 @@ impl Supervisor {
     }
 
     /// Follows the bundle for as long as the agent lives.
-    pub(crate) async fn run(mut self, mut changed: mpsc::Receiver<Vec<Pod>>) {
+    pub(crate) async fn run(
+        mut self,
+        mut changed: mpsc::Receiver<News>,
+        mut evictions: mpsc::UnboundedReceiver<Evict>,
+    ) {
         loop {
             tokio::select! {
-                pods = changed.recv() => {
-                    let Some(pods) = pods else { return };
-                    for pod in pods {
-                        self.desire(pod).await;
+                news = changed.recv() => {
+                    let Some(news) = news else { return };
+                    if news.referents {
+                        // Which of them a pod has is in the pod. One that has ended has nothing to do.
+                        self.orders.values().for_each(|it| drop(it.send(Order::Referents)));
+                    }
+                    for pod in news.pods {
+                        match statics::is_mirror(&pod) {
+                            true => self.statics.see(&pod),
+                            false => self.desire(pod).await,
+                        }
                     }
                     self.end_unwanted();
+                    self.forget_mirrors().await;
                 }
+                Some(evict) = evictions.recv() => self.evict(evict),
                 Some(ended) = self.workers.join_next(), if !self.workers.is_empty() => match ended {
                     Ok((uid, ending)) => self.on_end(&uid, ending),
                     Err(error) => tracing::error!(%error, "a pod's worker failed"),
@@ -79,7 +113,8 @@ impl Supervisor {
             return;
         }
         self.orders.remove(uid);
-        if ending == Ending::Unwanted && self.sync.bundles().wants(uid) {
+        self.booked.remove(uid);
+        if ending == Ending::Unwanted && self.wants(uid) {
             tracing::warn!(uid, "a pod is wanted again that was ended; the whole bundle is due");
             self.sync.fetch_all();
         }
@@ -96,11 +131,21 @@ impl Supervisor {
             },
             None => pod,
         };
+        let is_new = !bundles::has_begun(&self.node.data, &uid);
         match Worker::take_up(self.node.clone(), &pod).await {
-            Ok(worker) => {
+            Ok(mut worker) => {
+                let now = self.node.clock.now();
+                let ports = ports::wanted(&pod);
+                let admitted = self.booked.admit(&self.node, &pod, now);
+                let free = || worker.is_over() || self.node.services.claim(&uid, &ports);
+                match admitted.and_then(|()| if free() { Ok(()) } else { Err(ports_taken()) }) {
+                    // What runs here already has its place.
+                    Err(refused) if is_new && !statics::is_static(&pod) => worker.refuse(&refused),
+                    _ => self.booked.add(&uid, &pod),
+                }
                 let (sender, orders) = mpsc::unbounded_channel();
                 self.orders.insert(uid.clone(), sender);
-                if !self.sync.bundles().wants(&uid) {
+                if !self.wants(&uid) {
                     self.end(&uid);
                 }
                 self.workers.spawn(async move {
@@ -112,10 +157,33 @@ impl Supervisor {
         }
     }
 
+    fn evict(&self, evict: Evict) {
+        if let Some(orders) = self.orders.get(&evict.uid) {
+            // One whose worker has ended has nothing left to give.
+            let _ = orders.send(Order::Evict(evict));
+        }
+    }
+
+    /// Whether the cloud, or a file, wants the pod here. Without a bundle the cloud may want whatever is here,
+    /// but not what it never gave.
+    fn wants(&self, uid: &str) -> bool {
+        if statics::is_static_uid(uid) {
+            self.statics.wants(uid)
+        } else {
+            self.sync.bundles().wants(uid)
+        }
+    }
+
     fn end_unwanted(&self) {
-        let bundles = self.sync.bundles();
-        for uid in self.orders.keys().filter(|uid| !bundles.wants(uid)) {
+        for uid in self.orders.keys().filter(|uid| !self.wants(uid)) {
             self.end(uid);
+        }
+    }
+
+    /// What only showed a pod has nothing to end.
+    async fn forget_mirrors(&self) {
+        for uid in self.statics.forget(|uid| self.sync.bundles().wants(uid)) {
+            self.clear(&uid).await;
         }
     }
 
@@ -129,15 +197,7 @@ impl Supervisor {
     async fn clear(&self, uid: &str) {
         let dir = bundles::pod_dir(&self.node.data, uid);
         tracing::warn!(uid, "clearing what is left of an unknown pod");
-        let spec = SandboxSpec {
-            dir: dir.clone(),
-            pod_uid: uid.to_owned(),
-            hostname: String::new(),
-            cgroup_parent: self.node.cgroup_parent.clone(),
-            host_network: false,
-            title: String::new(),
-            program: self.node.keeper.clone(),
-        };
+        let spec = SandboxSpec::leftover(dir.clone(), uid, &self.node.cgroup_parent);
         let cleared = clear_sandbox(&spec).await;
         if let Err(error) = cleared.and_then(|()| worker::remove_dir(&dir).map_err(|it| chain(&it)))
         {

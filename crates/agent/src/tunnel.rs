@@ -57,7 +57,7 @@ impl Tunnels {
     }
 
     async fn serve(&self, ticket: u64) -> Result<(), TunnelError> {
-        let mut connection = self.cloud.connect().await?;
+        let mut connection = self.cloud.connect_for(ticket).await?;
         let request = Request::post(path::TUNNEL)
             .header(header::CONNECTION, "upgrade")
             .header(header::UPGRADE, path::TUNNEL_PROTOCOL)

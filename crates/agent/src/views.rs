@@ -1,11 +1,12 @@
 //! What the node's own API may see of each pod: kept by the pods' workers, read by requests.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use jiff::Timestamp;
 use toono_sandbox::Keeper;
 
 /// One pod as requests see it.
@@ -14,6 +15,12 @@ pub(crate) struct PodView {
     pub(crate) uid: String,
     pub(crate) dir: PathBuf,
     pub(crate) keeper: Option<Keeper>,
+    pub(crate) started_at: Timestamp,
+    pub(crate) host_network: bool,
+    /// No container of it will run again.
+    pub(crate) over: bool,
+    /// A volume or container of it may take no more than so much of the disk.
+    pub(crate) bounded: bool,
     pub(crate) containers: BTreeMap<String, ContainerView>,
 }
 
@@ -22,6 +29,8 @@ pub(crate) struct PodView {
 pub(crate) struct ContainerView {
     pub(crate) newest: Option<u32>,
     pub(crate) running: bool,
+    /// When the run that is on began.
+    pub(crate) started_at: Option<Timestamp>,
 }
 
 /// All pods by namespace and name.
@@ -46,6 +55,31 @@ impl Views {
 
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<PodView> {
         self.pods().get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// All pods, by namespace and name.
+    pub(crate) fn all(&self) -> BTreeMap<(String, String), PodView> {
+        self.pods().clone()
+    }
+
+    /// The uids of those that will run no container again.
+    pub(crate) fn over(&self) -> BTreeSet<String> {
+        let pods = self.pods();
+        pods.values().filter(|view| view.over).map(|view| view.uid.clone()).collect()
+    }
+
+    /// Whether no container of the pod runs, nor will.
+    pub(crate) fn has_ended(&self, uid: &str) -> bool {
+        let pods = self.pods();
+        let running = |view: &PodView| view.containers.values().any(|it| it.running);
+        pods.values().filter(|view| view.uid == uid).all(|view| view.over && !running(view))
+    }
+
+    /// The uids and directories of those that may take only so much of the disk, and still run.
+    pub(crate) fn bounded(&self) -> Vec<(String, PathBuf)> {
+        let pods = self.pods();
+        let bounded = pods.values().filter(|view| view.bounded && !view.over);
+        bounded.map(|view| (view.uid.clone(), view.dir.clone())).collect()
     }
 
     /// Whether this run is still on.

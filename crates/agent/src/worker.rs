@@ -4,6 +4,7 @@
 //! else of the pod, and dropping the task stops them all without stopping a container.
 
 mod actions;
+mod pulls;
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +12,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures::{
@@ -20,22 +21,34 @@ use futures::{
     stream::FuturesUnordered,
 };
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use toono_images::ImageStore;
 use toono_podmachine::{
     Action, ContainerFound, Exit, NotRunnable, Observation, PodMachine, Recovered, SandboxFound,
+    pressure::Pressure,
 };
 use toono_sandbox::{
     ContainerState, ContainerStatus, Keeper, KeeperError, KeeperProgram, Snapshot,
 };
+use toono_wire::join::ClusterDns;
 
 use crate::{
-    AgentError, bundles,
+    AgentError,
+    admission::{Amounts, Refused},
+    api::Certificate,
+    bundles,
     clock::Clock,
-    container::volumes,
-    disk,
+    container::{termination, volumes},
+    disk, dns,
+    eviction::{Evict, is_bounded},
+    handlers::Handlers,
     network::PodNetwork,
+    node_status::Allocatable,
     outbox::{self, Outbox},
+    pool::Pool,
+    referents::Referents,
+    services::Services,
+    tokens::{Tokens, Wants},
     views::{ContainerView, PodView, Views},
 };
 use actions::Done;
@@ -47,13 +60,48 @@ pub(crate) struct Node {
     pub(crate) data: PathBuf,
     pub(crate) host_ip: Option<IpAddr>,
     pub(crate) memory_capacity: u64,
+    pub(crate) allocatable: Allocatable,
+    pub(crate) referents: Referents,
+    pub(crate) tokens: Tokens,
+    pub(crate) certificate: Certificate,
     pub(crate) cgroup_parent: String,
     pub(crate) keeper: KeeperProgram,
     pub(crate) images: ImageStore,
+    /// The disk had no room for an image.
+    pub(crate) wants_room: Notify,
     pub(crate) network: PodNetwork,
+    pub(crate) services: Services,
     pub(crate) outbox: Outbox,
     pub(crate) views: Views,
     pub(crate) clock: Clock,
+    pub(crate) pool: Pool,
+    /// The node's own resolvers.
+    pub(crate) resolv_conf: PathBuf,
+    /// What the cloud said of its DNS when the node joined.
+    pub(crate) dns: Option<ClusterDns>,
+    pub(crate) manifests: Option<PathBuf>,
+    /// How many pods there may be.
+    pub(crate) max_pods: u32,
+    pub(crate) pressure: Mutex<Pressure>,
+    /// The agent is awake for a heartbeat, so that what is to be looked at now and then is looked at now.
+    pub(crate) awake: Arc<Notify>,
+}
+
+impl Node {
+    /// Where pods ask for names.
+    pub(crate) fn cluster_dns(&self) -> ClusterDns {
+        self.pool.read(|records| dns::cluster(records, self.dns.as_ref()))
+    }
+
+    pub(crate) fn pressure(&self) -> MutexGuard<'_, Pressure> {
+        self.pressure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What pods can be given together.
+    pub(crate) fn room(&self) -> Amounts {
+        let Allocatable { cpu_millis, memory, storage } = self.allocatable;
+        Amounts { cpu: cpu_millis, memory, storage }
+    }
 }
 
 /// What the supervisor tells a worker.
@@ -61,8 +109,12 @@ pub(crate) struct Node {
 pub(crate) enum Order {
     /// The pod changed.
     Desire(Box<Pod>),
+    /// Something came, changed or went of what pods of this node reference.
+    Referents,
     /// The pod is no longer this node's.
     Remove,
+    /// The pod is to make room, or has taken too much.
+    Evict(Evict),
 }
 
 /// Why a worker has nothing left to do.
@@ -81,7 +133,10 @@ pub(crate) struct Worker {
     node: Arc<Node>,
     dir: PathBuf,
     host_network: bool,
+    bounded: bool,
     machine: PodMachine,
+    handlers: Arc<Handlers>,
+    wants: Arc<Wants>,
     keeper: Option<Keeper>,
     pod_ip: Option<IpAddr>,
     /// Containers that have ended, as the keeper last told them.
@@ -108,7 +163,7 @@ impl Worker {
         }
         let recovered = Recovered {
             status: bundles::read_status(&dir),
-            sandbox: snapshot.as_ref().map(|snapshot| found(snapshot, pod_ip)),
+            sandbox: snapshot.as_ref().map(|snapshot| found(&dir, snapshot, pod_ip)),
             attempts: attempts(&dir),
         };
         let machine = PodMachine::resume(pod, node.host_ip, recovered, node.clock.now())?;
@@ -116,7 +171,10 @@ impl Worker {
             node,
             dir,
             host_network,
+            bounded: is_bounded(pod),
             machine,
+            handlers: Arc::new(Handlers::read(pod)),
+            wants: Arc::new(Wants::of(pod)),
             keeper,
             pod_ip,
             ended: Vec::new(),
@@ -128,8 +186,21 @@ impl Worker {
         if let Some(snapshot) = snapshot {
             worker.watch(snapshot.version);
             worker.ended = ended(snapshot);
+            // An earlier agent may have ended before it filled them with what had come.
+            worker.fill_again();
         }
+        worker.renew_tokens();
         Ok(worker)
+    }
+
+    /// Whether nothing of the pod will run again.
+    pub(crate) fn is_over(&self) -> bool {
+        self.machine.is_over()
+    }
+
+    /// Lets the pod not run here.
+    pub(crate) fn refuse(&mut self, refused: &Refused) {
+        self.machine.refuse(&refused.reason, &refused.message, self.node.clock.now());
     }
 
     /// Drives the pod until nothing of it is left.
@@ -174,9 +245,21 @@ impl Worker {
         let now = self.node.clock.now();
         match order {
             Order::Desire(pod) => {
-                if let Err(error) = self.machine.desire(&pod, now) {
-                    tracing::warn!(%error, "a changed pod is not taken");
+                match self.machine.desire(&pod, now) {
+                    Ok(()) => {
+                        self.handlers = Arc::new(Handlers::read(&pod));
+                        self.bounded = is_bounded(&pod);
+                    }
+                    Err(error) => tracing::warn!(%error, "a changed pod is not taken"),
                 }
+                self.fill_again();
+            }
+            Order::Referents => {
+                self.machine.observe(Observation::ReferentsChanged, now);
+                self.fill_again();
+            }
+            Order::Evict(Evict { message, disrupts, .. }) => {
+                self.machine.evict(message, disrupts, now);
             }
             Order::Remove => {
                 self.ending = Ending::Unwanted;
@@ -207,6 +290,22 @@ impl Worker {
         step.wake.map(|at| self.node.clock.instant(at))
     }
 
+    /// Brings the volumes of a pod that has a sandbox up to date; before that, they are filled when it is made.
+    fn fill_again(&mut self) {
+        if self.keeper.is_some() && !self.machine.is_over() {
+            let task = actions::fill(self);
+            self.tasks.push(task);
+        }
+    }
+
+    /// Tokens are renewed for as long as the pod has a use for them.
+    fn renew_tokens(&mut self) {
+        if !self.wants.is_empty() && !self.machine.is_over() {
+            let task = actions::renew_tokens(self);
+            self.tasks.push(task);
+        }
+    }
+
     fn start(&mut self, action: Action) {
         let task = actions::carry_out(self, action);
         self.tasks.push(task);
@@ -233,13 +332,34 @@ impl Worker {
                 self.ended.clear();
                 self.watch(0);
                 self.observe(Observation::SandboxReady { ip });
+                // What they hold may have changed while the sandbox was made.
+                self.fill_again();
+            }
+            Done::TokensRenewed => {
+                self.observe(Observation::ReferentsChanged);
+                self.fill_again();
+                self.renew_tokens();
             }
             Done::TornDown => {
                 self.keeper = None;
                 self.watch = None;
                 self.ended.clear();
+                if self.machine.is_over() {
+                    // Logs are kept as long as the pod is, what it has written elsewhere is not.
+                    self.drop_volumes();
+                }
                 self.observe(Observation::SandboxGone);
             }
+        }
+    }
+
+    fn drop_volumes(&self) {
+        let volumes = self.dir.join("volumes");
+        let dropped = volumes::release(&self.dir)
+            .map_err(disk::failed("release the volumes in", &self.dir))
+            .and_then(|()| disk::remove_tree(&volumes));
+        if let Err(error) = dropped {
+            tracing::warn!(uid = self.machine.uid(), %error, "the volumes of a pod that ended are left");
         }
     }
 
@@ -266,7 +386,7 @@ impl Worker {
     fn tell_ended(&mut self) {
         for state in self.ended.clone() {
             let ContainerStatus::Exited { .. } = state.status else { continue };
-            if let Some(exit) = exit(&state) {
+            if let Some(exit) = exit(&self.dir, &state) {
                 self.observe(Observation::Exited {
                     container: state.name,
                     attempt: state.attempt,
@@ -288,12 +408,17 @@ impl Worker {
         let containers = names.map(|name| {
             let newest = self.machine.newest_attempt(name);
             let running = self.machine.running_attempt(name).is_some();
-            (name.to_owned(), ContainerView { newest, running })
+            let started_at = self.machine.running_since(name);
+            (name.to_owned(), ContainerView { newest, running, started_at })
         });
         let view = PodView {
             uid: self.machine.uid().to_owned(),
             dir: self.dir.clone(),
             keeper: self.keeper.clone(),
+            started_at: self.machine.started_at(),
+            host_network: self.host_network,
+            over: self.machine.is_over(),
+            bounded: self.bounded,
             containers: containers.collect(),
         };
         self.node.views.show(self.machine.namespace(), self.machine.name(), view);
@@ -337,12 +462,12 @@ async fn adopt(dir: &Path) -> (Option<Keeper>, Option<Snapshot>) {
     }
 }
 
-fn found(snapshot: &Snapshot, ip: Option<IpAddr>) -> SandboxFound {
+fn found(dir: &Path, snapshot: &Snapshot, ip: Option<IpAddr>) -> SandboxFound {
     let found = |state: &ContainerState| ContainerFound {
         name: state.name.clone(),
         attempt: state.attempt,
         started_at: Some(state.started_at),
-        exit: exit(state),
+        exit: exit(dir, state),
     };
     SandboxFound { ip, containers: snapshot.containers.iter().map(found).collect() }
 }
@@ -353,7 +478,7 @@ fn ended(snapshot: Snapshot) -> Vec<ContainerState> {
     containers
 }
 
-fn exit(state: &ContainerState) -> Option<Exit> {
+fn exit(dir: &Path, state: &ContainerState) -> Option<Exit> {
     match state.status {
         ContainerStatus::Running { .. } => None,
         ContainerStatus::Exited { status, finished_at } => Some(Exit {
@@ -362,7 +487,7 @@ fn exit(state: &ContainerState) -> Option<Exit> {
             oom: status.oom_killed,
             started_at: Some(state.started_at),
             finished_at,
-            message: None,
+            message: termination::message(dir, &state.name, state.attempt, status.code),
         }),
     }
 }

@@ -95,6 +95,13 @@ impl ServiceRange {
         Ipv4Addr::from_bits(self.network | 1)
     }
 
+    /// The address of the cluster's DNS: the tenth, as most clusters have it; none in a range that small.
+    #[must_use]
+    pub fn dns(&self) -> Option<Ipv4Addr> {
+        let tenth = Ipv4Addr::from_bits(self.network.saturating_add(10));
+        self.contains(tenth).then_some(tenth)
+    }
+
     /// How many addresses Services can have: all but the network's own and its broadcast.
     fn size(self) -> u32 {
         (1 << (32 - self.bits)) - 2

@@ -6,6 +6,19 @@ use serde_json::Value;
 
 use crate::names;
 
+/// The fields by which pods may be selected, besides name and namespace
+/// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/field-selectors/>).
+pub const POD_FIELDS: [&str; 8] = [
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.nominatedNodeName",
+];
+
 /// Longest selector text that is parsed; a URL carries no more.
 pub const MAX_TEXT_BYTES: usize = 64 * 1024;
 

@@ -1,11 +1,12 @@
 //! What every cluster has from its first start: four namespaces, two priority classes, the range of
-//! Services' addresses, and the Service by which pods reach the server.
+//! Services' addresses, and the Services by which pods reach the server and the cluster's DNS.
 
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use toono_api::{
     ApiError, BuiltIn, UserInfo,
+    allocation::ServiceRange,
     kinds::{
         core::NAMESPACE, discovery::ENDPOINT_SLICE, networking::SERVICE_CIDR,
         scheduling::PRIORITY_CLASS, service::SERVICE,
@@ -24,6 +25,9 @@ use crate::{
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// The name of the server's Service, of its endpoints and of the range that it is in.
 const SERVER: &str = "kubernetes";
+/// The name of the Service of the cluster's DNS, whatever serves it.
+const DNS: &str = "kube-dns";
+const DNS_PORT: u16 = 53;
 const HTTPS_PORT: u16 = 443;
 /// The port behind the Service when the server does not say where it is.
 const SERVER_PORT: u16 = 6443;
@@ -92,10 +96,33 @@ impl ApiServer {
             },
         });
         self.ensure(&SERVICE, "default", SERVER, service).await?;
+        self.ensure_dns(range).await?;
         match advertise.filter(|address| !address.ip().is_loopback()) {
             Some(address) => self.publish(address).await,
             None => Ok(()),
         }
+    }
+
+    /// The Service of the cluster's DNS. Nodes answer what is sent there themselves, so it selects no pods.
+    async fn ensure_dns(&self, range: ServiceRange) -> Result<(), StartError> {
+        let service = |address: Value| {
+            json!({
+                "metadata": {"name": DNS, "labels": {"k8s-app": DNS,
+                             "kubernetes.io/cluster-service": "true",
+                             "kubernetes.io/name": "CoreDNS"}},
+                "spec": {
+                    "clusterIP": address,
+                    "ports": [{"name": "dns", "protocol": "UDP", "port": DNS_PORT},
+                              {"name": "dns-tcp", "protocol": "TCP", "port": DNS_PORT}],
+                },
+            })
+        };
+        let usual = range.dns().map(|address| json!(address.to_string()));
+        let made = self.ensure(&SERVICE, "kube-system", DNS, service(json!(usual))).await;
+        let Err(error) = made else { return Ok(()) };
+        // A cluster from before may have given the usual address away; any other will do.
+        tracing::warn!(%error, "the cluster's DNS does not get its usual address");
+        self.ensure(&SERVICE, "kube-system", DNS, service(Value::Null)).await
     }
 
     /// Says where the server is. Several servers are so many endpoints.

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use toono_api::Resource;
 use toono_http::Body;
 
-use crate::{encode, health, query::Query, registry::Registry, respond, server::ApiServer};
+use crate::{
+    encode, health, query::Query, registry::Registry, resource_metrics, respond, server::ApiServer,
+};
 
 /// Answers a discovery path; `None` for any other.
 pub(crate) fn answer(
@@ -16,6 +18,9 @@ pub(crate) fn answer(
 ) -> Option<Response<Body>> {
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     let registry = server.registry();
+    if let Some(told) = resource_metrics::discovery(&segments) {
+        return Some(respond::value(&told));
+    }
     match segments.as_slice() {
         [] => Some(respond::value(&json!({"paths": paths(&registry)}))),
         ["version"] => Some(respond::value(&version(server))),
@@ -84,6 +89,7 @@ fn groups(registry: &Registry, headers: &HeaderMap, core: bool) -> Response<Body
             group_names(registry)
                 .into_iter()
                 .map(|group| aggregated_group(registry, group))
+                .chain([resource_metrics::aggregated()])
                 .collect()
         };
         let api_version = format!("apidiscovery.k8s.io/{version}");
@@ -105,6 +111,7 @@ fn groups(registry: &Registry, headers: &HeaderMap, core: bool) -> Response<Body
         let groups: Vec<Value> = group_names(registry)
             .into_iter()
             .filter_map(|group| group_object(registry, group))
+            .chain(resource_metrics::discovery(&["apis", resource_metrics::GROUP]))
             .collect();
         json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
     };

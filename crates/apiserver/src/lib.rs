@@ -30,6 +30,7 @@ mod remembered;
 pub mod remote;
 mod represent;
 mod request;
+mod resource_metrics;
 mod respond;
 mod reviews;
 mod router;

@@ -13,7 +13,7 @@ use crate::{
     reach::{self, Restricted},
     remote,
     request::{ResourcePath, Route},
-    respond,
+    resource_metrics, respond,
     server::ApiServer,
     tokens,
     trail::{Decided, Trail},
@@ -40,7 +40,7 @@ async fn respond(
     mut request: Request<Body>,
     trail: &mut Trail,
 ) -> Result<Response<Body>, ApiError> {
-    let user = authenticate(server, request.extensions(), request.headers())?;
+    let user = authenticate(server, request.uri().path(), request.extensions(), request.headers())?;
     trail.user = Some(user.clone());
     let acts_as = impersonate(&server.inner.gate, &user, request.headers_mut())?;
     trail.acts_as = acts_as.clone();
@@ -59,6 +59,10 @@ async fn respond(
     trail.decision = Some(Decided { allowed: passed.is_ok(), reason });
     let granted = passed?.map(|owner| Owner::new(owner.name()));
     let owner = request.extensions().get().map(|Restricted(owner)| owner.clone()).or(granted);
+    if resource_metrics::handles(&path) {
+        let _seat = server.inner.fairness.seat(&server.inner.metrics, &user, trail, 0).await?;
+        return resource_metrics::answer(server, request.method(), &path, &query, owner).await;
+    }
     // Only now, so that whoever may not ask learns nothing of which paths there are.
     let route = route?;
     if let (Some(owner), Route::Resource(target)) = (&owner, &route) {

@@ -16,6 +16,8 @@ pub struct ControllersConfig {
     pub concurrent_bindings: usize,
     /// Events that were not renewed for so long are deleted.
     pub event_lifetime_seconds: u64,
+    /// Pods of a node that has been missing for so long are ended: before, it may be joining again under its name.
+    pub missing_node_seconds: u64,
     /// The certificates, PEM, by which pods know the API server: published in every namespace.
     /// Empty: nothing is published.
     pub root_ca: String,
@@ -47,6 +49,8 @@ impl Default for ControllersConfig {
             concurrent_bindings: 64,
             // Kubernetes' `--event-ttl`.
             event_lifetime_seconds: 60 * 60,
+            // The quarantine of Kubernetes' pod garbage collector.
+            missing_node_seconds: 40,
             root_ca: String::new(),
             eviction: EvictionConfig::default(),
         }

@@ -2,7 +2,7 @@
 //! each change. The cache is never ahead of the API and may be behind it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     fmt::Debug,
     hash::Hash,
     marker::PhantomData,
@@ -21,7 +21,7 @@ use tracing::debug;
 
 use crate::{
     error::chain,
-    key::Key,
+    key::{Key, Keys},
     object::{Claimable, Metadata, Object},
     pods::controller_of,
 };
@@ -79,7 +79,7 @@ pub(crate) fn by_owner<V: Object<Metadata: Claimable>>(object: &V) -> Vec<Arc<st
 
 struct Cache<K> {
     objects: HashMap<Key, Arc<K>>,
-    indexes: HashMap<Index, HashMap<Arc<str>, HashSet<Key>>>,
+    indexes: HashMap<Index, HashMap<Arc<str>, Keys>>,
 }
 
 /// The shared cache of one kind. `K` is watched; `V` is what is kept of it.
@@ -142,6 +142,12 @@ where
 
     pub(crate) fn by(&self, index: Index, value: &str) -> Vec<Arc<V>> {
         by(&self.cache, index, value)
+    }
+
+    /// Every value of an index that some object has.
+    pub(crate) fn values(&self, index: Index) -> Vec<Arc<str>> {
+        let cache = read(&self.cache);
+        cache.indexes.get(&index).into_iter().flat_map(HashMap::keys).cloned().collect()
     }
 
     /// Watches for ever; failures are retried with a jittered back-off by the stream.
@@ -230,15 +236,15 @@ where
             }
             let entries = cache.indexes.entry(*index).or_default();
             for value in before {
-                if let Some(keys) = entries.get_mut(&value) {
-                    keys.remove(key);
-                    if keys.is_empty() {
-                        entries.remove(&value);
-                    }
+                if entries.get_mut(&value).is_some_and(|keys| keys.remove(key)) {
+                    entries.remove(&value);
                 }
             }
             for value in after {
-                entries.entry(value).or_default().insert(key.clone());
+                match entries.entry(value) {
+                    Entry::Occupied(keys) => keys.into_mut().insert(key.clone()),
+                    Entry::Vacant(none) => drop(none.insert(Keys::One(key.clone()))),
+                }
             }
         }
     }
@@ -272,7 +278,8 @@ impl<K> Reader<K> {
 fn by<K>(cache: &RwLock<Cache<K>>, index: Index, value: &str) -> Vec<Arc<K>> {
     let cache = read(cache);
     let keys = cache.indexes.get(&index).and_then(|entries| entries.get(value));
-    keys.into_iter().flatten().filter_map(|key| cache.objects.get(key).cloned()).collect()
+    let keys = keys.into_iter().flat_map(Keys::iter);
+    keys.filter_map(|key| cache.objects.get(key).cloned()).collect()
 }
 
 fn read<K>(cache: &RwLock<Cache<K>>) -> RwLockReadGuard<'_, Cache<K>> {

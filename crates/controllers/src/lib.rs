@@ -97,6 +97,7 @@ pub async fn run(
     let cluster_roles = aggregation::Controller::new();
     let bootstrap_tokens = bootstraptoken::Controller::new();
     let certificates = certificates::Controller::new(signers.certificates);
+    let suspects = garbage::Suspects::new(&mut context);
     let context = Arc::new(context);
     context.start(&mut tasks);
     tasks.spawn(Arc::new(scheduler).run(Arc::clone(&context)));
@@ -118,7 +119,7 @@ pub async fn run(
     tasks.spawn(jobs.run(Arc::clone(&context)));
     tasks.spawn(cron_jobs.run(Arc::clone(&context)));
     tasks.spawn(expired_jobs.run(Arc::clone(&context)));
-    tasks.spawn(garbage::run(Arc::clone(&context)));
+    tasks.spawn(garbage::run(Arc::clone(&context), suspects));
     tasks.spawn(expiry::run(Arc::clone(&context)));
     shutdown.await;
     tasks.shutdown().await;

@@ -37,7 +37,7 @@ const MOST_BYTES_PER_SILENT_NODE: usize = 600;
 /// The same for one whose memory no other has.
 const MOST_BYTES_PER_OWN_MEMORY_NODE: usize = 900;
 /// The same for one with a label that no other has, too.
-const MOST_BYTES_PER_OWN_LABEL_NODE: usize = 1600;
+const MOST_BYTES_PER_OWN_LABEL_NODE: usize = 1200;
 /// Nodes that are there anyway, and all of them: tables are as full with both as with 1,000,000.
 const FEW_NODES: usize = 1_000_000 / 512;
 const MANY_NODES: usize = 1_000_000 / 64;

@@ -1,13 +1,20 @@
-//! Which pods each node must know, and since which revision: an index in memory, no I/O.
+//! Which pods each node must know, what those reference, and since which revision: an index in memory, no I/O.
 //!
-//! A node's *desired revision* moves with every change of its pods that concerns it, and never goes
-//! back. After a start the index knows neither earlier deletions nor whether a pod's newest
-//! revision was only its status. So a node counts as up to date at first, unless one of its pods
-//! obviously waits for it, and is asked to compare once, a limited number of nodes a second
-//! ([`Bundles::sweep`]): no missed deletion stays, and a restart causes no storm.
+//! A node's *desired revision* moves with every change of its pods and of what they reference that concerns it, and
+//! never goes back. After a start the index knows neither earlier deletions nor whether a pod's newest
+//! revision was only its status. What it can always tell is whether a node has what it should: by the
+//! digest of its bundle, which the index keeps up with each change. `docs/protocol.md` says what follows
+//! from what.
+//!
+//! Pods, ConfigMaps and Secrets are read beside each other, so a change may be heard of after a newer one has been
+//! told to nodes. It then counts as one later than all that was told: nobody may take it for known.
 //!
 //! There is one of each of these for every node and every pod, so they are small: a node's bundle is found
 //! by a dense index, and a pod is kept by what names it, not by what it says.
+
+mod node;
+mod nodes;
+mod referents;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,9 +22,18 @@ use std::{
 };
 
 use toono_api::{Uid, intern::Pool};
-use toono_session::NodeIndex;
+use toono_session::{BundleDigest, Desired, NodeIndex, PodDigest, ReferentDigest, Standing};
+use toono_wire::referent::{ReferentKind, ReferentName};
 
-use crate::objects::PodObject;
+use crate::objects::{PodObject, ReferentObject};
+use node::{Held, NodeBundle};
+use referents::{ListIndex, Referents};
+
+pub(crate) use referents::Spread;
+
+/// Nodes that one slice of a [`Spread`] reaches: with as many pods as nodes can have, some tenths of a millisecond's
+/// work.
+const SLICE: usize = 64;
 
 /// The names of namespaces, each once.
 static NAMESPACES: Pool<str> = Pool::new();
@@ -38,28 +54,28 @@ pub(crate) struct Bundles {
     start: Option<u64>,
     /// The newest revision seen.
     newest: u64,
-}
-
-#[derive(Debug, Default)]
-struct NodeBundle {
-    name: Arc<str>,
-    desired: u64,
-    /// Whether the node has been asked to compare since the start.
-    swept: bool,
-    /// The member of this name, if there is one: only a member can hear anything.
-    member: Option<NodeIndex>,
-    /// In the order of their uids.
-    pods: Vec<Held>,
+    /// The newest revision that any node was told.
+    told: u64,
+    /// The newest revision that a change counts as.
+    counted: u64,
+    referents: Referents,
 }
 
 /// What a node is to be told: which of its pods, of those it has.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct News {
+    /// Up to which all changes are in it.
     pub(crate) revision: u64,
     /// Pods that changed since the revision that the node asked about.
     pub(crate) pods: Vec<Named>,
     /// The uid of every pod of the node.
     pub(crate) present: Vec<String>,
+    /// ConfigMaps and Secrets that changed since, or that no pod of the node referenced then.
+    pub(crate) referents: Vec<(ReferentName, ReferentDigest)>,
+    /// All that there are of those that its pods reference.
+    pub(crate) referenced: Vec<ReferentName>,
+    /// Of all that are present.
+    pub(crate) digest: BundleDigest,
 }
 
 /// One pod, by the names that find it and the one that tells it from others of these names.
@@ -68,6 +84,8 @@ pub(crate) struct Named {
     pub(crate) namespace: Arc<str>,
     pub(crate) name: Box<str>,
     pub(crate) uid: Uid,
+    /// What its digest counts for in [`News::digest`].
+    pub(crate) digest: PodDigest,
 }
 
 impl Named {
@@ -75,18 +93,6 @@ impl Named {
     pub(crate) fn path(&self) -> String {
         format!("/api/v1/namespaces/{}/pods/{}", self.namespace, self.name)
     }
-}
-
-#[derive(Debug)]
-struct Held {
-    uid: Uid,
-    namespace: Arc<str>,
-    name: Box<str>,
-    revision: u64,
-    /// See [`PodObject::digest`].
-    digest: u64,
-    /// Revision of the last change that concerns the node.
-    changed: u64,
 }
 
 impl BundleIndex {
@@ -98,94 +104,62 @@ impl BundleIndex {
     }
 }
 
-impl NodeBundle {
-    /// Has the node compare, since all that there was at the start counts for it. Whether that is new.
-    fn compare(&mut self, start: u64) -> bool {
-        let new = !std::mem::replace(&mut self.swept, true);
-        if new {
-            self.desired = self.desired.max(start);
-        }
-        new
-    }
-
-    fn find(&self, uid: &Uid) -> Result<usize, usize> {
-        self.pods.binary_search_by(|held| held.uid.cmp(uid))
-    }
-
-    fn pod(&self, uid: &Uid) -> Option<&Held> {
-        self.pods.get(self.find(uid).ok()?)
-    }
-
-    fn put(&mut self, pod: Held) {
-        match self.find(&pod.uid) {
-            Ok(at) => {
-                if let Some(held) = self.pods.get_mut(at) {
-                    *held = pod;
-                }
-            }
-            Err(at) => {
-                // Most nodes have a handful: room for as many more again would be a waste.
-                self.pods.reserve_exact(1);
-                self.pods.insert(at, pod);
-            }
-        }
-    }
-
-    fn remove(&mut self, uid: &Uid) -> bool {
-        self.find(uid).map(|at| self.pods.remove(at)).is_ok()
-    }
-}
-
 impl Bundles {
     /// A list begins.
     pub(crate) fn list(&mut self) {
         self.listing = self.start.map(|_| HashSet::new());
     }
 
-    /// A pod that a list tells of. Returns its node when that must hear of it.
+    /// A pod that a list tells of. Returns its node when that must hear of it: what the first list tells,
+    /// most nodes know, and who does not is told apart by its digest.
     pub(crate) fn listed(&mut self, pod: PodObject) -> Option<NodeIndex> {
-        let first = self.start.is_none();
         if let Some(listing) = &mut self.listing {
             listing.insert(pod.uid.clone());
         }
-        let waits = pod.deleting || !pod.started;
-        self.place(pod, !first || waits)
+        self.place(pod, self.start.is_some())
     }
 
     /// A list has been told wholly, at a revision. Returns the nodes whose pods were not in it.
     pub(crate) fn list_ended(&mut self, revision: u64) -> Vec<NodeIndex> {
         self.start.get_or_insert(revision);
-        self.newest = self.newest.max(revision);
-        let Some(listing) = self.listing.take() else { return Vec::new() };
+        let counts_as = self.counts_as(revision);
+        let Some(listing) = self.listing.take() else {
+            self.newest = self.newest.max(revision);
+            return Vec::new();
+        };
         let (mut moved, mut emptied) = (Vec::new(), Vec::new());
         for (index, bundle) in (0..).map(BundleIndex).zip(&mut self.nodes) {
-            let before = bundle.pods.len();
-            bundle.pods.retain(|pod| listing.contains(&pod.uid));
-            if bundle.pods.len() < before {
-                bundle.desired = bundle.desired.max(revision);
+            if bundle.retain(&listing, index, &mut self.referents) {
+                bundle.desired = bundle.desired.max(counts_as);
+                self.counted = self.counted.max(counts_as);
                 moved.extend(bundle.member);
                 emptied.push(index);
             }
         }
+        self.newest = self.newest.max(revision).max(self.counted);
         emptied.into_iter().for_each(|index| self.vacate_if_unused(index));
         moved
     }
 
     /// A pod was added or changed. Returns its node when that must hear of it.
     pub(crate) fn put(&mut self, pod: PodObject) -> Option<NodeIndex> {
-        self.newest = self.newest.max(pod.revision);
-        self.place(pod, true)
+        let revision = pod.revision;
+        let moved = self.place(pod, true);
+        self.newest = self.newest.max(revision).max(self.counted);
+        moved
     }
 
     /// A pod is gone, since the revision that it has.
     pub(crate) fn delete(&mut self, pod: &PodObject) -> Option<NodeIndex> {
         self.newest = self.newest.max(pod.revision);
+        let counts_as = self.counts_as(pod.revision);
         let index = *self.by_name.get(&*pod.node)?;
         let bundle = self.nodes.get_mut(index.place())?;
-        if !bundle.remove(&pod.uid) {
+        if !bundle.remove(&pod.uid, index, &mut self.referents) {
             return None;
         }
-        bundle.desired = bundle.desired.max(pod.revision);
+        bundle.desired = bundle.desired.max(counts_as);
+        (self.counted, self.newest) = (self.counted.max(counts_as), self.newest.max(counts_as));
         let member = bundle.member;
         self.vacate_if_unused(index);
         member
@@ -198,78 +172,95 @@ impl Bundles {
         }
         let index = self.index_of(&pod.node);
         let namespace = NAMESPACES.share(&*pod.namespace);
+        let counts_as = if moves { self.counts_as(pod.revision) } else { pod.revision };
         let bundle = self.nodes.get_mut(index.place())?;
         let old = bundle.pod(&pod.uid);
         if old.is_some_and(|old| old.revision > pod.revision) {
             return None;
         }
-        let same = old.filter(|old| old.digest == pod.digest).map(|old| old.changed);
-        let before = bundle.desired;
-        if moves && same.is_none() {
-            bundle.desired = bundle.desired.max(pod.revision);
-        }
-        let changed = same.unwrap_or(pod.revision);
+        let added = old.map_or(counts_as, Held::added);
+        let same = old.filter(|old| old.digest == pod.digest).map(|old| (old.changed, old.list));
+        let list = match same {
+            _ if pod.ended => ListIndex::NONE,
+            Some((_, list)) => list,
+            None => self.referents.list_of(&namespace, &pod.references),
+        };
+        let changed = same.map_or(counts_as, |(changed, _)| changed);
         let PodObject { uid, name, revision, digest, .. } = pod;
-        bundle.put(Held { uid, namespace, name, revision, digest, changed });
+        let held = Held { uid, namespace, name, revision, digest, changed, age: 0, list };
+        let differs = bundle.put(held.added_at(added), index, &mut self.referents);
+        let before = bundle.desired;
+        if moves && (same.is_none() || differs) {
+            bundle.desired = bundle.desired.max(counts_as);
+            self.counted = self.counted.max(counts_as);
+        }
         bundle.member.filter(|_| bundle.desired > before)
     }
 
-    /// What a node should hold, given what it says it holds.
-    pub(crate) fn desired(&self, node: BundleIndex, observed: u64) -> u64 {
-        let Some(start) = self.start else { return observed };
-        match self.nodes.get(node.place()) {
-            Some(bundle) if bundle.swept => bundle.desired,
-            // Not yet asked to compare: what it holds will do, unless more is known to be there. A
-            // revision from the future is of another store: compare now.
-            Some(bundle) if observed <= self.newest => bundle.desired.max(observed),
-            None if observed <= self.newest => observed,
-            _ => start,
+    /// What a change of this revision counts as: no node was told that it knows all up to there.
+    fn counts_as(&self, revision: u64) -> u64 {
+        revision.max(self.told + 1)
+    }
+
+    /// How what a node says it holds compares with what it should hold.
+    pub(crate) fn standing(
+        &self,
+        node: BundleIndex,
+        revision: u64,
+        digest: BundleDigest,
+    ) -> Standing {
+        if self.start.is_none() {
+            return Standing::Right;
         }
+        let bundle = self.nodes.get(node.place());
+        let (changed, own) = bundle.map_or_else(Default::default, |it| (it.desired, it.digest));
+        Desired { changed, newest: self.newest(), digest: own }.standing(revision, digest)
     }
 
     /// The answer to `bundle?since=`; none before the first list is whole.
     pub(crate) fn bundle(&mut self, node: &str, since: u64) -> Option<News> {
-        let start = self.start?;
+        self.start?;
         let since = if since > self.newest { 0 } else { since };
+        self.told = self.newest();
+        // Not the node's newest change: while a list is told, older ones may still be missing.
+        let revision = self.told;
         let index = self.by_name.get(node).copied().unwrap_or(BundleIndex::NONE);
-        let Some(bundle) = self.nodes.get_mut(index.place()) else {
+        let Some(bundle) = self.nodes.get(index.place()) else {
             // Its Node is gone, and so are its pods.
-            return Some(News { revision: self.newest, ..News::default() });
+            return Some(News { revision, ..News::default() });
         };
-        bundle.compare(start);
         let named = |held: &Held| Named {
             namespace: held.namespace.clone(),
             name: held.name.clone(),
             uid: held.uid.clone(),
+            digest: held.digest,
         };
+        let (mut referents, mut referenced) = (Vec::new(), Vec::new());
+        for (referent, added) in bundle.references(&self.referents) {
+            let Some((name, digest, changed)) = self.referents.existing(referent) else { continue };
+            referenced.push(name.clone());
+            if changed.max(added) > since {
+                referents.push((name.clone(), digest));
+            }
+        }
         Some(News {
-            revision: bundle.desired,
+            revision,
             pods: bundle.pods.iter().filter(|held| held.changed > since).map(named).collect(),
             present: bundle.pods.iter().map(|held| held.uid.to_string()).collect(),
+            referents,
+            referenced,
+            // Not as it is kept: a change may be on its way to this node.
+            digest: bundle.sum(&self.referents),
         })
-    }
-
-    /// Whether Pods have been read: before that no node can compare.
-    pub(crate) fn is_loaded(&self) -> bool {
-        self.start.is_some()
-    }
-
-    /// Asks one node to compare, if it has not been asked since the start.
-    pub(crate) fn sweep(&mut self, node: BundleIndex) -> bool {
-        let Some(start) = self.start else { return false };
-        self.nodes.get_mut(node.place()).is_some_and(|bundle| bundle.compare(start))
     }
 
     /// What a node holds that has just been made, and that holds nothing: the revision up to which nothing is
     /// all there is for it, so that it need not ask; 0 when it has to.
     pub(crate) fn nothing_for(&mut self, node: BundleIndex) -> u64 {
-        let Some(start) = self.start else { return 0 };
-        let newest = self.newest;
-        match self.nodes.get_mut(node.place()) {
-            Some(bundle) if bundle.pods.is_empty() => {
-                bundle.compare(start);
-                bundle.desired = bundle.desired.max(newest);
-                bundle.desired
+        match self.nodes.get(node.place()) {
+            Some(bundle) if bundle.pods.is_empty() && self.start.is_some() => {
+                self.told = self.newest();
+                self.told
             }
             _ => 0,
         }
@@ -286,8 +277,9 @@ impl Bundles {
         self.nodes.get(node.place()).map_or(0, |bundle| bundle.pods.len())
     }
 
+    /// The newest revision as nodes are told it: 0 would tell them that they have nothing.
     pub(crate) fn newest(&self) -> u64 {
-        self.newest
+        self.newest.max(1)
     }
 
     /// A member's place, kept until [`Bundles::leave`].
@@ -339,135 +331,67 @@ impl Bundles {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
+// === what pods reference ===
 
-    use super::*;
-
-    fn pod(uid: &str, node: &str, revision: u64, image: &str, started: bool) -> PodObject {
-        let status = if started { json!({"startTime": "2026-01-01T00:00:00Z"}) } else { json!({}) };
-        let value = json!({"kind": "Pod", "apiVersion": "v1",
-            "metadata": {"name": uid, "namespace": "d", "uid": uid, "resourceVersion": revision.to_string()},
-            "spec": {"nodeName": node, "containers": [{"image": image}]}, "status": status});
-        PodObject::parse(&serde_json::to_vec(&value).unwrap()).unwrap()
+impl Bundles {
+    /// A list of all ConfigMaps, or of all Secrets, begins.
+    pub(crate) fn list_referents(&mut self, kind: ReferentKind) {
+        self.referents.list(kind);
     }
 
-    fn names(news: &News) -> Vec<String> {
-        news.pods.iter().map(|pod| pod.name.to_string()).collect()
+    /// Such a list has been told wholly, at a revision: what was not in it is gone.
+    pub(crate) fn referents_listed(&mut self, kind: ReferentKind, revision: u64) -> Vec<Spread> {
+        let gone = self.referents.list_ended(kind);
+        gone.iter().filter_map(|name| self.delete_referent(name, revision)).collect()
     }
 
-    /// All members, by name.
-    struct World {
-        bundles: Bundles,
-        members: HashMap<&'static str, BundleIndex>,
+    /// A ConfigMap or Secret was added or changed. Returns the change's way to those who must hear of it.
+    pub(crate) fn put_referent(&mut self, mut object: ReferentObject) -> Option<Spread> {
+        object.name.namespace = NAMESPACES.share(&*object.name.namespace);
+        let counts_as = self.counts_as(object.revision);
+        let spread = self.referents.put(object, counts_as)?;
+        self.note(counts_as);
+        Some(spread)
     }
 
-    impl World {
-        /// With members `a`, `b` and `c`, which are nodes 0, 1 and 2.
-        fn new() -> Self {
-            let mut bundles = Bundles::default();
-            let names = ["a", "b", "c"].into_iter().zip((0..).map(NodeIndex));
-            let members = names.map(|(name, index)| (name, bundles.enter(name, index))).collect();
-            Self { bundles, members }
+    /// A ConfigMap or Secret is gone.
+    pub(crate) fn delete_referent(&mut self, name: &ReferentName, revision: u64) -> Option<Spread> {
+        let counts_as = self.counts_as(revision);
+        let spread = self.referents.delete(name, counts_as)?;
+        self.note(counts_as);
+        Some(spread)
+    }
+
+    /// Whether there is one of this name, or pods reference it.
+    pub(crate) fn knows(&self, name: &ReferentName) -> bool {
+        self.referents.knows(name)
+    }
+
+    /// All of a kind that pods reference. Others of the kind are forgotten.
+    pub(crate) fn referenced(&mut self, kind: ReferentKind) -> Vec<ReferentName> {
+        self.referents.referenced(kind)
+    }
+
+    /// A change counts as this.
+    fn note(&mut self, revision: u64) {
+        self.counted = self.counted.max(revision);
+        self.newest = self.newest.max(revision);
+    }
+
+    /// Lets a change reach some more nodes; returns those that must hear of it.
+    pub(crate) fn spread(&mut self, spread: &mut Spread) -> Vec<NodeIndex> {
+        let mut moved = Vec::new();
+        for index in self.referents.next(spread, SLICE) {
+            let Some(bundle) = self.nodes.get_mut(index.place()) else { continue };
+            bundle.digest = bundle.sum(&self.referents);
+            bundle.desired = bundle.desired.max(spread.revision);
+            moved.extend(bundle.member);
         }
-
-        fn list(&mut self, revision: u64, pods: Vec<PodObject>) -> Vec<u32> {
-            self.bundles.list();
-            let moved: Vec<_> =
-                pods.into_iter().filter_map(|pod| self.bundles.listed(pod)).collect();
-            moved.into_iter().chain(self.bundles.list_ended(revision)).map(|node| node.0).collect()
-        }
-
-        fn desired(&self, node: &str, observed: u64) -> u64 {
-            self.bundles.desired(self.members[node], observed)
-        }
-
-        fn sweep(&mut self, node: &str) -> bool {
-            self.bundles.sweep(self.members[node])
-        }
-    }
-
-    #[test]
-    fn changes_move_only_their_node_and_status_moves_none() {
-        let mut world = World::new();
-        assert!(world.bundles.bundle("a", 0).is_none(), "nothing is known before the list");
-        assert_eq!(world.desired("a", 5), 5);
-        world.list(10, Vec::new());
-        let bundles = &mut world.bundles;
-        assert_eq!(bundles.put(pod("1", "a", 11, "x", false)), Some(NodeIndex(0)));
-        assert_eq!(bundles.put(pod("1", "a", 12, "x", true)), None, "only the status changed");
-        assert_eq!(bundles.put(pod("2", "", 13, "x", false)), None, "bound to no node");
-        assert_eq!(bundles.put(pod("2", "a", 14, "x", false)), Some(NodeIndex(0)));
-        assert_eq!((world.desired("a", 0), world.desired("b", 0)), (14, 0));
-        let bundles = &mut world.bundles;
-        let all = bundles.bundle("a", 0).unwrap();
-        assert_eq!((all.revision, names(&all).len(), all.present.len()), (14, 2, 2));
-        let since = bundles.bundle("a", 11).unwrap();
-        assert_eq!((names(&since), since.present.len()), (vec!["2".to_owned()], 2));
-        assert_eq!(bundles.delete(&pod("1", "a", 15, "x", true)), Some(NodeIndex(0)));
-        assert_eq!(bundles.delete(&pod("1", "a", 15, "x", true)), None, "it is gone");
-        let after = bundles.bundle("a", 14).unwrap();
-        assert_eq!(
-            (after.revision, after.pods.len(), after.present),
-            (15, 0, vec!["2".to_owned()])
-        );
-    }
-
-    #[test]
-    fn after_a_restart_only_waiting_pods_are_urgent_and_all_else_is_swept() {
-        let mut world = World::new();
-        let pods = vec![pod("1", "a", 30, "x", true), pod("2", "b", 31, "x", false)];
-        assert_eq!(world.list(40, pods), [1]);
-        assert_eq!(world.desired("a", 20), 20, "nothing waits there");
-        assert_eq!(world.desired("b", 20), 31, "a pod waits there");
-        assert_eq!(world.desired("b", 35), 35, "never back");
-        assert_eq!(world.desired("c", 25), 25, "its pods may have gone meanwhile");
-        assert!(world.sweep("a") && world.sweep("c"));
-        assert!(!world.sweep("a"), "once");
-        assert_eq!((world.desired("a", 20), world.desired("c", 25)), (40, 40));
-        assert_eq!(world.bundles.bundle("c", 25).unwrap().revision, 40);
-    }
-
-    #[test]
-    fn a_second_list_finds_what_went_missing_between() {
-        let mut world = World::new();
-        world.list(1, vec![pod("1", "a", 1, "x", true), pod("2", "b", 1, "x", true)]);
-        assert_eq!(world.list(9, vec![pod("2", "b", 1, "x", true)]), [0]);
-        assert_eq!((world.desired("a", 1), world.bundles.count(world.members["a"])), (9, 0));
-    }
-
-    #[test]
-    fn a_revision_from_another_store_gets_everything() {
-        let mut world = World::new();
-        world.list(10, vec![pod("1", "a", 5, "x", true)]);
-        assert_eq!(world.desired("a", 1_000), 10);
-        assert_eq!(world.bundles.bundle("a", 1_000).unwrap().pods.len(), 1);
-    }
-
-    #[test]
-    fn who_has_just_been_made_need_not_ask_for_nothing() {
-        let mut world = World::new();
-        assert_eq!(world.bundles.nothing_for(world.members["a"]), 0, "nothing is known yet");
-        world.list(10, vec![pod("1", "b", 5, "x", true)]);
-        assert_eq!(world.bundles.nothing_for(world.members["a"]), 10);
-        assert_eq!(world.desired("a", 10), 10);
-        assert!(!world.sweep("a"));
-        assert_eq!(world.bundles.nothing_for(world.members["b"]), 0, "a pod waits there");
-        world.bundles.put(pod("2", "a", 12, "x", false));
-        assert_eq!(world.desired("a", 10), 12);
-    }
-
-    #[test]
-    fn places_are_used_again_by_others() {
-        let mut world = World::new();
-        world.list(10, vec![pod("1", "a", 5, "x", true), pod("9", "elsewhere", 6, "x", true)]);
-        world.bundles.leave(world.members["a"]);
-        assert_eq!(world.bundles.put(pod("2", "a", 11, "x", true)), None, "nobody is there");
-        assert_eq!(world.bundles.enter("a", NodeIndex(7)), world.members["a"], "it has pods");
-        assert_eq!(world.bundles.put(pod("3", "a", 12, "x", true)), Some(NodeIndex(7)));
-        world.bundles.leave(world.members["b"]);
-        assert_eq!(world.bundles.enter("d", NodeIndex(3)), world.members["b"], "it had none");
-        assert_eq!(world.bundles.put(pod("4", "d", 13, "x", true)), Some(NodeIndex(3)));
+        moved
     }
 }
+
+#[cfg(test)]
+mod referent_tests;
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use toono_pki::CLIENT_LIFETIME;
 use toono_session::ClusterSecret;
 
 use crate::ClusterCidr;
@@ -62,12 +63,15 @@ pub struct FleetConfig {
     /// A dial-back tunnel that carries no request for this long is closed: no connection stands
     /// while no one asks.
     pub tunnel_linger: Duration,
+    /// For how long a node's certificate is good; it asks for the next one long before.
+    pub certificate_lifetime: Duration,
     /// What the overview names as the server's version.
     pub version: String,
 }
 
 impl FleetConfig {
-    /// The defaults: a heartbeat each 10 s, 40 s of grace, tunnels lingering 15 s, pods in 10.244.0.0/16.
+    /// The defaults: a heartbeat each 10 s, 40 s of grace, tunnels lingering 15 s, pods in 10.244.0.0/16,
+    /// certificates for a year.
     #[must_use]
     pub fn new(secrets: Vec<ClusterSecret>, udp_port: u16, version: impl Into<String>) -> Self {
         Self {
@@ -77,6 +81,7 @@ impl FleetConfig {
             grace: Grace::default(),
             udp_port,
             tunnel_linger: Duration::from_secs(15),
+            certificate_lifetime: CLIENT_LIFETIME.unsigned_abs(),
             version: version.into(),
         }
     }

@@ -1,4 +1,4 @@
-//! Bulk reads of Nodes and Pods: all there is, page by page, then every change, for as long as anyone listens.
+//! Bulk reads of what the fleet follows: all there is, page by page, then every change, for as long as anyone listens.
 //!
 //! [`WatchFeed`] does it with list and watch requests of a client. A server with its own cache may
 //! bring another [`Feed`].
@@ -42,13 +42,23 @@ pub enum Change {
     Delete(Bytes),
 }
 
-/// Where the fleet reads its Nodes and Pods from. Each stream begins with a [`Change::List`], is ordered and
-/// gapless, and begins anew with one after a gap.
+/// Where the fleet reads what it follows. Each stream begins with a [`Change::List`], is ordered and gapless, and
+/// begins anew with one after a gap.
 pub trait Feed: Send + Sync + 'static {
     /// All Nodes.
     fn nodes(&self) -> BoxStream<'static, Change>;
     /// All Pods.
     fn pods(&self) -> BoxStream<'static, Change>;
+    /// All Services.
+    fn services(&self) -> BoxStream<'static, Change>;
+    /// All EndpointSlices.
+    fn endpoint_slices(&self) -> BoxStream<'static, Change>;
+    /// All ConfigMaps.
+    fn config_maps(&self) -> BoxStream<'static, Change>;
+    /// All Secrets.
+    fn secrets(&self) -> BoxStream<'static, Change>;
+    /// All of one of the four kinds of `rbac.authorization.k8s.io`, by its plural.
+    fn grants(&self, plural: &'static str) -> BoxStream<'static, Change>;
 }
 
 /// A feed by list and watch.
@@ -64,13 +74,14 @@ impl WatchFeed {
         Self { client }
     }
 
-    fn follow(&self, path: &'static str) -> BoxStream<'static, Change> {
+    fn follow(&self, path: impl Into<String>) -> BoxStream<'static, Change> {
+        let path = path.into();
         let (sender, receiver) = mpsc::channel(QUEUE);
         let client = self.client.clone();
         tokio::spawn(async move {
             let sent = sender.clone();
             tokio::select! {
-                () = pump(&client, path, &sent) => {}
+                () = pump(&client, &path, &sent) => {}
                 () = sender.closed() => {}
             }
         });
@@ -88,6 +99,26 @@ impl Feed for WatchFeed {
 
     fn pods(&self) -> BoxStream<'static, Change> {
         self.follow("/api/v1/pods")
+    }
+
+    fn services(&self) -> BoxStream<'static, Change> {
+        self.follow("/api/v1/services")
+    }
+
+    fn endpoint_slices(&self) -> BoxStream<'static, Change> {
+        self.follow("/apis/discovery.k8s.io/v1/endpointslices")
+    }
+
+    fn config_maps(&self) -> BoxStream<'static, Change> {
+        self.follow("/api/v1/configmaps")
+    }
+
+    fn secrets(&self) -> BoxStream<'static, Change> {
+        self.follow("/api/v1/secrets")
+    }
+
+    fn grants(&self, plural: &'static str) -> BoxStream<'static, Change> {
+        self.follow(format!("/apis/rbac.authorization.k8s.io/v1/{plural}"))
     }
 }
 

@@ -1,20 +1,26 @@
 //! The fleet as the binary sees it: made once, run once, asked by the API server.
 
 use std::{
-    collections::VecDeque,
+    collections::HashMap,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use ring::rand::SecureRandom;
-use tokio::{net::UdpSocket, sync::Notify, task::JoinSet};
+use tokio::{
+    net::UdpSocket,
+    sync::{Notify, mpsc, oneshot, watch},
+    task::JoinSet,
+};
 use toono_http::{Body, Handler};
 use toono_pki::ClusterCa;
-use toono_session::{NodeIndex, NodeUid, ServerSessions};
+use toono_session::{BundleDigest, Fresh, NodeIndex, NodeUid, ServerSessions, Standing};
+use toono_wire::referent::ReferentKind;
 
 use crate::{
     Feed, FleetConfig, FleetLinkError, WatchFeed,
+    accounts::{self, Accounts},
     bundles::Bundles,
     calls::Calls,
     events::Recorder,
@@ -22,9 +28,12 @@ use crate::{
     leased::Leased,
     liveness,
     objects::NodeObject,
+    parts::{self, Hubs, PoolParts, Versions},
+    peers,
     pokes::Pokes,
     readiness, routes,
-    secrets::{Keeper, Rekeys},
+    secrets::Keeper,
+    slots::Slots,
     sockets::Sockets,
     table::Table,
     tunnel::Tunnels,
@@ -52,17 +61,22 @@ pub(crate) struct Inner {
     pub(crate) config: FleetConfig,
     pub(crate) calls: Calls,
     pub(crate) ca: Arc<ClusterCa>,
-    feed: Arc<dyn Feed>,
+    pub(crate) feed: Arc<dyn Feed>,
     started: Instant,
     state: Mutex<State>,
     /// Woken when [`State::pokes`] has something to send.
     pub(crate) poked: Notify,
     /// Woken when [`State::returned`] has someone.
     pub(crate) readiness: Notify,
+    /// Whether all Nodes have been read, once.
+    pub(crate) loaded: watch::Sender<bool>,
+    /// Woken when there are other servers than before.
+    pub(crate) peers: Notify,
     pub(crate) tunnels: Tunnels,
     pub(crate) recorder: Recorder,
     pub(crate) keeper: Keeper,
     pub(crate) sockets: Sockets,
+    pub(crate) parts: PoolParts,
 }
 
 /// What the loops and requests share. Held for microseconds, never across an await.
@@ -70,12 +84,15 @@ pub(crate) struct State {
     pub(crate) table: Table,
     pub(crate) leased: Leased,
     pub(crate) bundles: Bundles,
+    pub(crate) accounts: Accounts,
     pub(crate) pokes: Pokes,
     /// Members whose return is to be written; each is marked as being written, so it is here once.
     pub(crate) returned: Vec<NodeIndex>,
-    /// Members heard for the first time, to be asked to compare their bundles.
-    pub(crate) arrived: VecDeque<NodeIndex>,
-    pub(crate) rekeys: Rekeys,
+    pub(crate) slots: Slots,
+    pub(crate) versions: Versions,
+    pub(crate) hubs: Hubs,
+    /// Joins that wait to see their Node come from the API, by its name.
+    pub(crate) awaited: HashMap<String, mpsc::Sender<NodeUid>>,
 }
 
 impl Fleet {
@@ -112,10 +129,13 @@ impl Fleet {
             table: Table::new(sessions),
             leased: Leased::default(),
             bundles: Bundles::default(),
+            accounts: Accounts::default(),
             pokes: Pokes::default(),
             returned: Vec::new(),
-            arrived: VecDeque::new(),
-            rekeys: Rekeys::default(),
+            slots: Slots::default(),
+            versions: Versions::default(),
+            hubs: Hubs::default(),
+            awaited: HashMap::new(),
         };
         let inner = Inner {
             config,
@@ -126,10 +146,13 @@ impl Fleet {
             state: Mutex::new(state),
             poked: Notify::new(),
             readiness: Notify::new(),
+            loaded: watch::Sender::new(false),
+            peers: Notify::new(),
             tunnels: Tunnels::default(),
             recorder: Recorder::default(),
             keeper: Keeper::default(),
             sockets: Sockets::default(),
+            parts: PoolParts::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -148,12 +171,31 @@ impl Fleet {
     /// Serves sessions on `socket` and follows the API until `shutdown` completes.
     pub async fn run(&self, socket: UdpSocket, shutdown: impl Future<Output = ()>) {
         let mut tasks = JoinSet::new();
-        tasks.spawn(udp::serve(self.inner.clone(), socket));
+        let sessions = udp::run(self.inner.clone(), socket);
+        tasks.spawn(async move {
+            if let Err(error) = sessions.await {
+                tracing::error!(%error, "sessions are not served");
+            }
+        });
         tasks.spawn(follow::nodes(self.inner.clone(), self.inner.feed.nodes()));
-        tasks.spawn(follow::pods(self.inner.clone(), self.inner.feed.pods()));
+        let mut read = Vec::new();
+        let (config_maps, secrets) = (self.inner.feed.config_maps(), self.inner.feed.secrets());
+        for (kind, all) in [(ReferentKind::ConfigMap, config_maps), (ReferentKind::Secret, secrets)]
+        {
+            let (tells, told) = oneshot::channel();
+            tasks.spawn(follow::referents(self.inner.clone(), kind, all, tells));
+            read.push(told);
+        }
+        let (tells, told) = oneshot::channel();
+        tasks.spawn(accounts::follow(self.inner.clone(), tells));
+        read.push(told);
+        tasks.spawn(follow::pods(self.inner.clone(), read));
+        let (services, slices) = (self.inner.feed.services(), self.inner.feed.endpoint_slices());
+        tasks.spawn(parts::follow(self.inner.clone(), services, slices));
+        tasks.spawn(parts::cue(self.inner.clone()));
         tasks.spawn(readiness::watch_over(self.inner.clone()));
         tasks.spawn(liveness::watch_over(self.inner.clone()));
-        tasks.spawn(follow::sweep(self.inner.clone()));
+        tasks.spawn(peers::tell_all(self.inner.clone()));
         tokio::select! {
             () = shutdown => {}
             // The loops do not end by themselves; a panic in one must not leave half a fleet.
@@ -162,6 +204,12 @@ impl Fleet {
             }
         }
         tasks.shutdown().await;
+    }
+
+    /// Until the Nodes that there were at the start are known, so that their heartbeats are answered.
+    pub async fn loaded(&self) {
+        // The sender is this fleet's own.
+        let _ = self.inner.loaded.subscribe().wait_for(|loaded| *loaded).await;
     }
 
     /// Sends a request to a node through a tunnel that the node opens when asked to.
@@ -178,22 +226,43 @@ impl Fleet {
 }
 
 impl State {
+    /// How what a member said last that it holds stands to what it should: of its own bundle, and of its pool's
+    /// part.
+    pub(crate) fn standing(&self, index: NodeIndex, fresh: &Fresh) -> Option<Standing> {
+        let member = self.table.member(index)?;
+        let share = self.versions.of(&member.pool).map_or(0, |part| part.share());
+        let digest = BundleDigest(fresh.bundle_digest.wrapping_sub(share));
+        Some(self.bundles.standing(member.bundle, fresh.observed_revision, digest))
+    }
+
     /// Takes a Node as the API has it, unless something newer is known.
     pub(crate) fn admit(&mut self, node: &NodeObject, now: Duration) -> Option<NodeIndex> {
         self.leased.admit(node, now);
         let index = self.table.admit(node, now)?;
         let bundle = self.bundles.enter(&node.metadata.name, index);
+        self.hubs.admit(index, node);
         if let Some(member) = self.table.member_mut(index) {
             member.bundle = bundle;
         }
         Some(index)
     }
 
+    /// As [`admit`](Self::admit), what the API tells in the order of its revisions.
+    pub(crate) fn follow(&mut self, node: &NodeObject, now: Duration) {
+        self.admit(node, now);
+        if let Some(join) = self.awaited.get(&node.metadata.name) {
+            // A join that has no room for one more does not wait for this one.
+            let _ = join.try_send(NodeUid::new(&node.metadata.uid));
+        }
+    }
+
     /// Forgets a Node, if it is this one.
     pub(crate) fn remove(&mut self, name: &str, uid: NodeUid) {
         self.leased.remove(name, Some(uid));
+        let index = self.table.index(name);
         if let Some(member) = self.table.remove(name, Some(uid)) {
             self.bundles.leave(member.bundle);
+            index.into_iter().for_each(|index| self.hubs.remove(index));
         }
     }
 }

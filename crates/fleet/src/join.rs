@@ -8,20 +8,26 @@ use toono_session::{NodeIndex, NodeUid};
 use toono_wire::join::{JoinRequest, JoinResponse, SessionGrant};
 
 use crate::{
+    arrival::Arrival,
     bundles::BundleIndex,
     calls::{Refusal, code, modify, timestamp},
+    certificates,
     fleet::Inner,
     objects::{
-        ANNOTATION_GENERATION, ANNOTATION_INDEX, LABEL_POOL, NodeObject, at, set, set_condition,
+        ANNOTATION_CERTIFICATE, ANNOTATION_GENERATION, ANNOTATION_INDEX, LABEL_POOL, NodeObject,
+        at, set, set_condition,
     },
-    readiness,
+    parts, readiness,
     table::Taken,
 };
 
-const NODES: &str = "/api/v1/nodes";
+pub(crate) const NODES: &str = "/api/v1/nodes";
+/// Times that a Node is created anew because another server gave its index to another one at the same moment.
+const INDEX_ATTEMPTS: usize = 8;
 
 /// What the Node of this join must carry.
 struct Identity {
+    certificate: u64,
     index: NodeIndex,
     generation: u16,
     pod_cidr: String,
@@ -38,6 +44,12 @@ impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.inner.state().table.release(self.name, self.index);
     }
+}
+
+pub(crate) fn written(node: &Value) -> Result<NodeObject, ApiError> {
+    serde_json::to_vec(node)
+        .and_then(|bytes| NodeObject::parse(&bytes))
+        .map_err(|error| ApiError::Internal(format!("the Node just written: {error}")))
 }
 
 /// `POST /fleet/v1/join`.
@@ -60,27 +72,50 @@ pub(crate) async fn join(
     // Signed first: a bad request must leave no Node behind.
     let certificate_pem = inner
         .ca
-        .sign_node_csr(&request.csr_pem, &request.node_name)
+        .sign_node_csr(&request.csr_pem, &request.node_name, inner.config.certificate_lifetime)
         .map_err(|error| ApiError::BadRequest(format!("csr_pem: {error}")))?;
+
+    let certificate = toono_pki::fingerprint_of_pem(&certificate_pem)
+        .map_err(|error| ApiError::Internal(error.to_string()))?;
 
     let name = request.node_name.as_str();
     let now = inner.now();
-    let reserved = inner.state().table.reserve(name, now, &inner.config.grace);
-    let (index, known) = reserved.map_err(|taken| refuse(name, &taken))?;
-    let _reservation = Reservation { inner, name, index };
+    for _ in 0..INDEX_ATTEMPTS {
+        let reserved = inner.state().table.reserve(name, now, &inner.config.grace);
+        let (index, known) = reserved.map_err(|taken| refuse(name, &taken))?;
+        let _reservation = Reservation { inner, name, index };
+        let node = match known {
+            None => {
+                let mut arrival = Arrival::new(inner, name);
+                let node = create(inner, &request, (index, certificate)).await?;
+                if !arrival.keeps_its_index(&node).await? {
+                    continue;
+                }
+                node
+            }
+            Some(_) => renew(inner, &request, (index, certificate)).await?,
+        };
+        return respond(inner, &node, certificate_pem, known.is_none());
+    }
+    Err(ApiError::Unavailable("nodes join at too many servers at once; try again".into()).into())
+}
 
-    let node = match known {
-        None => create(inner, &request, index).await?,
-        Some(_) => renew(inner, &request, index).await?,
-    };
-    let object = serde_json::to_vec(&node)
-        .and_then(|bytes| NodeObject::parse(&bytes))
-        .map_err(|error| ApiError::Internal(format!("the Node just written: {error}")))?;
+/// What a node is told whose Node is written.
+fn respond(
+    inner: &Inner,
+    node: &Value,
+    certificate_pem: String,
+    is_new: bool,
+) -> Result<JoinResponse, Refusal> {
+    let now = inner.now();
+    let object = written(node)?;
+    let index = NodeIndex(object.session_index().unwrap_or(u32::MAX));
+    let name = object.metadata.name.as_str();
     let generation = object.session_generation().unwrap_or(1);
     let bundle_revision = {
         let mut state = inner.state();
         state.admit(&object, now);
-        let made = known.is_none().then(|| state.table.member(index)).flatten();
+        let made = is_new.then(|| state.table.member(index)).flatten();
         let place = made.map_or(BundleIndex::NONE, |member| member.bundle);
         state.bundles.nothing_for(place)
     };
@@ -93,12 +128,14 @@ pub(crate) async fn join(
         session,
         pod_cidr: object.pod_cidr().to_owned(),
         bundle_revision,
+        pool: parts::news(inner, name),
+        dns: parts::cluster_dns(inner),
     })
 }
 
 /// `GET /fleet/v1/session`: the key of today for a node that has its certificate already.
 pub(crate) fn session(inner: &Inner, node: &str) -> Result<SessionGrant, Refusal> {
-    let state = inner.state();
+    let mut state = inner.state();
     let Some((index, member)) = state.table.named(node) else {
         if !state.table.loaded {
             return Err(
@@ -108,6 +145,9 @@ pub(crate) fn session(inner: &Inner, node: &str) -> Result<SessionGrant, Refusal
         return Err(ApiError::NotFound { resource: resource(), name: node.to_owned() }.into());
     };
     let (uid, generation) = (member.uid, member.generation);
+    if let Some(member) = state.table.member_mut(index) {
+        member.old_list = false;
+    }
     drop(state);
     make_grant(inner, index, uid, generation)
 }
@@ -140,6 +180,7 @@ fn make_grant(
         udp_port: inner.config.udp_port,
         interval_ms: u32::try_from(inner.config.heartbeat.as_millis()).unwrap_or(u32::MAX),
         boot_floor: u32::try_from(boot_floor).unwrap_or(u32::MAX),
+        servers: state.table.servers.list().to_vec(),
     })
 }
 
@@ -179,8 +220,12 @@ fn resource() -> GroupResource {
 }
 
 /// A Node that is not there yet; when it turns out to be, it is renewed.
-async fn create(inner: &Inner, request: &JoinRequest, index: NodeIndex) -> Result<Value, Refusal> {
-    let identity = identity(inner, index, 1)?;
+async fn create(
+    inner: &Inner,
+    request: &JoinRequest,
+    place: (NodeIndex, u64),
+) -> Result<Value, Refusal> {
+    let identity = identity(inner, place, 1)?;
     let mut node = json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": request.node_name, "labels": {}, "annotations": {}},
@@ -193,14 +238,18 @@ async fn create(inner: &Inner, request: &JoinRequest, index: NodeIndex) -> Resul
         Ok(created) if at(&created, &capacity) == at(&node, &capacity) => Ok(created),
         // A server may drop the status of a new object: it has a subresource of its own.
         Ok(_) => write_status(inner, request).await,
-        Err(error) if code(&error) == Some(409) => renew(inner, request, index).await,
+        Err(error) if code(&error) == Some(409) => renew(inner, request, place).await,
         Err(error) => Err(error.into()),
     }
 }
 
 /// A Node of this name exists: it keeps its index and addresses, and its generation grows, so that
 /// the earlier identity's session ends.
-async fn renew(inner: &Inner, request: &JoinRequest, index: NodeIndex) -> Result<Value, Refusal> {
+async fn renew(
+    inner: &Inner,
+    request: &JoinRequest,
+    place: (NodeIndex, u64),
+) -> Result<Value, Refusal> {
     let path = format!("{NODES}/{}", request.node_name);
     let mut failed = None;
     modify(&inner.calls, &path, "", |node| {
@@ -215,7 +264,7 @@ async fn renew(inner: &Inner, request: &JoinRequest, index: NodeIndex) -> Result
                 });
                 false
             }
-            Some(generation) => match identity(inner, index, generation) {
+            Some(generation) => match identity(inner, place, generation) {
                 Ok(identity) => {
                     dress(node, request, &identity);
                     true
@@ -243,7 +292,11 @@ async fn write_status(inner: &Inner, request: &JoinRequest) -> Result<Value, Ref
     Ok(node.await?)
 }
 
-fn identity(inner: &Inner, index: NodeIndex, generation: u16) -> Result<Identity, ApiError> {
+fn identity(
+    inner: &Inner,
+    (index, certificate): (NodeIndex, u64),
+    generation: u16,
+) -> Result<Identity, ApiError> {
     let cidr = inner.config.cluster_cidr;
     let pod_cidr = cidr.subnet(index.0).ok_or_else(|| {
         ApiError::Unavailable(format!(
@@ -252,7 +305,7 @@ fn identity(inner: &Inner, index: NodeIndex, generation: u16) -> Result<Identity
             cidr.subnets()
         ))
     })?;
-    Ok(Identity { index, generation, pod_cidr })
+    Ok(Identity { certificate, index, generation, pod_cidr })
 }
 
 /// Labels, annotations and addresses of a member. What others put on the Node stays.
@@ -269,6 +322,7 @@ fn dress(node: &mut Value, request: &JoinRequest, identity: &Identity) {
         |key: &str, value: String| set(node, &["metadata", "annotations", key], value);
     annotate(ANNOTATION_INDEX, identity.index.0.to_string());
     annotate(ANNOTATION_GENERATION, identity.generation.to_string());
+    annotate(ANNOTATION_CERTIFICATE, certificates::annotation(None, identity.certificate));
     if at(node, &["spec", "podCIDR"]).as_str().is_none_or(str::is_empty) {
         set(node, &["spec", "podCIDR"], identity.pod_cidr.as_str());
         set(node, &["spec", "podCIDRs"], json!([identity.pod_cidr]));

@@ -74,11 +74,10 @@ pub(crate) async fn watch_over(inner: Arc<Inner>) {
 
 fn silent(inner: &Inner) -> Vec<Silent> {
     let (now, mut state) = (inner.now(), inner.state());
-    if !state.table.loaded {
+    // Whichever loop looks first after a break has to say that there was one.
+    if !state.table.may_judge(now) {
         return Vec::new();
     }
-    // Whichever loop looks first after a break has to say that there was one.
-    state.table.listening(now);
     let since = state.table.listening_since();
     state.leased.silent(now, since, &inner.config.grace)
 }

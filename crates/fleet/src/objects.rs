@@ -1,18 +1,31 @@
-//! The few fields of Nodes and Pods that the fleet acts on, read without decoding the rest.
+//! The few fields of objects that the fleet acts on, read without decoding the rest.
 
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
-};
+mod references;
+
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use toono_api::Uid;
+use toono_session::{PodDigest, PodFacts};
+use toono_wire::pool::NodeRecord;
+use toono_wire::referent::ReferentKind;
+
+use references::PodSpec;
+
+pub(crate) use references::ReferentObject;
+
+use crate::certificates::Certificates;
 
 /// The node's place in the session table.
 pub(crate) const ANNOTATION_INDEX: &str = "toono.io/session-index";
 /// Counts the identities that a node's name has had.
 pub(crate) const ANNOTATION_GENERATION: &str = "toono.io/session-generation";
+/// `true` on a Node that may serve its pool's part to its neighbours.
+const LABEL_HUB: &str = "toono.io/pool-hub";
+/// The fingerprints of the certificates that the node's identity of today has, in hexadecimal: see
+/// [`Certificates`].
+pub(crate) const ANNOTATION_CERTIFICATE: &str = "toono.io/session-certificate";
 /// OpenYurt's label of the pool that a node belongs to.
 pub(crate) const LABEL_POOL: &str = "apps.openyurt.io/nodepool";
 
@@ -61,6 +74,14 @@ struct NodeSpec {
 #[serde(default)]
 struct NodeStatus {
     conditions: Option<Vec<Condition>>,
+    addresses: Option<Vec<Address>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Address {
+    r#type: String,
+    address: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -85,12 +106,35 @@ impl NodeObject {
         self.metadata.annotation(ANNOTATION_GENERATION)
     }
 
+    /// Those of today's identity, as far as the Node tells.
+    pub(crate) fn certificates(&self) -> Certificates {
+        let text = self.metadata.annotation::<String>(ANNOTATION_CERTIFICATE);
+        Certificates::parse(&text.unwrap_or_default())
+    }
+
     pub(crate) fn pool(&self) -> &str {
         self.metadata
             .labels
             .as_ref()
             .and_then(|labels| labels.get(LABEL_POOL))
             .map_or("", String::as_str)
+    }
+
+    /// Where the node is in its pool, if it offers to be the pool's hub.
+    pub(crate) fn offers_hub(&self) -> Option<std::net::IpAddr> {
+        let offers = self.metadata.labels.as_ref()?.get(LABEL_HUB).is_some_and(|it| it == "true");
+        let mut addresses = self.status.addresses.iter().flatten().filter(|_| offers);
+        addresses.find(|it| it.r#type == "InternalIP")?.address.parse().ok()
+    }
+
+    /// What its neighbours must know of the node; nothing before it has an address and a pod network.
+    pub(crate) fn neighbour_record(&self) -> Option<NodeRecord> {
+        let internal =
+            self.status.addresses.iter().flatten().filter(|it| it.r#type == "InternalIP");
+        let addresses: Vec<String> = internal.map(|it| it.address.clone()).collect();
+        let pod_cidrs: Vec<String> = self.spec.pod_cidr.iter().cloned().collect();
+        let is_complete = !addresses.is_empty() && !pod_cidrs.is_empty();
+        is_complete.then_some(NodeRecord { addresses, pod_cidrs })
     }
 
     pub(crate) fn pod_cidr(&self) -> &str {
@@ -122,11 +166,12 @@ pub(crate) struct PodObject {
     pub(crate) revision: u64,
     /// The node that it is bound to; empty for none yet.
     pub(crate) node: Box<str>,
-    pub(crate) deleting: bool,
-    /// Whether a node has taken it up: only a node sets `status.startTime`.
-    pub(crate) started: bool,
     /// Changes when anything but the status and bookkeeping does: what a node must hear of.
-    pub(crate) digest: u64,
+    pub(crate) digest: PodDigest,
+    /// It has succeeded or failed, and needs nothing any more.
+    pub(crate) ended: bool,
+    /// The ConfigMaps and Secrets of its namespace that it names, in order, each once.
+    pub(crate) references: Vec<(ReferentKind, Box<str>)>,
 }
 
 #[derive(Deserialize)]
@@ -135,34 +180,31 @@ struct PodParts<'a> {
     metadata: Meta,
     #[serde(borrow, default)]
     spec: Option<&'a RawValue>,
-    #[serde(default)]
-    status: PodStatus,
+    #[serde(borrow, default)]
+    status: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct PodSpec {
-    node_name: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(default)]
 struct PodStatus {
-    start_time: Option<String>,
+    phase: Option<String>,
 }
 
 impl PodObject {
     pub(crate) fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         let parts: PodParts<'_> = serde_json::from_slice(json)?;
         let spec_json = parts.spec.map_or("{}", RawValue::get);
-        let spec: PodSpec = serde_json::from_str(spec_json)?;
+        let mut spec: PodSpec = serde_json::from_str(spec_json)?;
         let meta = parts.metadata;
+        let status: Option<PodStatus> =
+            parts.status.map(|status| serde_json::from_str(status.get())).transpose()?;
+        let phase = status.and_then(|status| status.phase);
         Ok(Self {
-            digest: digest(&meta, spec_json),
+            digest: digest(&meta, spec_json, parts.status),
+            ended: matches!(phase.as_deref(), Some("Succeeded" | "Failed")),
             revision: meta.revision(),
-            node: spec.node_name.unwrap_or_default().into(),
-            deleting: meta.deletion_timestamp.is_some(),
-            started: parts.status.start_time.is_some(),
+            node: spec.node_name.take().unwrap_or_default().into(),
+            references: spec.references(),
             namespace: meta.namespace.into(),
             name: meta.name.into(),
             uid: meta.uid.as_str().into(),
@@ -170,17 +212,20 @@ impl PodObject {
     }
 }
 
-fn digest(meta: &Meta, spec: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    spec.hash(&mut hasher);
-    meta.deletion_timestamp.hash(&mut hasher);
-    meta.deletion_grace_period_seconds.hash(&mut hasher);
-    for map in [&meta.labels, &meta.annotations] {
-        let mut pairs: Vec<_> = map.iter().flatten().collect();
-        pairs.sort();
-        pairs.hash(&mut hasher);
-    }
-    hasher.finish()
+fn digest(meta: &Meta, spec: &str, status: Option<&RawValue>) -> PodDigest {
+    PodDigest::of(PodFacts {
+        uid: &meta.uid,
+        spec,
+        deletion_timestamp: meta.deletion_timestamp.as_deref(),
+        deletion_grace_period_seconds: meta.deletion_grace_period_seconds,
+        labels: pairs(meta.labels.as_ref()),
+        annotations: pairs(meta.annotations.as_ref()),
+        gates: toono_session::gates(spec, status),
+    })
+}
+
+fn pairs(map: Option<&HashMap<String, String>>) -> Vec<(&str, &str)> {
+    map.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str())).collect()
 }
 
 /// The value at a path, or null.
@@ -244,20 +289,28 @@ mod tests {
     use super::*;
 
     fn pod(value: &Value) -> PodObject {
-        PodObject::parse(&serde_json::to_vec(value).unwrap()).unwrap()
+        let text = value.to_string();
+        let pod = PodObject::parse(text.as_bytes()).unwrap();
+        assert_eq!(pod.digest, PodDigest::of_json(&text).unwrap(), "as the node computes it");
+        pod
     }
 
     #[test]
     fn a_status_change_is_no_news_to_the_node() {
         let mut value = json!({"kind": "Pod", "apiVersion": "v1",
-            "metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "7"},
+            "metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "7",
+                "labels": {"a": "b", "c": "d"}, "annotations": {"e": "f"}},
             "spec": {"nodeName": "edge"}});
         let before = pod(&value);
-        assert_eq!((&*before.node, before.revision, before.started), ("edge", 7, false));
+        assert_eq!((&*before.node, before.revision), ("edge", 7));
         value["status"] = json!({"startTime": "2026-01-01T00:00:00Z"});
         value["metadata"]["resourceVersion"] = "8".into();
         let after = pod(&value);
-        assert_eq!((before.digest, after.started), (after.digest, true));
+        assert_eq!(before.digest, after.digest);
+        value["spec"]["readinessGates"] = json!([{"conditionType": "a/b"}]);
+        let gated = pod(&value);
+        value["status"]["conditions"] = json!([{"type": "a/b", "status": "True"}]);
+        assert_ne!(pod(&value).digest, gated.digest, "but for what opens its gates");
         value["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         assert_ne!(pod(&value).digest, after.digest);
     }

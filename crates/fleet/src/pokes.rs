@@ -12,6 +12,8 @@ const DIAL_QUEUE: usize = 4_096;
 pub(crate) enum Due {
     /// Tell the node its desired revision of the moment.
     Bundle(NodeIndex),
+    /// Tell the node the revision of its pool's part of the moment.
+    Pool(NodeIndex),
     /// Ask the node for a tunnel.
     Dial(NodeIndex, u64),
 }
@@ -22,12 +24,27 @@ pub(crate) struct Pokes {
     moved: VecDeque<NodeIndex>,
     queued: HashSet<NodeIndex>,
     dials: VecDeque<(NodeIndex, u64)>,
+    /// Who puts them here does not do so faster than they are sent.
+    pools: VecDeque<NodeIndex>,
 }
 
 impl Pokes {
     pub(crate) fn bundle_moved(&mut self, node: NodeIndex) {
         if self.queued.insert(node) {
             self.moved.push_back(node);
+        }
+    }
+
+    pub(crate) fn pool_moved(&mut self, node: NodeIndex) {
+        self.pools.push_back(node);
+    }
+
+    /// A poke that was taken out and has to wait.
+    pub(crate) fn put_back(&mut self, due: Due) {
+        match due {
+            Due::Bundle(node) if self.queued.insert(node) => self.moved.push_front(node),
+            Due::Pool(node) => self.pools.push_front(node),
+            Due::Bundle(_) | Due::Dial(..) => {}
         }
     }
 
@@ -42,12 +59,14 @@ impl Pokes {
         if let Some((node, ticket)) = self.dials.pop_front() {
             return Some(Due::Dial(node, ticket));
         }
-        let node = self.moved.pop_front()?;
-        self.queued.remove(&node);
-        Some(Due::Bundle(node))
+        if let Some(node) = self.moved.pop_front() {
+            self.queued.remove(&node);
+            return Some(Due::Bundle(node));
+        }
+        self.pools.pop_front().map(Due::Pool)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.moved.is_empty() && self.dials.is_empty()
+        self.moved.is_empty() && self.dials.is_empty() && self.pools.is_empty()
     }
 }

@@ -43,8 +43,7 @@ pub(crate) async fn watch_over(inner: Arc<Inner>) {
 fn silent(inner: &Inner) -> Vec<NodeIndex> {
     let looks = {
         let (now, mut state) = (inner.now(), inner.state());
-        state.table.listening(now);
-        if state.table.loaded { state.table.looks(now) } else { Vec::new() }
+        if state.table.may_judge(now) { state.table.looks(now) } else { Vec::new() }
     };
     let mut due = Vec::new();
     for chunk in looks.chunks(LOOK_CHUNK) {

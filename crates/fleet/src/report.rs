@@ -76,7 +76,7 @@ async fn node_status(inner: &Inner, node: &str, reported: &Value) -> Result<(), 
         let alive = {
             let state = inner.state();
             state.table.index(node).is_some_and(|index| {
-                state.table.fresh(index).is_some() && inner.alive(&state, index)
+                state.table.heard(index).is_some() && inner.alive(&state, index)
             })
         };
         let mut status = at(object, &["status"]).clone();

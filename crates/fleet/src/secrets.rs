@@ -1,7 +1,7 @@
 //! The epochs of the cluster secret as the fleet uses them: who must move to another key, who has. Where the
 //! secrets are kept, and when there is a new one, others decide.
 
-use std::{sync::OnceLock, time::Duration};
+use std::sync::OnceLock;
 
 use futures::future::BoxFuture;
 use toono_api::ApiError;
@@ -10,10 +10,6 @@ use toono_wire::join::{RotateReply, RotateRequest};
 
 use crate::fleet::{Fleet, Inner};
 
-/// Nodes told in one second that there is a new key: each asks for it over HTTPS, which costs this server
-/// about a millisecond. A million nodes have moved after an hour.
-const REKEYS_PER_SECOND: u32 = 250;
-
 /// Begins an epoch, for an administrator who asked for it.
 pub type Rotate =
     Box<dyn Fn(RotateRequest) -> BoxFuture<'static, Result<RotateReply, String>> + Send + Sync>;
@@ -21,25 +17,6 @@ pub type Rotate =
 /// Who keeps the secrets, once known.
 #[derive(Default)]
 pub(crate) struct Keeper(OnceLock<Rotate>);
-
-/// How many nodes were told in the second of the last one.
-#[derive(Debug, Default)]
-pub(crate) struct Rekeys {
-    second: u64,
-    told: u32,
-}
-
-impl Rekeys {
-    /// Whether a node of an older epoch is told now; it is not forgotten, it is heard again.
-    pub(crate) fn take(&mut self, now: Duration) -> bool {
-        if self.second != now.as_secs() {
-            *self = Self { second: now.as_secs(), told: 0 };
-        }
-        let may = self.told < REKEYS_PER_SECOND;
-        self.told += u32::from(may);
-        may
-    }
-}
 
 impl Fleet {
     /// From now on these secrets are accepted, the current epoch's first.
@@ -71,19 +48,4 @@ impl Fleet {
 pub(crate) async fn rotate(inner: &Inner, request: RotateRequest) -> Result<RotateReply, ApiError> {
     let rotate = inner.keeper.0.get().ok_or(ApiError::UnknownPath)?;
     rotate(request).await.map_err(ApiError::Unavailable)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn so_many_a_second_are_told() {
-        let mut rekeys = Rekeys::default();
-        for second in [0, 1, 7] {
-            let now = Duration::from_secs(second);
-            let told = (0..2 * REKEYS_PER_SECOND).filter(|_| rekeys.take(now)).count();
-            assert_eq!(told, usize::try_from(REKEYS_PER_SECOND).unwrap());
-        }
-    }
 }

@@ -213,7 +213,8 @@ async fn dial(
     node: &str,
     index: NodeIndex,
 ) -> Result<Arc<Tunnel>, FleetLinkError> {
-    let ticket = random_u64().ok_or(FleetLinkError::Random)?;
+    let random = random_u64().ok_or(FleetLinkError::Random)?;
+    let ticket = inner.state().table.servers.ticket(random);
     let (mut arrived, first) = {
         let mut nodes = inner.tunnels.lock();
         let link = nodes.entry(node.to_owned()).or_default();
@@ -240,8 +241,7 @@ async fn dial(
 async fn call(inner: Arc<Inner>, node: String, index: NodeIndex, ticket: u64) {
     let calls = async {
         while inner.tunnels.dialing(&node, ticket) {
-            inner.state().pokes.dial_back(index, ticket);
-            inner.poked.notify_one();
+            poke(&inner, index, ticket);
             tokio::time::sleep(POKE_AGAIN).await;
         }
     };
@@ -250,10 +250,23 @@ async fn call(inner: Arc<Inner>, node: String, index: NodeIndex, ticket: u64) {
     }
 }
 
+/// Pokes the node, or has the server poke it that it speaks to. The ticket says where to come, so that its request
+/// needs no way through that server.
+fn poke(inner: &Inner, index: NodeIndex, ticket: u64) {
+    let mut state = inner.state();
+    let speaks_to = state.table.speaks_to(index);
+    if speaks_to.is_some() || state.table.fresh(index).is_none() {
+        state.table.servers.dial_back(speaks_to, index, ticket);
+    } else {
+        state.pokes.dial_back(index, ticket);
+        inner.poked.notify_one();
+    }
+}
+
 fn heard(inner: &Inner, index: NodeIndex) -> String {
     let now = inner.now();
-    match inner.state().table.fresh(index) {
-        Some(fresh) => format!("last heard {} s ago", now.saturating_sub(fresh.at).as_secs()),
+    match inner.state().table.heard(index) {
+        Some(at) => format!("last heard {} s ago", now.saturating_sub(at).as_secs()),
         None => "never heard since the server started".to_owned(),
     }
 }

@@ -1,10 +1,17 @@
 //! The UDP loop: datagrams in, replies and pokes out. All judgement is the session crate's.
+//!
+//! It has a thread of its own. Between two looks at the socket a runtime that is shared runs whatever else there
+//! is to do, and when that is much, as while a million nodes become ready, half of their heartbeats found no room in
+//! the socket, and nodes were called silent that were not.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
-use tokio::{io::Interest, net::UdpSocket};
-use toono_net::datagrams::{Inbox, Outbox, set_receive_buffer};
-use toono_session::{Address, Answer, Datagram, NodeIndex, Poke, ReplyFlags, ServerSessions};
+use tokio::{io::Interest, net::UdpSocket, sync::oneshot};
+use toono_net::datagrams::{Inbox, Outbox, hurry_this_thread, set_receive_buffer};
+use toono_session::{
+    Address, Answer, BundleDigest, Datagram, NodeIndex, Opened, Poke, ReplyFlags, ServerSessions,
+    Standing,
+};
 use toono_wire::datagram::MAX_DATAGRAM;
 
 use crate::{
@@ -25,12 +32,49 @@ const RECEIVE: usize = MAX_DATAGRAM + 1;
 /// million nodes.
 const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
 
-/// Until its task is dropped.
-pub(crate) async fn serve(inner: Arc<Inner>, socket: UdpSocket) {
+/// The priority of the thread: it needs little, and that in time, while controllers that read a million nodes and pods
+/// could use every processor for a minute.
+const NICE: i32 = -10;
+
+/// Serves sessions until this is dropped, or its thread has failed.
+pub(crate) async fn run(inner: Arc<Inner>, socket: UdpSocket) -> io::Result<()> {
+    let socket = socket.into_std()?;
+    // Each end tells the other by being dropped.
+    let (dropped, ends) = oneshot::channel::<()>();
+    let (fails, failed) = oneshot::channel::<io::Error>();
+    std::thread::Builder::new().name("sessions".to_owned()).spawn(move || {
+        if let Err(error) = serve_here(inner, socket, ends) {
+            let _ = fails.send(error);
+        }
+    })?;
+    let _dropped = dropped;
+    Err(failed.await.unwrap_or_else(|_| io::Error::other("the thread of sessions panicked")))
+}
+
+fn serve_here(
+    inner: Arc<Inner>,
+    socket: std::net::UdpSocket,
+    ends: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    if let Err(error) = hurry_this_thread(NICE) {
+        tracing::debug!(%error, "the thread of sessions has no priority");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let socket = UdpSocket::from_std(socket)?;
+        tokio::select! {
+            _ = ends => Ok(()),
+            never = serve(inner, socket) => match never {},
+        }
+    })
+}
+
+async fn serve(inner: Arc<Inner>, socket: UdpSocket) -> Infallible {
     if let Err(error) = set_receive_buffer(&socket, RECEIVE_BUFFER) {
         tracing::warn!(%error, "the session socket keeps a small receive buffer");
     }
     let (mut inbox, mut outbox) = (Inbox::new(BATCH, RECEIVE), Outbox::default());
+    let mut waits = None;
     loop {
         tokio::select! {
             readable = socket.readable() => {
@@ -39,6 +83,7 @@ pub(crate) async fn serve(inner: Arc<Inner>, socket: UdpSocket) {
                 }
             }
             () = inner.poked.notified() => {}
+            () = tokio::time::sleep(waits.unwrap_or_default()), if waits.is_some() => {}
         }
         let mut more = true;
         for _ in 0..BATCHES {
@@ -47,9 +92,7 @@ pub(crate) async fn serve(inner: Arc<Inner>, socket: UdpSocket) {
                 break;
             }
         }
-        if next_pokes(&inner, &mut outbox) {
-            inner.poked.notify_one();
-        }
+        waits = next_pokes(&inner, &mut outbox);
         send(&socket, &mut outbox);
         if more {
             tokio::task::yield_now().await;
@@ -112,66 +155,119 @@ pub(crate) fn judge_one(
     only: Option<NodeIndex>,
     now: Duration,
 ) -> Option<Datagram> {
-    let State { table, bundles, returned, arrived, rekeys, .. } = state;
+    if state.table.servers.is_mute() {
+        return None;
+    }
     if only.is_some_and(|index| ServerSessions::claimed(bytes) != Some(index)) {
         return None;
     }
+    let claimed = ServerSessions::claimed(bytes);
+    let was_elsewhere = claimed.and_then(|index| state.table.speaks_to(index));
     // Only what concerns the table is read before authentication: nothing is allocated or changed.
-    let opened = table.sessions.receive(bytes, from, now);
+    let opened = state.table.sessions.receive(bytes, from, now);
     let opened =
         opened.inspect_err(|reason| tracing::trace!(%from, %reason, "datagram refused")).ok()?;
-    let member = table.member_mut(opened.index)?;
-    let mut flags = ReplyFlags::default();
-    if opened.fresh {
-        let expected = *member.reported.get_or_insert(opened.heartbeat.status_digest);
-        if member.resend || expected != opened.heartbeat.status_digest {
-            flags = flags.with(ReplyFlags::RESEND_STATUS);
-            member.resend = false;
-        }
-    }
-    if opened.old_key && rekeys.take(now) {
-        flags = flags.with(ReplyFlags::REKEY);
-    }
-    let answer = Answer {
-        desired_revision: bundles.desired(member.bundle, opened.heartbeat.observed_revision),
-        flags,
+    let mut answer = Answer {
+        desired_revision: opened.heartbeat.observed_revision,
+        flags: ReplyFlags::default(),
         interval: inner.config.heartbeat,
     };
-    let reply = table.sessions.reply(&opened, &answer);
-    if opened.first {
-        arrived.push_back(opened.index);
+    if opened.fresh {
+        state.table.heard_one(now);
+        if was_elsewhere.is_some()
+            && let Some(member) = state.table.member_mut(opened.index)
+        {
+            // Another server acknowledged its reports meanwhile.
+            member.reported = None;
+        }
+        // What is not fresh may have been sent by anybody long ago: it gets nothing asked, and takes no slot.
+        ask(state, &opened, now, &mut answer);
+        state.table.servers.heard_here(opened.index);
     }
-    if opened.fresh && table.take_due(opened.index, now, &inner.config.grace) {
-        returned.push(opened.index);
+    let reply = state.table.sessions.reply(&opened, &answer);
+    if opened.fresh && state.table.take_due(opened.index, now, &inner.config.grace) {
+        state.returned.push(opened.index);
     }
     Some(reply)
 }
 
-/// Some of the pokes that wait; whether more do.
-fn next_pokes(inner: &Inner, outbox: &mut Outbox) -> bool {
-    let mut state = inner.state();
+/// What a node is to do besides, as far as there are slots for it.
+fn ask(state: &mut State, opened: &Opened, now: Duration, answer: &mut Answer) {
+    let State { table, bundles, slots, versions, .. } = state;
+    let Some(member) = table.member_mut(opened.index) else { return };
+    let heartbeat = &opened.heartbeat;
+    // The node's digest is its own bundle's and its pool's part's together.
+    let standing = |share: u32| {
+        let digest = BundleDigest(heartbeat.bundle_digest.wrapping_sub(share));
+        bundles.standing(member.bundle, heartbeat.observed_revision, digest)
+    };
+    let part = versions.of(&member.pool);
+    let held = standing(part.map_or(0, |part| part.share()));
+    // What has just changed of the part is on its way.
+    let differs = held == Standing::Differs
+        && part.is_some()
+        && opened.repeats
+        && !versions.lately(&member.pool, now).any(|share| standing(share) == Standing::Right);
+    match held {
+        Standing::Behind(revision) if slots.fetches.take(now) => answer.desired_revision = revision,
+        Standing::Differs if differs && slots.compares.take(now) => {
+            answer.flags = answer.flags.with(ReplyFlags::COMPARE);
+        }
+        _ => {}
+    }
+    // What a node told an earlier server is taken as told, until it says otherwise.
+    let reported = *member.reported.get_or_insert(heartbeat.status_digest);
+    let waits = heartbeat.status_digest == 0;
+    if (member.resend || waits || reported != heartbeat.status_digest) && slots.reports.take(now) {
+        answer.flags = answer.flags.with(ReplyFlags::RESEND_STATUS);
+        member.resend = false;
+    }
+    if (opened.old_key || member.old_list) && slots.rekeys.take(now) {
+        answer.flags = answer.flags.with(ReplyFlags::REKEY);
+    }
+}
+
+/// Some of the pokes that wait; if more do, for how long.
+fn next_pokes(inner: &Inner, outbox: &mut Outbox) -> Option<Duration> {
+    let (now, mut state) = (inner.now(), inner.state());
     for _ in 0..BATCH {
-        let Some(due) = state.pokes.next() else { break };
+        let due = state.pokes.next()?;
         let (index, poke) = match due {
             Due::Dial(index, ticket) => (index, Some(Poke::DialBack { ticket })),
             Due::Bundle(index) => (index, bundle_moved(&state, index)),
+            Due::Pool(index) => (index, pool_moved(&state, index)),
         };
-        if let Some(poke) = poke
-            && let Some((datagram, to)) = state.table.sessions.poke(index, poke)
-        {
+        let Some(poke) = poke else { continue };
+        // One that speaks to another server does not take our word any more.
+        if state.table.speaks_to(index).is_some() {
+            continue;
+        }
+        // Somebody waits for a dial; what makes a node fetch has its slot.
+        if !matches!(due, Due::Dial(..)) && !state.slots.fetches.take(now) {
+            state.pokes.put_back(due);
+            return Some(state.slots.fetches.wait(now));
+        }
+        if let Some((datagram, to)) = state.table.sessions.poke(index, poke) {
             match to {
                 Address::Udp(to) => outbox.push(datagram.as_bytes(), to),
                 Address::Stream(number) => inner.sockets.send(number, datagram),
             }
         }
     }
-    !state.pokes.is_empty()
+    Some(Duration::ZERO)
+}
+
+/// What the part of a node's pool is now.
+fn pool_moved(state: &State, index: NodeIndex) -> Option<Poke> {
+    let version = state.versions.of(&state.table.member(index)?.pool)?;
+    Some(Poke::PoolMoved { revision: version.revision })
 }
 
 /// What a node does not know yet of its bundle; it may have heard meanwhile, by a reply.
 fn bundle_moved(state: &State, index: NodeIndex) -> Option<Poke> {
-    let observed = state.table.fresh(index).map_or(0, |fresh| fresh.observed_revision);
-    let member = state.table.member(index)?;
-    let desired = state.bundles.desired(member.bundle, observed);
-    (desired != observed).then_some(Poke::BundleMoved { revision: desired })
+    let fresh = state.table.fresh(index)?;
+    match state.standing(index, fresh)? {
+        Standing::Behind(revision) => Some(Poke::BundleMoved { revision }),
+        Standing::Right | Standing::Differs => None,
+    }
 }

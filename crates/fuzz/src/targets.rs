@@ -2,6 +2,7 @@
 
 mod credentials;
 mod images;
+mod names;
 mod objects;
 mod patches;
 mod requests;
@@ -36,8 +37,14 @@ pub static TARGETS: &[Target] = &[
     wire::DATAGRAM,
     wire::FRAMES,
     wire::REPORTS,
+    wire::POOL,
+    names::QUESTION,
+    names::ANSWER,
     images::LAYER,
     images::MANIFEST,
+    images::COMPRESSED,
+    images::IMAGE_ARCHIVE,
+    images::PULL_SECRET,
     requests::REQUEST,
     requests::HTTP,
 ];

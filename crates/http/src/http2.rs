@@ -63,14 +63,18 @@ impl Connection {
             let mut tls = rustls::ClientConfig::clone(tls);
             tls.alpn_protocols = vec![b"h2".to_vec()];
             let stream = client::tls_stream(endpoint, &Arc::new(tls)).await?;
-            Self::speak(endpoint, stream).await
+            Self::over(stream, endpoint).await
         } else {
             let stream = client::plain_stream(endpoint).await?;
-            Self::speak(endpoint, stream).await
+            Self::over(stream, endpoint).await
         }
     }
 
-    async fn speak<S>(endpoint: &Endpoint, stream: S) -> Result<Self, ClientError>
+    /// Speaks over a stream that is connected already.
+    ///
+    /// # Errors
+    /// [`ClientError::Request`].
+    pub async fn over<S>(stream: S, endpoint: &Endpoint) -> Result<Self, ClientError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

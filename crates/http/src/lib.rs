@@ -46,6 +46,12 @@ impl PeerCertificates {
         Self { chain, read: Arc::default() }
     }
 
+    /// The peer's own certificate.
+    #[must_use]
+    pub fn leaf(&self) -> Option<&CertificateDer<'static>> {
+        self.chain.first()
+    }
+
     /// What `read` makes of the chain (leaf first). It is kept for the connection, which has one chain for
     /// all its requests, so each connection is to be read in one way.
     pub fn read_once<T: Clone + Send + Sync + 'static>(

@@ -1,13 +1,25 @@
-//! The texts of the token dance: a registry's challenge and a token server's answer.
+//! The texts of authentication: a registry's challenge and a token server's answer.
 //!
-//! The flow is the distribution project's "token authentication": a 401 names a realm, the realm
-//! hands an anonymous client a token for public repositories.
+//! A 401 asks for a password with each request ("Basic"), or names a realm that hands out tokens ("Bearer",
+//! the distribution project's "token authentication"): for a password, or for public repositories for
+//! nothing.
+
+use http::{HeaderMap, header};
 
 use serde::Deserialize;
 
-/// A `WWW-Authenticate: Bearer …` header.
+/// What a registry wants to be shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Challenge {
+    /// A name and a password, with each request.
+    Basic,
+    /// A token from elsewhere.
+    Bearer(Realm),
+}
+
+/// Where tokens are handed out: a `WWW-Authenticate: Bearer …` header.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Challenge {
+pub(crate) struct Realm {
     realm: String,
     service: Option<String>,
     scope: Option<String>,
@@ -20,7 +32,23 @@ struct Answer {
 }
 
 impl Challenge {
-    pub(crate) fn parse(header: &str) -> Option<Self> {
+    /// The best of what a refusal asks for: a token, or else a password.
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
+        let texts = || {
+            let values = headers.get_all(header::WWW_AUTHENTICATE).into_iter();
+            values.filter_map(|value| value.to_str().ok())
+        };
+        let is_basic = |text: &str| {
+            let scheme = text.trim().split(' ').next().unwrap_or_default();
+            scheme.eq_ignore_ascii_case("basic")
+        };
+        let bearer = texts().find_map(Realm::parse).map(Self::Bearer);
+        bearer.or_else(|| texts().any(is_basic).then_some(Self::Basic))
+    }
+}
+
+impl Realm {
+    fn parse(header: &str) -> Option<Self> {
         let (scheme, mut rest) = header.trim().split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;
@@ -85,7 +113,7 @@ mod tests {
 
     #[test]
     fn challenges_are_read() {
-        let challenge = Challenge::parse(
+        let challenge = Realm::parse(
             r#"Bearer realm="https://auth.x.io/token",service="x.io",scope="repository:a/b:pull""#,
         )
         .unwrap();
@@ -93,10 +121,26 @@ mod tests {
             challenge.url("unused"),
             "https://auth.x.io/token?scope=repository:a/b:pull&service=x.io"
         );
-        let bare = Challenge::parse("bearer realm=http://x/t?a=b, error=\"e\"").unwrap();
+        let bare = Realm::parse("bearer realm=http://x/t?a=b, error=\"e\"").unwrap();
         assert_eq!(bare.url("s p"), "http://x/t?a=b&scope=s%20p");
         for text in ["", "Basic realm=\"x\"", "Bearer", "Bearer x", "Bearer realm=\"open"] {
-            assert_eq!(Challenge::parse(text), None, "{text}");
+            assert_eq!(Realm::parse(text), None, "{text}");
         }
+    }
+    #[test]
+    fn a_token_is_preferred_to_a_password() {
+        let of = |texts: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for text in texts {
+                headers.append(header::WWW_AUTHENTICATE, http::HeaderValue::from_static(text));
+            }
+            Challenge::of(&headers)
+        };
+        assert_eq!(of(&["Basic realm=\"x\""]), Some(Challenge::Basic));
+        assert_eq!(of(&["basic"]), Some(Challenge::Basic));
+        let both = of(&["Basic realm=\"x\"", "Bearer realm=\"http://x/t\""]);
+        assert!(matches!(both, Some(Challenge::Bearer(_))));
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&["Negotiate"]), None);
     }
 }

@@ -3,9 +3,14 @@
 //! Only the fields that running an image needs are read; unknown ones are ignored, as the
 //! specification asks for.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use crate::{
+    digest::Digest,
+    platform::{Host, Platform},
+};
 
 /// What a registry may answer a manifest's address with.
 pub(crate) const ACCEPTED_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
@@ -26,21 +31,20 @@ pub(crate) enum Document {
 pub(crate) struct IndexEntry {
     pub(crate) digest: Digest,
     pub(crate) platform: Option<Platform>,
+    #[serde(default)]
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Deserialize)]
-pub(crate) struct Platform {
-    pub(crate) architecture: String,
-    pub(crate) os: String,
-}
-
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Manifest {
+    #[serde(default)]
+    pub(crate) schema_version: u8,
     pub(crate) config: Descriptor,
     pub(crate) layers: Vec<Descriptor>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
     #[serde(default)]
@@ -52,10 +56,8 @@ pub(crate) struct Descriptor {
 /// An image's configuration document.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ConfigDocument {
-    #[serde(default)]
-    pub(crate) architecture: String,
-    #[serde(default)]
-    pub(crate) os: String,
+    #[serde(flatten)]
+    pub(crate) platform: Platform,
     #[serde(default)]
     pub(crate) config: Option<ImageConfig>,
     pub(crate) rootfs: RootFs,
@@ -107,13 +109,47 @@ pub fn parse(bytes: &[u8]) -> Result<(), serde_json::Error> {
     serde_json::from_slice::<ConfigDocument>(bytes).map(drop)
 }
 
-/// This machine's architecture, as images name it.
-pub(crate) fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "riscv64" => "riscv64",
-        "powerpc64" => "ppc64le",
-        other => other,
+impl Document {
+    /// The entry of an index that runs best here; an index that says nothing of platforms has one for all.
+    pub(crate) fn choose<'a>(entries: &'a [IndexEntry], host: &Host) -> Option<&'a IndexEntry> {
+        if let [only] = entries
+            && only.platform.is_none()
+        {
+            return Some(only);
+        }
+        let ranked =
+            entries.iter().filter_map(|entry| Some((host.rank(entry.platform.as_ref()?)?, entry)));
+        // Of equals the first, as the specification asks for.
+        ranked.min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry)
+    }
+
+    /// The platforms of an index, for a person.
+    pub(crate) fn platforms(entries: &[IndexEntry]) -> Vec<String> {
+        let known = entries.iter().filter_map(|entry| entry.platform.as_ref());
+        // What is `unknown` are attestations, not images.
+        known.filter(|it| it.os != "unknown").map(ToString::to_string).collect()
+    }
+}
+
+impl Manifest {
+    /// What its parts are together; a registry may say anything.
+    pub(crate) fn size(&self) -> u64 {
+        let layers = self.layers.iter().map(|layer| layer.size);
+        layers.fold(self.config.size, u64::saturating_add)
+    }
+}
+
+impl RootFs {
+    /// The layers, bottom first, each once: overlayfs refuses a directory twice. What a layer brings or
+    /// hides at a lower place, it brings or hides at its highest place as well.
+    pub(crate) fn distinct(&self) -> Vec<Digest> {
+        let mut distinct: Vec<Digest> = Vec::new();
+        for layer in self.diff_ids.iter().rev() {
+            if !distinct.contains(layer) {
+                distinct.push(layer.clone());
+            }
+        }
+        distinct.reverse();
+        distinct
     }
 }

@@ -1,19 +1,28 @@
 //! Speaks the OCI distribution protocol to one registry for the length of one pull.
 //!
-//! Manifests and blobs by GET, redirects (to the storage behind a registry), and anonymous bearer
-//! tokens as public registries want them. It checks no digest and writes no file.
+//! Manifests and blobs by GET, redirects (to the storage behind a registry), passwords and bearer tokens.
+//! It checks no digest and writes no file.
 
-use std::{collections::BTreeMap, str::FromStr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls::ClientConfig;
 use tokio::time::timeout;
-use toono_http::client::{BadEndpoint, Connection, Endpoint};
+use toono_http::client::{ClientError, Connection, Endpoint};
 
-use crate::{auth, error::PullError, manifest::ACCEPTED_TYPES, reference::ImageRef};
+use crate::{
+    auth::{self, Challenge, Realm},
+    digest::Digest,
+    error::PullError,
+    keyring::Credentials,
+    manifest::ACCEPTED_TYPES,
+    reference::ImageRef,
+    registries::Source,
+    tls::{self, BadTlsFile, TlsSettings},
+};
 
 /// The largest manifest or token; registries themselves refuse manifests over 4 MiB.
 pub const MAX_DOCUMENT_BYTES: usize = 4 << 20;
@@ -24,101 +33,69 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A transfer in which nothing arrives for so long is broken.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-const DOCKER_HUB: &str = "registry-1.docker.io";
-/// Where distributions keep the certificates that they trust.
-const SYSTEM_CERTIFICATES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
-
-/// Where the registries are.
-#[derive(Debug, Clone, Default)]
-pub struct RegistryConfig {
-    /// For a registry's host (with port), the addresses to try in order. A registry without an
-    /// entry is asked at its own name over TLS.
-    pub endpoints: BTreeMap<String, Vec<Endpoint>>,
-}
-
-/// A text that is not `HOST=URL[,URL…]`.
-#[derive(Debug, thiserror::Error)]
-pub enum BadRegistry {
-    /// There is no `=`.
-    #[error("`{0}` is not HOST=URL[,URL…]")]
-    NoUrl(String),
-    /// One of the URLs.
-    #[error(transparent)]
-    Url(#[from] BadEndpoint),
-}
-
-impl RegistryConfig {
-    /// Adds `HOST=URL[,URL…]`, such as `lab.toono.io=http://100.64.0.1:5000`.
-    ///
-    /// # Errors
-    /// [`BadRegistry`] when the text is not of this form.
-    pub fn add(&mut self, text: &str) -> Result<(), BadRegistry> {
-        let (host, urls) =
-            text.split_once('=').ok_or_else(|| BadRegistry::NoUrl(text.to_owned()))?;
-        let endpoints = urls.split(',').map(Endpoint::from_str).collect::<Result<_, _>>()?;
-        self.endpoints.insert(host.to_owned(), endpoints);
-        Ok(())
-    }
-
-    pub(crate) fn endpoints_of(&self, image: &ImageRef) -> Vec<Endpoint> {
-        if let Some(endpoints) = self.endpoints.get(image.registry()) {
-            return endpoints.clone();
-        }
-        let host = match image.registry() {
-            "docker.io" => DOCKER_HUB,
-            other => other,
-        };
-        format!("https://{host}").parse().into_iter().collect()
-    }
-}
-
 /// One registry, and one connection to it that is used for request after request.
 pub(crate) struct Registry {
     image: ImageRef,
-    endpoint: Endpoint,
-    tls: Arc<rustls::ClientConfig>,
+    source: Source,
+    credentials: Option<Credentials>,
+    tls: Arc<ClientConfig>,
+    /// For other hosts that the registry names.
+    others_tls: Option<Arc<ClientConfig>>,
     connection: Option<Connection>,
-    token: Option<String>,
+    /// What each request shows, once the registry has asked for it.
+    authorization: Option<HeaderValue>,
+}
+
+/// A blob that begins to arrive.
+pub(crate) struct Blob {
+    pub(crate) body: Incoming,
+    /// The offset of its first byte: 0 where the registry did not heed the one that was asked for.
+    pub(crate) starts_at: u64,
 }
 
 impl Registry {
-    pub(crate) fn new(image: &ImageRef, endpoint: Endpoint) -> Self {
-        // Without TLS no certificate is read: parsing the system's takes memory.
-        let roots = if endpoint.tls { system_roots() } else { rustls::RootCertStore::empty() };
-        Self {
+    pub(crate) fn new(
+        image: &ImageRef,
+        source: Source,
+        credentials: Option<Credentials>,
+    ) -> Result<Self, PullError> {
+        let tls = if source.endpoint.tls { source.tls.client() } else { tls::unused() };
+        Ok(Self {
+            tls: tls.map_err(|source| bad_tls(image, source))?,
             image: image.clone(),
-            tls: tls_config(roots),
-            endpoint,
+            source,
+            credentials,
+            others_tls: None,
             connection: None,
-            token: None,
-        }
+            authorization: None,
+        })
     }
 
     pub(crate) fn address(&self) -> String {
-        self.endpoint.to_string()
+        self.source.endpoint.to_string()
     }
 
     /// The manifest with this tag or digest.
     pub(crate) async fn manifest(&mut self, reference: &str) -> Result<Bytes, PullError> {
-        let path = format!("/v2/{}/manifests/{reference}", self.image.repository());
+        let path = self.path("manifests", reference);
         let response = self.fetch(&path, 0).await?;
-        self.collect(response).await
+        self.collect(response.into_body()).await
     }
 
-    /// A blob from `offset` on; the status tells whether the registry heeded the offset.
-    pub(crate) async fn blob(
-        &mut self,
-        digest: &crate::digest::Digest,
-        offset: u64,
-    ) -> Result<Response<Incoming>, PullError> {
-        let path = format!("/v2/{}/blobs/{digest}", self.image.repository());
-        self.fetch(&path, offset).await
+    /// A blob from `offset` on.
+    pub(crate) async fn blob(&mut self, digest: &Digest, offset: u64) -> Result<Blob, PullError> {
+        let path = self.path("blobs", &digest.to_string());
+        let response = self.fetch(&path, offset).await?;
+        let starts_at = match response.status() {
+            StatusCode::PARTIAL_CONTENT => range_start(response.headers()).unwrap_or(offset),
+            _ => 0,
+        };
+        Ok(Blob { body: response.into_body(), starts_at })
     }
 
     /// Reads a small body whole.
-    pub(crate) async fn collect(&self, response: Response<Incoming>) -> Result<Bytes, PullError> {
-        let body = Limited::new(response.into_body(), MAX_DOCUMENT_BYTES);
+    pub(crate) async fn collect(&self, body: Incoming) -> Result<Bytes, PullError> {
+        let body = Limited::new(body, MAX_DOCUMENT_BYTES);
         match timeout(IDLE_TIMEOUT, body.collect()).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) => Err(self.interrupted(&error)),
@@ -134,10 +111,15 @@ impl Registry {
         }
     }
 
+    fn path(&self, kind: &str, reference: &str) -> String {
+        format!("{}/{}/{kind}/{reference}", self.source.prefix, self.image.repository())
+    }
+
     async fn fetch(&mut self, path: &str, offset: u64) -> Result<Response<Incoming>, PullError> {
         let mut response = self.request(path, offset).await?;
-        if response.status() == StatusCode::UNAUTHORIZED && self.token.is_none() {
-            self.authenticate(&response).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            // Also in the midst of a pull: tokens last some minutes, layers take longer.
+            self.authenticate(response.headers()).await?;
             response = self.request(path, offset).await?;
         }
         let response = self.follow(response, offset).await?;
@@ -145,29 +127,31 @@ impl Registry {
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
             StatusCode::NOT_FOUND => Err(PullError::NotFound { image, endpoint }),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Err(PullError::Denied { image, endpoint })
-            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.denied()),
             status => Err(PullError::Status { image, endpoint, status: status.as_u16() }),
         }
     }
 
     async fn request(&mut self, path: &str, offset: u64) -> Result<Response<Incoming>, PullError> {
         let mut request = Request::get(path).header(header::ACCEPT, ACCEPTED_TYPES);
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
         }
         let mut connection = match self.connection.take().filter(|open| !open.is_closed()) {
             Some(connection) => connection,
-            None => self.connect(&self.endpoint).await?,
+            None => self.connect(&self.source.endpoint, &self.tls).await?,
         };
         let response = self.send(&mut connection, request, offset).await?;
         self.connection = Some(connection);
         Ok(response)
     }
 
-    async fn connect(&self, endpoint: &Endpoint) -> Result<Connection, PullError> {
-        Connection::open(endpoint, &self.tls).await.map_err(|error| self.unreachable(error))
+    async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        tls: &Arc<ClientConfig>,
+    ) -> Result<Connection, PullError> {
+        Connection::open(endpoint, tls).await.map_err(|error| self.unreachable(error))
     }
 
     async fn send(
@@ -189,17 +173,25 @@ impl Registry {
         }
     }
 
-    fn unreachable(&self, source: toono_http::client::ClientError) -> PullError {
+    fn unreachable(&self, source: ClientError) -> PullError {
         PullError::Unreachable { image: Box::new(self.image.clone()), source: Arc::new(source) }
     }
 
-    /// Follows redirects. They go to other hosts, which must not see the token.
+    fn denied(&self) -> PullError {
+        PullError::Denied {
+            image: Box::new(self.image.clone()),
+            endpoint: self.address(),
+            user: self.credentials.as_ref().map(|it| it.username.clone()),
+        }
+    }
+
+    /// Follows redirects. They go to other hosts, which must not see what the registry is shown.
     async fn follow(
-        &self,
+        &mut self,
         mut response: Response<Incoming>,
         offset: u64,
     ) -> Result<Response<Incoming>, PullError> {
-        let mut at = self.endpoint.clone();
+        let mut at = self.source.endpoint.clone();
         for _ in 0..MAX_REDIRECTS {
             if !response.status().is_redirection() {
                 return Ok(response);
@@ -208,45 +200,70 @@ impl Registry {
             let (next, path) = location
                 .and_then(|location| resolve(&at, location))
                 .ok_or_else(|| self.interrupted(&"a redirect leads nowhere"))?;
-            let mut connection = match self.endpoint.tls || !next.tls {
-                true => self.connect(&next).await?,
-                // The registry itself has no TLS, so no certificates were read yet.
-                false => Connection::open(&next, &tls_config(system_roots()))
-                    .await
-                    .map_err(|error| self.unreachable(error))?,
-            };
+            let tls = self.tls_of(&next)?;
+            let mut connection = self.connect(&next, &tls).await?;
             response = self.send(&mut connection, Request::get(path), offset).await?;
             at = next;
         }
         Err(self.interrupted(&"there are too many redirects"))
     }
 
-    /// Gets an anonymous token from where the registry says.
-    async fn authenticate(&mut self, refusal: &Response<Incoming>) -> Result<(), PullError> {
-        let denied =
-            || PullError::Denied { image: Box::new(self.image.clone()), endpoint: self.address() };
-        let challenge = refusal
-            .headers()
-            .get(header::WWW_AUTHENTICATE)
-            .and_then(|value| value.to_str().ok())
-            .and_then(auth::Challenge::parse)
-            .ok_or_else(denied)?;
-        let default_scope = format!("repository:{}:pull", self.image.repository());
-        let url = challenge.url(&default_scope);
-        let (endpoint, path) = resolve(&self.endpoint, &url).ok_or_else(denied)?;
-        let tls = if endpoint.tls { tls_config(system_roots()) } else { self.tls.clone() };
-        let mut connection =
-            Connection::open(&endpoint, &tls).await.map_err(|error| self.unreachable(error))?;
-        let response = self.send(&mut connection, Request::get(path), 0).await?;
-        if response.status() != StatusCode::OK {
-            return Err(denied());
+    /// The registry's own settings are for itself; others must have what the system trusts.
+    fn tls_of(&mut self, endpoint: &Endpoint) -> Result<Arc<ClientConfig>, PullError> {
+        if !endpoint.tls || *endpoint == self.source.endpoint {
+            return Ok(self.tls.clone());
         }
-        let body = self.collect(response).await?;
-        let token = auth::token(&body).ok_or_else(denied)?;
-        self.token = Some(token);
+        if let Some(tls) = &self.others_tls {
+            return Ok(tls.clone());
+        }
+        let tls = TlsSettings::default().client();
+        let tls = tls.map_err(|source| bad_tls(&self.image, source))?;
+        Ok(self.others_tls.insert(tls).clone())
+    }
+
+    /// Gets what the registry asks to be shown.
+    async fn authenticate(&mut self, refusal: &HeaderMap) -> Result<(), PullError> {
+        let shown = match Challenge::of(refusal).ok_or_else(|| self.denied())? {
+            Challenge::Basic => self.credentials.as_ref().map(Credentials::basic),
+            Challenge::Bearer(realm) => Some(format!("Bearer {}", self.token(&realm).await?)),
+        };
+        let shown = shown.and_then(|text| HeaderValue::try_from(text).ok());
+        let mut shown = shown.ok_or_else(|| self.denied())?;
+        shown.set_sensitive(true);
+        if self.authorization.as_ref() == Some(&shown) {
+            return Err(self.denied());
+        }
+        self.authorization = Some(shown);
         // The refusal's body was not read, so its connection is of no more use.
         self.connection = None;
         Ok(())
+    }
+
+    /// A token, for the user or for anybody.
+    async fn token(&mut self, realm: &Realm) -> Result<String, PullError> {
+        let default_scope = format!("repository:{}:pull", self.image.repository());
+        let url = realm.url(&default_scope);
+        let found = resolve(&self.source.endpoint, &url);
+        let (endpoint, path) = found.ok_or_else(|| self.denied())?;
+        let mut request = Request::get(path);
+        // A registry that has TLS does not get its users' passwords sent about in the open.
+        let may_see = endpoint.tls || !self.source.endpoint.tls;
+        if let Some(credentials) = self.credentials.as_ref().filter(|_| may_see) {
+            request = request.header(header::AUTHORIZATION, credentials.basic());
+        }
+        let tls = self.tls_of(&endpoint)?;
+        let mut connection = self.connect(&endpoint, &tls).await?;
+        let response = self.send(&mut connection, request, 0).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                let (image, endpoint) = (Box::new(self.image.clone()), endpoint.to_string());
+                return Err(PullError::Status { image, endpoint, status: status.as_u16() });
+            }
+            _ => return Err(self.denied()),
+        }
+        let body = self.collect(response.into_body()).await?;
+        auth::token(&body).ok_or_else(|| self.denied())
     }
 }
 
@@ -262,29 +279,12 @@ fn resolve(base: &Endpoint, location: &str) -> Option<(Endpoint, String)> {
     Some((endpoint, path))
 }
 
-fn system_roots() -> rustls::RootCertStore {
-    let mut roots = rustls::RootCertStore::empty();
-    for file in SYSTEM_CERTIFICATES {
-        if let Ok(certificates) = CertificateDer::pem_file_iter(file) {
-            roots.add_parsable_certificates(certificates.flatten());
-            break;
-        }
-    }
-    roots
+/// The first byte of `Content-Range: bytes FIRST-LAST/ALL`.
+fn range_start(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+    text.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
 }
 
-fn tls_config(roots: rustls::RootCertStore) -> Arc<rustls::ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(rustls::DEFAULT_VERSIONS);
-    match versions {
-        Ok(builder) => Arc::new(builder.with_root_certificates(roots).with_no_client_auth()),
-        // ring has cipher suites for both versions, so this cannot be; an empty trust store
-        // through the process' default provider refuses every peer, which is the safe answer.
-        Err(_) => Arc::new(
-            rustls::ClientConfig::builder()
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth(),
-        ),
-    }
+fn bad_tls(image: &ImageRef, source: BadTlsFile) -> PullError {
+    PullError::Tls { image: Box::new(image.clone()), source }
 }

@@ -6,12 +6,14 @@
 //! for a deleted name, the attribute `trusted.overlay.opaque` for a directory that hides what is
 //! below. Nothing here knows where the bytes come from.
 
+mod metadata;
+
 use std::{
-    ffi::{CString, OsStr, OsString},
+    ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Component, Path, PathBuf},
@@ -21,15 +23,14 @@ use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2},
     sys::{
-        stat::{
-            FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat,
-            utimensat,
-        },
+        stat::{FileStat, Mode, SFlag, fstatat, makedev, mkdirat, mknodat},
         time::TimeSpec,
     },
-    unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat},
+    unistd::{LinkatFlags, UnlinkatFlags, linkat, symlinkat, unlinkat},
 };
 use tar::{Archive, Entry, EntryType};
+
+use metadata::{Metadata, set_attribute, set_time};
 
 /// More than any sane layer; ends a compressed bomb before it ends the disk.
 pub const MAX_LAYER_BYTES: u64 = 32 << 30;
@@ -42,7 +43,7 @@ const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
 /// Names of AUFS' own bookkeeping in old images.
 const AUFS_PREFIX: &[u8] = b".wh..wh.";
-const XATTR_PREFIX: &str = "SCHILY.xattr.";
+const OPAQUE: &std::ffi::CStr = c"trusted.overlay.opaque";
 
 /// Why a layer was not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -258,64 +259,16 @@ impl Target {
     }
 }
 
-/// What an entry says of a file besides its content.
-struct Metadata {
-    owner: Uid,
-    group: Gid,
-    mode: Mode,
-    modified: TimeSpec,
-    attributes: Vec<(CString, Vec<u8>)>,
-}
-
-impl Metadata {
-    fn of<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Self> {
-        let mut attributes = Vec::new();
-        if let Some(extensions) = entry.pax_extensions()? {
-            for extension in extensions {
-                let extension = extension?;
-                let Ok(key) = extension.key() else { continue };
-                let Some(name) = key.strip_prefix(XATTR_PREFIX) else { continue };
-                // `trusted.` is the kernel's: an archive must not speak overlayfs.
-                if !name.starts_with("trusted.") {
-                    let value = extension.value_bytes().to_owned();
-                    attributes.push((CString::new(name)?, value));
-                }
-            }
-        }
-        let header = entry.header();
-        let number = |value: u64| u32::try_from(value).map_err(io::Error::other);
-        let modified = i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0);
-        Ok(Self {
-            owner: Uid::from_raw(number(header.uid()?)?),
-            group: Gid::from_raw(number(header.gid()?)?),
-            mode: Mode::from_bits_truncate(header.mode()? & 0o7777),
-            modified: TimeSpec::new(modified, 0),
-            attributes,
-        })
-    }
-
-    fn apply(&self, parent: BorrowedFd<'_>, name: &OsStr, is_symlink: bool) -> io::Result<()> {
-        fchownat(parent, name, Some(self.owner), Some(self.group), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        if !is_symlink {
-            // After the owner: changing that clears the set-user-ID bit.
-            fchmodat(parent, name, self.mode, FchmodatFlags::FollowSymlink)?;
-            for (attribute, value) in &self.attributes {
-                set_attribute(parent, name, attribute, value)?;
-            }
-        }
-        set_time(parent, name, self.modified)
-    }
-}
-
-/// The path as one beneath the root: without `.`, never absolute, never `..`.
+/// The path as one beneath the layer's root: without `.`, never `..`.
 fn beneath(path: &OsStr) -> Result<PathBuf, UnpackError> {
     let path = Path::new(path);
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {
             Component::Normal(name) => clean.push(name),
-            Component::CurDir => {}
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
+            // The layer's root is meant, not the machine's.
+            Component::CurDir | Component::RootDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
                 return Err(UnpackError::Escape { path: path.to_owned() });
             }
         }
@@ -326,10 +279,12 @@ fn beneath(path: &OsStr) -> Result<PathBuf, UnpackError> {
     Ok(clean)
 }
 
+/// Hides what lower layers have by this name. What this layer itself has by it stays, whichever of the two
+/// comes first in the archive: a whiteout is about lower layers only.
 fn whiteout(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     let bytes = name.as_bytes();
     if bytes == OPAQUE_MARKER {
-        return set_attribute(parent.as_fd(), OsStr::new("."), c"trusted.overlay.opaque", b"y");
+        return set_attribute(parent.as_fd(), OsStr::new("."), OPAQUE, b"y");
     }
     if bytes.starts_with(AUFS_PREFIX) {
         return Ok(());
@@ -338,26 +293,47 @@ fn whiteout(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     if hidden.is_empty() || hidden == "." || hidden == ".." {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    replace(parent, hidden)?;
-    mknodat(parent, hidden, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?;
-    Ok(())
+    match stat(parent, hidden) {
+        Err(Errno::ENOENT) => {
+            mknodat(parent, hidden, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?;
+            Ok(())
+        }
+        Ok(found) if kind_of(&found) == SFlag::S_IFDIR => {
+            set_attribute(parent.as_fd(), hidden, OPAQUE, b"y")
+        }
+        Ok(_) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn make_directory(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    for _ in 0..2 {
-        match mkdirat(parent, name, Mode::S_IRWXU) {
-            Ok(()) => return Ok(()),
-            Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match openat(parent, name, flags, Mode::empty()) {
-            Ok(_) => return Ok(()),
-            Err(Errno::ENOTDIR | Errno::ELOOP) => replace(parent, name)?,
-            Err(errno) => return Err(errno.into()),
-        }
+    let found = match mkdirat(parent, name, Mode::S_IRWXU) {
+        Ok(()) => return Ok(()),
+        Err(Errno::EEXIST) => stat(parent, name)?,
+        Err(errno) => return Err(errno.into()),
+    };
+    if kind_of(&found) == SFlag::S_IFDIR {
+        return Ok(());
     }
-    Err(io::ErrorKind::AlreadyExists.into())
+    replace(parent, name)?;
+    mkdirat(parent, name, Mode::S_IRWXU)?;
+    if is_whiteout(&found) {
+        // It hid a lower directory, which this one must not be merged with.
+        set_attribute(parent.as_fd(), name, OPAQUE, b"y")?;
+    }
+    Ok(())
+}
+
+fn stat(parent: &OwnedFd, name: &OsStr) -> Result<FileStat, Errno> {
+    fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+fn kind_of(found: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT
+}
+
+fn is_whiteout(found: &FileStat) -> bool {
+    kind_of(found) == SFlag::S_IFCHR && found.st_rdev == makedev(0, 0)
 }
 
 /// Removes what has this name, so that a later entry of an archive wins over an earlier one.
@@ -371,29 +347,6 @@ fn replace(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
         }
         Err(errno) => Err(errno.into()),
     }
-}
-
-fn set_time(parent: BorrowedFd<'_>, name: &OsStr, modified: TimeSpec) -> io::Result<()> {
-    utimensat(parent, name, &modified, &modified, UtimensatFlags::NoFollowSymlink)?;
-    Ok(())
-}
-
-/// Through `/proc/self/fd`: the descriptors are `O_PATH`, which `fsetxattr` refuses.
-#[expect(unsafe_code, reason = "no crate of ours wraps lsetxattr")]
-fn set_attribute(
-    parent: BorrowedFd<'_>,
-    name: &OsStr,
-    attribute: &std::ffi::CStr,
-    value: &[u8],
-) -> io::Result<()> {
-    let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name.as_bytes());
-    let path = CString::new(path)?;
-    // SAFETY: both strings end with a zero and `value` is as long as said; all outlive the call.
-    let result = unsafe {
-        libc::lsetxattr(path.as_ptr(), attribute.as_ptr(), value.as_ptr().cast(), value.len(), 0)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn failed(path: &Path, source: io::Error) -> UnpackError {

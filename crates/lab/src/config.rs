@@ -3,6 +3,8 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use toono_net::{Cidr, LinkName, Mark};
@@ -105,6 +107,11 @@ impl LabName {
         if valid { Ok(Self(name)) } else { Err(ConfigError::Name { name }) }
     }
 
+    /// The name of the lab that belongs to a directory, the same for ever, so that several fit on one machine.
+    pub fn of_directory(path: &Path) -> Result<Self, ConfigError> {
+        Self::new(format!("{DEFAULT_NAME}-{}", short_hash(path)))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -144,6 +151,20 @@ impl From<LabName> for String {
     fn from(name: LabName) -> Self {
         name.0
     }
+}
+
+/// Four characters of a path: FNV-1a with a finishing mix (without one, the last letters of a path
+/// would not reach the upper bits), so that it is the same for ever.
+fn short_hash(path: &Path) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let hash = path.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    (0..4)
+        .filter_map(|place| ALPHABET.get(usize::try_from(hash >> (44 + 5 * place)).ok()? & 31))
+        .map(|byte| char::from(*byte))
+        .collect()
 }
 
 fn is_plain(text: &str) -> bool {

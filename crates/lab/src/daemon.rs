@@ -20,6 +20,9 @@ use toono_net::NetNs;
 /// How long a killed process may take to vanish: only the kernel's own work is left to do.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// What the name of a pid file ends in.
+const PID_SUFFIX: &str = ".pid";
+
 /// A process in the background, known by its name in a directory: `NAME.pid` and `NAME.log`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Daemon {
@@ -92,6 +95,15 @@ impl Daemon {
         Self { dir: dir.into(), name: name.into() }
     }
 
+    /// All of a directory that were started and not stopped since; none where there is no directory.
+    pub fn all(dir: &Path) -> Vec<Self> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| {
+            entry.file_name().to_str()?.strip_suffix(PID_SUFFIX).map(str::to_owned)
+        });
+        names.map(|name| Self::new(dir, name)).collect()
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -103,7 +115,7 @@ impl Daemon {
     }
 
     fn pid_path(&self) -> PathBuf {
-        self.dir.join(format!("{}.pid", self.name))
+        self.dir.join(format!("{}{PID_SUFFIX}", self.name))
     }
 
     /// Its pid, if it runs.

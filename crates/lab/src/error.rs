@@ -51,7 +51,7 @@ pub enum LabError {
         name: String,
     },
     /// The lab has no such pool.
-    #[error("the lab {lab} has no pool {pool}")]
+    #[error("the lab {lab} has no pool {pool}, and no node of this name")]
     NoPool {
         /// The lab.
         lab: String,

@@ -17,7 +17,7 @@ mod state;
 mod status;
 
 pub use config::{ConfigError, DEFAULT_NAME, DEFAULT_SUBNET, LabConfig, LabName, PoolSpec};
-pub use cut::{block_udp, cut, heal};
+pub use cut::{Loss, cut, heal};
 pub use daemon::{Daemon, DaemonError, Spawn};
 pub use error::LabError;
 pub use shell::{namespace, shell};

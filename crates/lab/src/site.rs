@@ -222,6 +222,7 @@ fn router_table() -> Result<Table, LabError> {
     Ok(Table {
         family: Family::Inet,
         name: TableName::new(ROUTER_TABLE)?,
+        sets: Vec::new(),
         chains: vec![
             chain("input", filter(Hook::Input), guard("nobody reaches the router"))?,
             chain("forward", filter(Hook::Forward), guard("nobody reaches through"))?,

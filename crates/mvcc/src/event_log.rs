@@ -1,10 +1,15 @@
 //! What happened to the objects of one resource, in order, for as long as there is room. It must not
 //! know who watches, nor which events are durable: the reader says how far it may look.
+//!
+//! Nearly all watchers read what has just happened, so the newest events are whole. Older ones are for who was
+//! held up, or has just listed a million objects: they rest packed, as the objects do, in memory that they
+//! mostly share with those.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::{Entry, Limits, Owner, Prefix, Rev};
+use crate::stored::Stored;
+use crate::{Entry, Key, Limits, Owner, Prefix, Rev};
 
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +41,49 @@ impl Event {
     }
 }
 
+/// An event whose objects are as the table keeps them.
+#[derive(Clone, Debug)]
+pub struct Rested {
+    pub(crate) rev: Rev,
+    pub(crate) kind: EventKind,
+    pub(crate) entry: Stored,
+    pub(crate) prev: Option<Stored>,
+}
+
+impl Rested {
+    /// What it takes at most: its values may be shared with the table, or with the event before.
+    fn held_bytes(&self) -> usize {
+        let prev = self.prev.as_ref().map_or(0, |prev| prev.value.held_bytes());
+        size_of::<Self>().saturating_add(self.entry.value.held_bytes()).saturating_add(prev)
+    }
+}
+
+/// An event as it is taken out: cheap while others wait, and made an [`Event`] afterwards.
+#[derive(Clone, Debug)]
+pub enum Logged {
+    /// It is whole.
+    Whole(Arc<Event>),
+    /// It is packed.
+    Rested(Box<Rested>),
+}
+
+impl From<Logged> for Arc<Event> {
+    fn from(logged: Logged) -> Self {
+        match logged {
+            Logged::Whole(event) => event,
+            Logged::Rested(rested) => {
+                let Rested { rev, kind, entry, prev } = *rested;
+                Self::new(Event { rev, kind, entry: entry.into(), prev: prev.map(Entry::from) })
+            }
+        }
+    }
+}
+
 /// A piece of the event log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Events {
     /// The events, in order. Those of one revision are never split over two pieces.
-    pub events: Vec<Arc<Event>>,
+    pub events: Vec<Logged>,
     /// Every event that was asked for up to this revision is in `events`: where to read on.
     pub through: Rev,
 }
@@ -48,6 +91,9 @@ pub struct Events {
 /// The newest events of one resource.
 #[derive(Debug)]
 pub(crate) struct EventLog {
+    /// Older than those in `events`.
+    rested: VecDeque<Rested>,
+    rested_bytes: usize,
     events: VecDeque<Arc<Event>>,
     held_bytes: usize,
     /// Every event after this revision is still here.
@@ -56,33 +102,85 @@ pub(crate) struct EventLog {
 
 impl EventLog {
     pub(crate) fn new(floor: Rev) -> Self {
-        Self { events: VecDeque::new(), held_bytes: 0, floor }
+        Self {
+            rested: VecDeque::new(),
+            rested_bytes: 0,
+            events: VecDeque::new(),
+            held_bytes: 0,
+            floor,
+        }
     }
 
     pub(crate) fn floor(&self) -> Rev {
         self.floor
     }
 
-    /// Adds an event; those that there is no more room for, oldest first.
+    /// Adds an event; those that are to [`rest`](Self::rest), oldest first.
     pub(crate) fn push(&mut self, event: Arc<Event>, limits: &Limits) -> Vec<Arc<Event>> {
         self.held_bytes = self.held_bytes.saturating_add(event.held_bytes());
         self.events.push_back(event);
         let mut pushed_out = Vec::new();
-        while self.events.len() > limits.events_per_resource
-            || self.held_bytes > limits.event_bytes_per_resource
+        while self.events.len() > limits.whole_events || self.held_bytes > limits.whole_event_bytes
         {
             let Some(oldest) = self.events.pop_front() else { break };
             self.held_bytes = self.held_bytes.saturating_sub(oldest.held_bytes());
-            self.floor = oldest.rev;
             pushed_out.push(oldest);
         }
         pushed_out
     }
 
-    /// Forgets the events after `to`, which are taken back. What they pushed out stays forgotten.
+    /// Keeps the next of those that were pushed out, for as long as there is room.
+    pub(crate) fn rest(&mut self, event: Rested, limits: &Limits) {
+        self.rested_bytes = self.rested_bytes.saturating_add(event.held_bytes());
+        self.rested.push_back(event);
+        while self.rested.len() > limits.rested_events
+            || self.rested_bytes > limits.rested_event_bytes
+        {
+            let Some(oldest) = self.rested.pop_front() else { break };
+            self.rested_bytes = self.rested_bytes.saturating_sub(oldest.held_bytes());
+            self.floor = oldest.rev;
+        }
+    }
+
+    /// Gives up about `most` of the events up to `floor`, beyond what is kept in any case: those that are to
+    /// [`rest`](Self::rest), and whether there may be more.
+    pub(crate) fn shed(
+        &mut self,
+        floor: Rev,
+        limits: &Limits,
+        most: usize,
+    ) -> (Vec<Arc<Event>>, bool) {
+        let is_old = |rev: Rev| rev <= floor;
+        let mut given_up = 0;
+        while given_up < most {
+            let full = self.rested_bytes > limits.old_rested_event_bytes;
+            let Some(oldest) = self.rested.pop_front_if(|event| full && is_old(event.rev)) else {
+                break;
+            };
+            self.rested_bytes = self.rested_bytes.saturating_sub(oldest.held_bytes());
+            self.floor = oldest.rev;
+            given_up += 1;
+        }
+        let mut pushed_out = Vec::new();
+        while pushed_out.len() < most {
+            let full = self.held_bytes > limits.old_whole_event_bytes;
+            let Some(oldest) = self.events.pop_front_if(|event| full && is_old(event.rev)) else {
+                break;
+            };
+            self.held_bytes = self.held_bytes.saturating_sub(oldest.held_bytes());
+            pushed_out.push(oldest);
+        }
+        let more = given_up == most || pushed_out.len() == most;
+        (pushed_out, more)
+    }
+
+    /// Forgets the events after `to`, which are taken back. What they pushed out stays where it is.
     pub(crate) fn take_back(&mut self, to: Rev) {
         while let Some(event) = self.events.pop_back_if(|event| event.rev > to) {
             self.held_bytes = self.held_bytes.saturating_sub(event.held_bytes());
+        }
+        while let Some(event) = self.rested.pop_back_if(|event| event.rev > to) {
+            self.rested_bytes = self.rested_bytes.saturating_sub(event.held_bytes());
         }
     }
 
@@ -96,23 +194,32 @@ impl EventLog {
         through: Rev,
         most: usize,
     ) -> Events {
+        let wanted =
+            |key: &Key, of: &Owner| owner.is_none_or(|owner| of == owner) && prefix.contains(key);
+        let start = self.rested.partition_point(|event| event.rev <= since);
+        let rested = self.rested.range(start..).map(|event| {
+            let Stored { key, owner, .. } = &event.entry;
+            let logged = || Logged::Rested(Box::new(event.clone()));
+            (event.rev, wanted(key, owner).then(logged))
+        });
         let start = self.events.partition_point(|event| event.rev <= since);
+        let whole = self.events.range(start..).map(|event| {
+            let Entry { key, owner, .. } = &event.entry;
+            (event.rev, wanted(key, owner).then(|| Logged::Whole(Arc::clone(event))))
+        });
         let mut found = Events { events: Vec::new(), through: through.max(since) };
         let mut last = since;
-        for (looked_at, event) in self.events.range(start..).enumerate() {
-            if event.rev > through {
+        for (looked_at, (rev, logged)) in rested.chain(whole).enumerate() {
+            if rev > through {
                 break;
             }
             // At least one, as a reader that gets no further would ask forever.
-            if looked_at >= most.max(1) && event.rev != last {
+            if looked_at >= most.max(1) && rev != last {
                 found.through = last;
                 break;
             }
-            last = event.rev;
-            let wanted = owner.is_none_or(|owner| event.entry.owner == *owner);
-            if wanted && prefix.contains(&event.entry.key) {
-                found.events.push(Arc::clone(event));
-            }
+            last = rev;
+            found.events.extend(logged);
         }
         found
     }

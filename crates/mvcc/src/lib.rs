@@ -22,11 +22,11 @@ mod transaction;
 mod value;
 mod versions;
 
-pub use event_log::{Event, EventKind, Events};
+pub use event_log::{Event, EventKind, Events, Logged, Rested};
 pub use key::{Key, Prefix};
 pub use owner::Owner;
 pub use rev::Rev;
 pub use stored::Stored;
-pub use table::{Applied, Change, Compacted, Limits, Page, Restore, RestoreError, Table};
+pub use table::{Applied, Change, Compacted, Counted, Limits, Page, Restore, RestoreError, Table};
 pub use transaction::{Expect, Op, Rejected, Txn};
 pub use value::{Draft, Entry};

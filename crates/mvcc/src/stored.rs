@@ -36,6 +36,14 @@ pub(crate) enum Value {
 type Base = Arc<Box<[u8]>>;
 
 impl Value {
+    /// The bytes that it keeps in memory, but for what others are packed against too.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.len(),
+            Self::Packed { block, .. } => block.len(),
+        }
+    }
+
     /// The whole bytes.
     pub(crate) fn whole(&self) -> Bytes {
         match self {
@@ -94,6 +102,21 @@ pub struct Stored {
     pub(crate) created: Rev,
     pub(crate) modified: Rev,
     pub(crate) owner: Owner,
+}
+
+impl Stored {
+    /// The object with its bytes as they are kept elsewhere, or else packed, if that is worth it.
+    pub(crate) fn packed(entry: &Entry, kept: Option<&Value>, packer: &mut Packer) -> Self {
+        let Entry { key, value, created, modified, owner } = entry.clone();
+        let value = match kept {
+            Some(kept) => kept.clone(),
+            None => {
+                let whole = Value::Whole(value);
+                packer.pack(&whole).unwrap_or(whole)
+            }
+        };
+        Self { key, value, created, modified, owner }
+    }
 }
 
 impl From<Stored> for Entry {

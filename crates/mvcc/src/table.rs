@@ -15,25 +15,44 @@ use thiserror::Error;
 use self::history::History;
 use self::owned::OwnerIndex;
 pub use self::restore::{Change, Restore, RestoreError};
-use crate::event_log::EventLog;
+use crate::event_log::{EventLog, Rested};
 use crate::stored::{Packer, Stored, Value};
 use crate::versions::{Object, Version, Versions};
 use crate::{Entry, Event, EventKind, Events, Expect, Key, Op, Owner, Prefix, Rejected, Rev, Txn};
 
-/// How many recent events the table keeps for watchers.
+/// How many recent events the table keeps for watchers, of one resource. A watcher that is further behind has to
+/// list again.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Events of one resource. A watcher that is further behind has to list again.
-    pub events_per_resource: usize,
-    /// Bytes of values that the events of one resource may keep.
-    pub event_bytes_per_resource: usize,
+    /// Events that are whole.
+    pub whole_events: usize,
+    /// Bytes of values that those may keep.
+    pub whole_event_bytes: usize,
+    /// Older events, which are packed.
+    pub rested_events: usize,
+    /// Bytes that those may keep.
+    pub rested_event_bytes: usize,
+    /// Bytes of values that whole events may keep which are as old as what can no longer be read.
+    pub old_whole_event_bytes: usize,
+    /// Bytes that packed events may keep of that age.
+    pub old_rested_event_bytes: usize,
 }
 
 impl Default for Limits {
-    /// Room for every node of a large fleet to change once while a watcher looks away. An event
-    /// takes some 200 bytes, and shares the value of an object that has not changed again.
+    /// Whole are those of the last seconds. Packed there is room for some 500,000 changes of Nodes: whoever lists
+    /// a million of them, while thousands change each second, finds all changes since then. An event takes some
+    /// 200 bytes, and shares the value of an object that has not changed again. What is old goes, but for
+    /// what a watcher needs that was away for long while little happened: some MB, so that a server with little
+    /// to do does not grow for a day.
     fn default() -> Self {
-        Self { events_per_resource: 128 * 1024, event_bytes_per_resource: 256 * 1024 * 1024 }
+        Self {
+            whole_events: 128 * 1024,
+            whole_event_bytes: 128 * 1024 * 1024,
+            rested_events: 4 * 1024 * 1024,
+            rested_event_bytes: 384 * 1024 * 1024,
+            old_whole_event_bytes: 2 * 1024 * 1024,
+            old_rested_event_bytes: 6 * 1024 * 1024,
+        }
     }
 }
 
@@ -62,6 +81,15 @@ impl<E> Default for Page<E> {
     }
 }
 
+/// Objects that were counted and not read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// How many.
+    pub objects: usize,
+    /// Where to count on, if there may be more.
+    pub last: Option<Key>,
+}
+
 impl From<Page<Stored>> for Page {
     fn from(page: Page<Stored>) -> Self {
         Self { entries: page.entries.into_iter().map(Entry::from).collect(), more: page.more }
@@ -88,12 +116,29 @@ struct Resource {
 }
 
 impl Resource {
-    /// Adds an event to the log, and packs the objects whose events that pushes out.
+    /// Adds an event to the log. Those that are no longer of the newest rest packed, and so do their objects.
     fn log(&mut self, event: Arc<Event>, limits: &Limits) {
-        for oldest in self.log.push(event, limits) {
-            if let Some(versions) = self.objects.get_mut(&oldest.entry.key) {
-                versions.pack(oldest.rev, &mut self.packer);
-            }
+        let pushed_out = self.log.push(event, limits);
+        self.rest(pushed_out, limits);
+    }
+
+    /// Gives up about `most` events that only storms leave; whether there may be more.
+    fn shed(&mut self, floor: Rev, limits: &Limits, most: usize) -> bool {
+        let (pushed_out, more) = self.log.shed(floor, limits, most);
+        self.rest(pushed_out, limits);
+        more
+    }
+
+    fn rest(&mut self, pushed_out: Vec<Arc<Event>>, limits: &Limits) {
+        for oldest in pushed_out {
+            let Self { objects, log, packer, .. } = self;
+            let mut versions = objects.get_mut(&oldest.entry.key);
+            let mut packed = |entry: &Entry| {
+                let kept = versions.as_mut().and_then(|it| it.pack(entry.modified, packer));
+                Stored::packed(entry, kept.cloned().as_ref(), packer)
+            };
+            let (entry, prev) = (packed(&oldest.entry), oldest.prev.as_ref().map(&mut packed));
+            log.rest(Rested { rev: oldest.rev, kind: oldest.kind, entry, prev }, limits);
         }
     }
 }
@@ -284,6 +329,35 @@ impl Table {
         Ok(page(objects.filter_map(|(key, versions)| Some((key, versions.at(at)?))), limit))
     }
 
+    /// How many objects of `prefix` there are after a key, at a revision. It looks at `most` of them, so that a caller
+    /// holding a lock stays quick; count on from [`Counted::last`].
+    ///
+    /// # Errors
+    /// As [`Table::list`].
+    pub fn count(
+        &self,
+        prefix: &Prefix,
+        at: Rev,
+        after: Option<&Key>,
+        most: usize,
+    ) -> Result<Counted, Compacted> {
+        self.readable(at)?;
+        let mut counted = Counted::default();
+        let Some(resource) = self.resources.get(prefix.resource_name()) else {
+            return Ok(counted);
+        };
+        let objects = resource.objects.range::<str, _>((start(prefix, after), Bound::Unbounded));
+        let objects = objects.take_while(|(key, _)| prefix.contains(key));
+        for (looked, (key, versions)) in (1..).zip(objects) {
+            counted.objects += usize::from(versions.at(at).is_some());
+            if looked == most {
+                counted.last = Some(key.clone());
+                break;
+            }
+        }
+        Ok(counted)
+    }
+
     /// Events of `prefix` after `since` and up to `through`, looking at about `most` of them so that
     /// a caller holding a lock stays quick; read on from [`Events::through`]. With an owner, only the
     /// events of its objects.
@@ -309,12 +383,16 @@ impl Table {
     /// Makes `floor` the oldest revision that can be read, at once, and forgets about `most` of the
     /// versions that only older reads saw. Answers whether there is more to forget: call again.
     ///
-    /// Events stay for watchers: they have limits of their own. A floor below the present one, or
-    /// above the head, is moved to it.
+    /// Events stay for watchers, within limits of their own. A floor below the present one, or above the head, is
+    /// moved to it.
     pub fn compact(&mut self, floor: Rev, most: usize) -> bool {
         self.floor = floor.clamp(self.floor, self.head);
+        let mut more = false;
+        for resource in self.resources.values_mut() {
+            more |= resource.shed(self.floor, &self.limits, most);
+        }
         for _ in 0..most {
-            let Some(key) = self.history.pop(self.floor) else { return false };
+            let Some(key) = self.history.pop(self.floor) else { return more };
             let Some(resource) = self.resources.get_mut(key.resource()) else { continue };
             let Resource { objects, owned, .. } = resource;
             if let Some(versions) = objects.get_mut(&key)
@@ -323,7 +401,7 @@ impl Table {
                 objects.remove(&key);
             }
         }
-        self.history.has(self.floor)
+        more || self.history.has(self.floor)
     }
 
     /// Takes back all that was applied after `to`, which is not below the floor: `events` are those of

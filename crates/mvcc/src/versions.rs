@@ -75,8 +75,8 @@ impl Versions {
         one.into_iter().chain(many.iter().filter_map(Version::object)).map(|object| &object.owner)
     }
 
-    /// Packs the version of a revision, if it is there and worth it.
-    pub(crate) fn pack(&mut self, rev: Rev, packer: &mut Packer) {
+    /// The bytes of the version of a revision, packed if that is worth it, if the version is there.
+    pub(crate) fn pack(&mut self, rev: Rev, packer: &mut Packer) -> Option<&Value> {
         let object = match self {
             Self::One(object) => Some(object),
             Self::Many(versions) => versions.iter_mut().find_map(|version| match version {
@@ -84,11 +84,11 @@ impl Versions {
                 _ => None,
             }),
         };
-        if let Some(object) = object.filter(|object| object.modified == rev)
-            && let Some(packed) = packer.pack(&object.value)
-        {
+        let object = object.filter(|object| object.modified == rev)?;
+        if let Some(packed) = packer.pack(&object.value) {
             object.value = packed;
         }
+        Some(&object.value)
     }
 
     /// Adds a version that is newer than all others.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -226,6 +227,11 @@ impl Model {
                 }
             }
             for prefix in prefixes() {
+                assert_eq!(
+                    count(table, &prefix, at, limit),
+                    (at >= self.floor).then(|| self.list(&prefix, None, at).len()),
+                    "{prefix:?} at {at}"
+                );
                 for owner in owners() {
                     let pages = pages(table, &prefix, owner.as_ref(), at, limit);
                     assert_eq!(pages.is_some(), at >= self.floor);
@@ -257,6 +263,19 @@ impl Model {
 fn owners() -> impl Iterator<Item = Option<Owner>> {
     let names = ["", "red", "blue", "green"].map(|name| Some(Owner::new(name)));
     std::iter::once(None).chain(names)
+}
+
+/// Counted in steps, from within the list on, too.
+fn count(table: &Table, prefix: &Prefix, at: u64, most: usize) -> Option<usize> {
+    let (mut count, mut after) = (0, None);
+    loop {
+        let counted = table.count(prefix, Rev(at), after.as_ref(), most).ok()?;
+        count += counted.objects;
+        after = counted.last;
+        if after.is_none() {
+            return Some(count);
+        }
+    }
 }
 
 fn pages(
@@ -294,7 +313,7 @@ fn watch(
     let mut since = Rev(since);
     loop {
         let part = table.events(prefix, owner, since, Rev(through), most).ok()?;
-        told.extend(part.events.iter().map(|event| Event::clone(event)));
+        told.extend(part.events.into_iter().map(|logged| Event::clone(&Arc::from(logged))));
         assert!(part.through > since || part.through == Rev(through), "no progress at {since}");
         since = part.through;
         if since == Rev(through) {
@@ -362,7 +381,8 @@ fn restored(table: &Table, model: &Model, at: u64) -> Table {
 
 /// Writes that were taken back were never there: what is done afterwards is done as if they had not been.
 fn taken_back(steps: &[Step], again: &[Step]) -> (Table, Model) {
-    let (mut table, mut model) = run(steps, Limits::default());
+    let limits = Limits { whole_events: 5, ..Limits::default() };
+    let (mut table, mut model) = run(steps, limits);
     let (head, before) = (table.head(), model.newest().clone());
     let (states, events) = (model.states.len(), model.events.len());
     let mut undone = Vec::new();
@@ -420,15 +440,18 @@ proptest! {
         steps in vec(step(), 0..40),
         most in 0..5_usize,
         hidden in 0..5_u64,
+        whole_events in 0..20_usize,
     ) {
-        let (table, model) = run(&steps, Limits::default());
+        let (table, model) = run(&steps, Limits { whole_events, ..Limits::default() });
         // The newest revisions may not be durable yet.
         model.check_events(&table, model.head().saturating_sub(hidden), most);
     }
 
     #[test]
     fn a_short_event_log_says_so(steps in vec(step(), 0..40), keep in 1..10_usize) {
-        let limits = Limits { events_per_resource: keep, ..Limits::default() };
+        let whole = keep / 2;
+        let limits =
+            Limits { whole_events: whole, rested_events: keep - whole, ..Limits::default() };
         let (table, model) = run(&steps, limits);
         // Packed as they rest, objects are what they were.
         model.check(&table, 3);
@@ -442,6 +465,28 @@ proptest! {
                         prop_assert!(model.events(&resource, None, since, model.head()).len() > keep);
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn old_events_are_given_up_with_the_history_and_no_others(steps in vec(step(), 0..40)) {
+        let limits = Limits {
+            whole_events: 3,
+            old_whole_event_bytes: 0,
+            old_rested_event_bytes: 0,
+            ..Limits::default()
+        };
+        let (mut table, model) = run(&steps, limits);
+        while table.compact(table.floor(), 1) {}
+        model.check(&table, 3);
+        for prefix in prefixes() {
+            for since in 0..=model.head() {
+                let told = watch(&table, &prefix, None, since, model.head(), 3);
+                let all = model.events(&prefix, None, since, model.head());
+                prop_assert!(told.is_none_or(|told| told == all));
+                let told = watch(&table, &prefix, None, since, model.head(), 3);
+                prop_assert!(told.is_some() || since < table.floor().0);
             }
         }
     }

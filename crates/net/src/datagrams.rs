@@ -131,6 +131,16 @@ pub fn set_receive_buffer(socket: &impl std::os::fd::AsFd, bytes: usize) -> io::
         .map_err(io::Error::from)
 }
 
+/// Has the kernel run the calling thread rather than this process' others where there are more that could run than
+/// processors: what waits in a socket's buffer too long is dropped. `nice` is that of setpriority(2), -20 to 19.
+///
+/// # Errors
+/// When this process may not, for want of CAP_SYS_NICE or of room in RLIMIT_NICE.
+pub fn hurry_this_thread(nice: i32) -> io::Result<()> {
+    // On Linux this is a thread's and not the process' (setpriority(2), "C library/kernel differences").
+    Ok(rustix::process::setpriority_process(None, nice)?)
+}
+
 fn standard(address: &SockaddrStorage) -> Option<SocketAddr> {
     let four = address.as_sockaddr_in().map(|four| SocketAddrV4::from(*four).into());
     four.or_else(|| address.as_sockaddr_in6().map(|six| SocketAddrV6::from(*six).into()))

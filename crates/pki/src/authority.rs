@@ -17,7 +17,7 @@ pub const SERVER_LIFETIME: Duration = Duration::days(3650);
 /// One year, as kubeadm's client certificates; a node renews long before.
 pub const CLIENT_LIFETIME: Duration = Duration::days(365);
 /// Boxes at the edge boot with clocks that lag; a certificate is valid from this long ago.
-const BACKDATE: Duration = Duration::hours(24);
+pub(crate) const BACKDATE: Duration = Duration::hours(24);
 
 /// The CA with its key.
 pub struct ClusterCa {
@@ -33,6 +33,13 @@ pub struct Issued {
     pub cert_pem: String,
     /// Its private key, PKCS#8.
     pub key_pem: String,
+}
+
+impl std::fmt::Debug for Issued {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Issued").field("cert_pem", &self.cert_pem).finish_non_exhaustive()
+    }
 }
 
 /// A key that a node made for itself, with the request to certify it.
@@ -145,7 +152,7 @@ impl ClusterCa {
         common_name: &str,
         organizations: &[&str],
     ) -> Result<Issued, PkiError> {
-        self.issue(client_params(common_name, organizations)?, common_name)
+        self.issue(client_params(common_name, organizations, CLIENT_LIFETIME)?, common_name)
     }
 
     fn issue(&self, params: CertificateParams, what: &str) -> Result<Issued, PkiError> {
@@ -157,18 +164,25 @@ impl ClusterCa {
         Ok(Issued { cert_pem, key_pem: key.serialize_pem() })
     }
 
-    /// Certifies the key of a node's request as `system:node:NAME` in `system:nodes`. Nothing but
+    /// Certifies the key of a node's request as `system:node:NAME` in `system:nodes`, for so long. Nothing but
     /// the public key is taken from the request, and its signature must prove possession of the key.
     ///
     /// # Errors
     /// When the request is malformed or not signed by its own key.
-    pub fn sign_node_csr(&self, csr_pem: &str, node_name: &str) -> Result<String, PkiError> {
+    pub fn sign_node_csr(
+        &self,
+        csr_pem: &str,
+        node_name: &str,
+        lifetime: std::time::Duration,
+    ) -> Result<String, PkiError> {
         let malformed = |error: rcgen::Error| PkiError::Malformed {
             what: "the certificate request",
             reason: error.to_string(),
         };
         let mut request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(malformed)?;
-        request.params = client_params(&format!("system:node:{node_name}"), &["system:nodes"])?;
+        let lifetime = Duration::try_from(lifetime).unwrap_or(CLIENT_LIFETIME);
+        request.params =
+            client_params(&format!("system:node:{node_name}"), &["system:nodes"], lifetime)?;
         let certificate = request
             .signed_by(&self.issuer)
             .map_err(|source| PkiError::Sign { what: format!("node {node_name}"), source })?;
@@ -198,8 +212,12 @@ impl NodeKey {
     }
 }
 
-fn client_params(common_name: &str, organizations: &[&str]) -> Result<CertificateParams, PkiError> {
-    let mut params = params(common_name, organizations, CLIENT_LIFETIME)?;
+fn client_params(
+    common_name: &str,
+    organizations: &[&str],
+    lifetime: Duration,
+) -> Result<CertificateParams, PkiError> {
+    let mut params = params(common_name, organizations, lifetime)?;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     Ok(params)
 }

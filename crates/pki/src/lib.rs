@@ -1,28 +1,36 @@
 //! The cluster's trust: its CA, the certificates it signs, CA pins, bootstrap tokens, the key and form of
-//! service accounts' tokens, TLS settings.
+//! service accounts' tokens, statements that the CA signs, TLS settings.
 //!
 //! It reads and writes only the CA's two files and that key's, and decides no one's rights: it says who a
 //! certificate names, not what they may do.
 
 mod authority;
 mod csr;
+mod dates;
 mod der;
 mod jwt;
+mod local;
+mod peer;
 mod pin;
 mod request;
 mod sealed;
+mod statement;
 mod tls;
 mod token;
 
 pub use authority::{CLIENT_LIFETIME, ClusterCa, Issued, NodeKey, SERVER_LIFETIME};
 pub use csr::CertificateRequest;
 pub use jwt::{BadJwt, TOKEN_MAX_BYTES, TokenKey, unverified_claims};
+pub use local::LocalServer;
+pub use peer::{peer_client_config, peer_server_config};
 pub use pin::{BadPin, CaPin};
 pub use request::{REQUEST_MAX_BYTES, requested_subject};
 pub use sealed::{SealError, seal, unseal};
+pub use statement::CaKeys;
 pub use tls::{
-    Subject, client_config, client_config_pinned, client_config_unverified, pin_of, server_config,
-    subject, verified_ca_pem,
+    Subject, client_config, client_config_pinned, client_config_unverified, fingerprint,
+    fingerprint_of_pem, lifetime_of_pem, node_client_config, pin_of, server_config, subject,
+    subject_of_expired, verified_ca_pem,
 };
 pub use token::{BadToken, BootstrapToken};
 

@@ -3,9 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, ServerConfig,
+    SignatureScheme,
     client::{
-        WebPkiServerVerifier,
+        Resumption, WantsClientCert, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring},
@@ -14,19 +15,30 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::{CaPin, ClusterCa, Issued, PkiError};
+use crate::{
+    CaPin, ClusterCa, Issued, PkiError,
+    authority::BACKDATE,
+    dates::{AlsoExpired, AnyTime},
+};
 
-fn provider() -> Arc<CryptoProvider> {
+/// Sessions that a client remembers, eight a server: it speaks to the few servers of one cluster.
+const REMEMBERED_SESSIONS: usize = 32;
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER.get_or_init(|| Arc::new(ring::default_provider())).clone()
 }
 
 /// The API server's side: HTTP/2 and HTTP/1.1, client certificates of our CA asked for but not
 /// demanded (tokens are the other way in). The CA itself is sent too, so that a joining node can
-/// check its pin.
+/// check its pin. A certificate of our CA that has expired is taken: [`subject`] refuses it, and
+/// [`subject_of_expired`] is for who lets it be renewed.
+///
+/// A client that comes again within hours resumes its session (RFC 8446, 2.2), which costs both ends no signature:
+/// what the server has to know is in the ticket, sealed with a key of this process, and takes no memory here.
 ///
 /// # Errors
-/// When the certificate or key does not parse.
+/// When the certificate or key does not parse, or the system gives no random numbers.
 pub fn server_config(ca: &ClusterCa, own: &Issued) -> Result<Arc<ServerConfig>, PkiError> {
     let roots = Arc::new(roots(ca.cert_pem())?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
@@ -37,9 +49,12 @@ pub fn server_config(ca: &ClusterCa, own: &Issued) -> Result<Arc<ServerConfig>, 
     chain.extend(certificates(ca.cert_pem(), "the CA certificate")?);
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(AlsoExpired(verifier)))
         .with_single_cert(chain, private_key(&own.key_pem)?)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = ring::Ticketer::new()?;
+    // Each holds the client's certificate, and the links of nodes are metered.
+    config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
 }
 
@@ -51,13 +66,37 @@ pub fn client_config(ca_pem: &str, own: Option<&Issued>) -> Result<Arc<ClientCon
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots(ca_pem)?);
-    let config = match own {
+    with_own(builder, own)
+}
+
+/// The same for a node, which may have no clock: a certificate of the CA for the name dialled is good at any time.
+///
+/// # Errors
+/// When a certificate or key does not parse.
+pub fn node_client_config(ca_pem: &str, own: &Issued) -> Result<Arc<ClientConfig>, PkiError> {
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots(ca_pem)?), provider())
+            .build()
+            .map_err(|error| PkiError::Malformed { what: "the CA", reason: error.to_string() })?;
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyTime(verifier)));
+    with_own(builder, Some(own))
+}
+
+fn with_own(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    own: Option<&Issued>,
+) -> Result<Arc<ClientConfig>, PkiError> {
+    let mut config = match own {
         None => builder.with_no_client_auth(),
         Some(own) => builder.with_client_auth_cert(
             certificates(&own.cert_pem, "the client certificate")?,
             private_key(&own.key_pem)?,
         )?,
     };
+    config.resumption = Resumption::in_memory_sessions(REMEMBERED_SESSIONS);
     Ok(Arc::new(config))
 }
 
@@ -127,14 +166,29 @@ pub struct Subject {
     pub organizations: Vec<String>,
 }
 
-/// Reads the subject of a certificate that TLS has verified.
+/// Reads the subject of a certificate that TLS has verified, perhaps hours ago: of a session that is resumed.
 ///
 /// # Errors
-/// When it has no common name, or is not a certificate.
+/// When it has no common name, has expired meanwhile, or is not a certificate.
 pub fn subject(certificate: &CertificateDer<'_>) -> Result<Subject, PkiError> {
+    read_subject(certificate, false)
+}
+
+/// The same of one that may have expired: for letting its owner have another one, and nothing else.
+///
+/// # Errors
+/// When it has no common name or is not a certificate.
+pub fn subject_of_expired(certificate: &CertificateDer<'_>) -> Result<Subject, PkiError> {
+    read_subject(certificate, true)
+}
+
+fn read_subject(certificate: &CertificateDer<'_>, expired: bool) -> Result<Subject, PkiError> {
     let malformed = |reason: String| PkiError::Malformed { what: "the client certificate", reason };
     let (_, parsed) =
         X509Certificate::from_der(certificate).map_err(|error| malformed(error.to_string()))?;
+    if !expired && !parsed.validity().is_valid() {
+        return Err(malformed(format!("it is valid until {}", parsed.validity().not_after)));
+    }
     let name = parsed.subject();
     let common_name = name
         .iter_common_name()
@@ -147,7 +201,42 @@ pub fn subject(certificate: &CertificateDer<'_>) -> Result<Subject, PkiError> {
     Ok(Subject { common_name, organizations })
 }
 
-fn roots(ca_pem: &str) -> Result<RootCertStore, PkiError> {
+/// From when until when the first certificate in a PEM text is to be used, in seconds of Unix time: from its making
+/// on, which is later than the beginning that it tells to clocks that lag.
+///
+/// # Errors
+/// When there is none.
+pub fn lifetime_of_pem(pem: &str) -> Result<std::ops::Range<i64>, PkiError> {
+    let what = "the certificate";
+    let malformed = |reason: String| PkiError::Malformed { what, reason };
+    let chain = certificates(pem, what)?;
+    let first = chain.first().ok_or_else(|| malformed("it is empty".into()))?;
+    let (_, parsed) =
+        X509Certificate::from_der(first).map_err(|error| malformed(error.to_string()))?;
+    let validity = parsed.validity();
+    let made = validity.not_before.timestamp() + BACKDATE.whole_seconds();
+    Ok(made..validity.not_after.timestamp())
+}
+
+/// Tells a certificate from all others of the same name: the first 8 bytes of its SHA-256. It is no proof of
+/// anything: whoever shows a certificate has proven it by TLS.
+#[must_use]
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> u64 {
+    let hash = crate::sha256(certificate);
+    hash.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
+/// The same of the first certificate in a PEM text.
+///
+/// # Errors
+/// When there is none.
+pub fn fingerprint_of_pem(pem: &str) -> Result<u64, PkiError> {
+    let certificates = certificates(pem, "the certificate")?;
+    let none = || PkiError::Malformed { what: "the certificate", reason: "there is none".into() };
+    certificates.first().map(fingerprint).ok_or_else(none)
+}
+
+pub(crate) fn roots(ca_pem: &str) -> Result<RootCertStore, PkiError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca_pem, "the CA certificate")? {
         roots.add(certificate)?;
@@ -155,7 +244,10 @@ fn roots(ca_pem: &str) -> Result<RootCertStore, PkiError> {
     Ok(roots)
 }
 
-fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+pub(crate) fn certificates(
+    pem: &str,
+    what: &'static str,
+) -> Result<Vec<CertificateDer<'static>>, PkiError> {
     let malformed = |reason: String| PkiError::Malformed { what, reason };
     let chain = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
@@ -166,7 +258,7 @@ fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'sta
     Ok(chain)
 }
 
-fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, PkiError> {
+pub(crate) fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, PkiError> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes())
         .map_err(|error| PkiError::Malformed { what: "the private key", reason: error.to_string() })
 }
@@ -199,10 +291,16 @@ impl ServerCertVerifier for Pinned {
             .ok_or(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
             .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        AnyTime(verifier).verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        )
     }
 
     fn verify_tls12_signature(

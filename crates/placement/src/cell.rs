@@ -1,10 +1,9 @@
-//! Cells: the nodes of one site that offer the same and have the same load.
+//! Cells: the nodes of one spot that offer the same and have the same load.
 //!
 //! Nodes of a cell differ in nothing but their names, so a pod is tried once for all of them. A
 //! cell is the unit of everything that is indexed; [`Cells::log`] tells which ones changed.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
     hash::{BuildHasher, RandomState},
     sync::Arc,
 };
@@ -13,15 +12,14 @@ use hashbrown::HashTable;
 
 use crate::{
     demand::Demand,
+    few::Few,
+    log::Log,
     node::{NodeIndex, Offer},
     pod::HostPort,
     resources::Resources,
     site::{SiteId, Sites},
+    spot::{SpotId, Spots},
 };
-
-/// Changes remembered for rankings that were not asked since. A ranking that missed more is made
-/// anew, which costs about as much as catching up with so many.
-const LOG_LENGTH: usize = 1 << 16;
 
 /// The place of a cell in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,15 +61,17 @@ impl Load {
 /// Nodes that are alike.
 #[derive(Debug)]
 pub(crate) struct Cell {
+    pub(crate) spot: SpotId,
     pub(crate) site: SiteId,
     pub(crate) offer: Arc<Offer>,
-    pub(crate) load: Load,
-    pub(crate) nodes: BTreeSet<NodeIndex>,
+    /// All that have no pods share one.
+    pub(crate) load: Arc<Load>,
+    pub(crate) nodes: Few<NodeIndex>,
 }
 
 impl Cell {
-    fn is(&self, site: SiteId, offer: &Offer, load: &Load) -> bool {
-        self.site == site && *self.offer == *offer && self.load == *load
+    fn is(&self, spot: SpotId, offer: &Offer, load: &Load) -> bool {
+        self.spot == spot && *self.offer == *offer && *self.load == *load
     }
 }
 
@@ -82,15 +82,8 @@ pub(crate) struct Cells {
     vacant: Vec<CellId>,
     ids: HashTable<CellId>,
     hasher: RandomState,
-    log: Log,
-}
-
-/// The newest changes of cells.
-#[derive(Debug, Default)]
-struct Log {
-    newest: VecDeque<CellId>,
-    /// How many changes there were before them.
-    dropped: u64,
+    no_load: Arc<Load>,
+    pub(crate) log: Log<CellId>,
 }
 
 impl Cells {
@@ -103,96 +96,78 @@ impl Cells {
         slots.filter_map(|(id, cell)| Some((id, cell.as_ref()?)))
     }
 
-    /// Puts a node into the cell where it belongs.
+    /// Puts a node into the cell where it belongs. It stays in the one where it was until it leaves.
     pub(crate) fn enter(
         &mut self,
         node: NodeIndex,
-        site: SiteId,
+        (site, spot): (SiteId, SpotId),
         offer: &Arc<Offer>,
         load: Load,
-        sites: &mut Sites,
+        spots: &mut Spots,
     ) -> CellId {
-        let hash = hash_of(&self.hasher, site, offer, &load);
-        let is_it = |id: &CellId| self.get(*id).is_some_and(|cell| cell.is(site, offer, &load));
+        let hash = hash_of(&self.hasher, spot, offer, &load);
+        let is_it = |id: &CellId| self.get(*id).is_some_and(|cell| cell.is(spot, offer, &load));
         let id = match self.ids.find(hash, is_it) {
             Some(id) => *id,
-            None => self.open(
-                hash,
-                Cell { site, offer: Arc::clone(offer), load, nodes: BTreeSet::new() },
-                sites,
-            ),
+            None => {
+                let none = load == *self.no_load;
+                let load = if none { Arc::clone(&self.no_load) } else { Arc::new(load) };
+                let (offer, nodes) = (Arc::clone(offer), Few::default());
+                self.open(hash, Cell { spot, site, offer, load, nodes }, spots)
+            }
         };
         if let Some(Some(cell)) = self.slots.get_mut(id.0 as usize) {
             cell.nodes.insert(node);
         }
-        sites.count_nodes(site, 1);
         self.log.push(id);
         id
     }
 
-    /// Takes a node out of its cell.
-    pub(crate) fn leave(&mut self, node: NodeIndex, id: CellId, sites: &mut Sites) {
+    /// Takes a node out of a cell.
+    pub(crate) fn leave(
+        &mut self,
+        node: NodeIndex,
+        id: CellId,
+        spots: &mut Spots,
+        sites: &mut Sites,
+    ) {
         let Some(slot) = self.slots.get_mut(id.0 as usize) else { return };
         let Some(cell) = slot else { return };
         cell.nodes.remove(&node);
-        let site = cell.site;
-        sites.count_nodes(site, -1);
         if let Some(cell) = slot.take_if(|cell| cell.nodes.is_empty()) {
-            let hash = hash_of(&self.hasher, cell.site, &cell.offer, &cell.load);
+            let hash = hash_of(&self.hasher, cell.spot, &cell.offer, &cell.load);
             if let Ok(entry) = self.ids.find_entry(hash, |known| *known == id) {
                 entry.remove();
             }
             self.vacant.push(id);
-            sites.detach(site, id);
+            spots.detach(cell.spot, id, sites);
         }
         self.log.push(id);
     }
 
-    fn open(&mut self, hash: u64, cell: Cell, sites: &mut Sites) -> CellId {
+    fn open(&mut self, hash: u64, cell: Cell, spots: &mut Spots) -> CellId {
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
             CellId(u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX))
         });
-        sites.attach(cell.site, id);
+        spots.attach(cell.spot, id);
         if let Some(slot) = self.slots.get_mut(id.0 as usize) {
             *slot = Some(cell);
         }
         let (slots, hasher) = (&self.slots, &self.hasher);
         self.ids.insert_unique(hash, id, |id| {
             let cell = slots.get(id.0 as usize).and_then(Option::as_ref);
-            cell.map_or(0, |cell| hash_of(hasher, cell.site, &cell.offer, &cell.load))
+            cell.map_or(0, |cell| hash_of(hasher, cell.spot, &cell.offer, &cell.load))
         });
         id
     }
 
-    /// How many changes there have been: what to give [`Cells::changed_since`] later.
-    pub(crate) fn changes(&self) -> u64 {
-        self.log.dropped + self.log.newest.len() as u64
-    }
-
-    /// The cells that changed after that many changes, some more than once; `None` when that is too
-    /// long ago.
-    pub(crate) fn changed_since(&self, seen: u64) -> Option<impl Iterator<Item = CellId>> {
-        let skip = seen.checked_sub(self.log.dropped)?;
-        Some(
-            self.log
-                .newest
-                .range(usize::try_from(skip).ok()?.min(self.log.newest.len())..)
-                .copied(),
-        )
+    /// How many there may be: identifiers are below this.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
     }
 }
 
-impl Log {
-    fn push(&mut self, cell: CellId) {
-        self.newest.push_back(cell);
-        if self.newest.len() > LOG_LENGTH {
-            self.newest.pop_front();
-            self.dropped += 1;
-        }
-    }
-}
-
-fn hash_of(hasher: &RandomState, site: SiteId, offer: &Offer, load: &Load) -> u64 {
-    hasher.hash_one((site, offer, load))
+fn hash_of(hasher: &RandomState, spot: SpotId, offer: &Offer, load: &Load) -> u64 {
+    hasher.hash_one((spot, offer, load))
 }

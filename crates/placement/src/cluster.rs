@@ -7,14 +7,22 @@ use std::{
 
 use crate::{
     cell::{Cell, CellId, Cells, Load},
+    census::{Censuses, Stir},
     company::Namespaces,
     demand::{Demand, DemandId, Demands},
+    ids::IdMap,
+    images::{Images, SetId},
     intern::{Interner, Symbol},
+    log::Log,
     node::{Node, NodeIndex, NodeView, Offer},
     pod::{PodKey, PodView},
     ranking::Rankings,
     site::{Place, SiteId, Sites},
+    spot::{SpotId, Spots},
 };
+
+/// Where nodes are that only pods speak of so far.
+const NOWHERE: (SiteId, SetId) = (SiteId::NOWHERE, SetId::NONE);
 
 /// Nodes and the pods on them.
 ///
@@ -25,15 +33,19 @@ pub struct Cluster {
     pub(crate) symbols: Interner,
     nodes: Vec<Node>,
     vacant: Vec<NodeIndex>,
-    by_name: HashMap<Symbol, NodeIndex>,
+    by_name: IdMap<Symbol, NodeIndex>,
     pub(crate) sites: Sites,
+    pub(crate) images: Images,
+    pub(crate) spots: Spots,
     pub(crate) cells: Cells,
     known: usize,
     no_offer: Arc<Offer>,
     residents: HashMap<Box<str>, HashMap<Box<str>, Resident>>,
     pub(crate) demands: Demands,
     pub(crate) namespaces: Namespaces,
+    pub(crate) stirs: Log<Stir>,
     pub(crate) rankings: Rankings,
+    pub(crate) censuses: Censuses,
 }
 
 /// A pod on a node.
@@ -69,19 +81,21 @@ impl Cluster {
         self.known
     }
 
-    /// Adds a node or takes over its changes. Returns whether anything that placement looks at changed.
+    /// Adds a node or takes over its changes. Returns whether pods that fitted nowhere may fit now: images
+    /// that come or go change only which node is best.
     pub fn set_node(&mut self, view: &NodeView) -> bool {
         let index = self.index_of(&view.name);
-        let Some(cell) = self.cell_of(index) else { return false };
+        let (Some(cell), had) = (self.cell_of(index), self.images_of(index)) else { return false };
         let (before, same_offer) = (cell.site, *cell.offer == *view.offer);
-        let load = cell.load.clone();
+        let load = Load::clone(&cell.load);
         let site = self.sites.site_of(view, &mut self.symbols);
-        if before == site && same_offer {
+        let images = self.images.change(had, &view.images, &mut self.symbols);
+        if before == site && same_offer && had == images {
             return false;
         }
         self.known += usize::from(before == SiteId::NOWHERE);
-        self.move_node(index, site, &view.offer, load);
-        true
+        self.move_node(index, (site, images), &view.offer, load);
+        before != site || !same_offer
     }
 
     /// Forgets a node. Its pods stay counted until they are removed themselves.
@@ -89,10 +103,11 @@ impl Cluster {
         let name = self.symbols.lookup(name);
         let Some(index) = self.by_name.get(&name).copied() else { return };
         let known = self.cell_of(index).filter(|cell| cell.site != SiteId::NOWHERE);
-        if let Some(load) = known.map(|cell| cell.load.clone()) {
+        if let Some(load) = known.map(|cell| Load::clone(&cell.load)) {
             self.known -= 1;
+            self.images.leave(self.images_of(index), &mut self.symbols);
             let no_offer = Arc::clone(&self.no_offer);
-            self.move_node(index, SiteId::NOWHERE, &no_offer, load);
+            self.move_node(index, NOWHERE, &no_offer, load);
         }
         self.vacate_if_unused(index);
     }
@@ -128,7 +143,9 @@ impl Cluster {
             self.residents.remove(&key.namespace);
         }
         self.count(&resident, false);
-        self.demands.drop_if_unused(resident.demand, &mut self.symbols);
+        if self.demands.drop_if_unused(resident.demand, &mut self.symbols) {
+            self.stirs.push(Stir::Gone(resident.demand));
+        }
         self.vacate_if_unused(resident.node);
     }
 
@@ -136,6 +153,7 @@ impl Cluster {
     pub(crate) fn count(&mut self, resident: &Resident, there: bool) {
         let Resident { node, demand, terminating, .. } = *resident;
         self.demands.count(demand, node, terminating, there);
+        self.stirs.push(Stir::Pod { demand, node, terminating, more: there });
         self.change_load(node, demand, if there { Load::charge } else { Load::release });
     }
 
@@ -148,7 +166,7 @@ impl Cluster {
 
     /// Takes over a namespace's labels: inter-pod affinity may select namespaces by them.
     pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) {
-        self.namespaces.insert(name.into(), labels);
+        self.namespaces.set(name, labels);
     }
 
     /// Forgets a namespace's labels.
@@ -183,7 +201,7 @@ impl Cluster {
     /// All nodes that are known.
     pub(crate) fn known_nodes(&self) -> impl Iterator<Item = NodeIndex> {
         let known = self.cells.iter().filter(|(_, cell)| cell.site != SiteId::NOWHERE);
-        known.flat_map(|(_, cell)| cell.nodes.iter().copied())
+        known.flat_map(|(_, cell)| cell.nodes.iter())
     }
 
     pub(crate) fn name_of(&self, index: NodeIndex) -> &str {
@@ -198,23 +216,56 @@ impl Cluster {
         self.cells.get(self.node(index)?.cell)
     }
 
-    fn change_load(&mut self, index: NodeIndex, id: DemandId, change: fn(&mut Load, &Demand)) {
-        let (Some(cell), Some(kin)) = (self.cell_of(index), self.demands.get(id)) else { return };
-        let (site, offer, mut load) = (cell.site, Arc::clone(&cell.offer), cell.load.clone());
-        change(&mut load, &kin.demand);
-        self.move_node(index, site, &offer, load);
+    /// The images that a node has.
+    fn images_of(&self, index: NodeIndex) -> SetId {
+        let spot = self.cell_of(index).and_then(|cell| self.spots.get(cell.spot));
+        spot.map_or(SetId::NONE, |spot| spot.images)
     }
 
-    fn move_node(&mut self, index: NodeIndex, site: SiteId, offer: &Arc<Offer>, load: Load) {
+    fn change_load(&mut self, index: NodeIndex, id: DemandId, change: fn(&mut Load, &Demand)) {
+        let (Some(cell), Some(kin)) = (self.cell_of(index), self.demands.get(id)) else { return };
+        let (offer, mut load) = (Arc::clone(&cell.offer), Load::clone(&cell.load));
+        let stand = (cell.site, cell.spot);
+        change(&mut load, &kin.demand);
+        self.move_within(index, stand, &offer, load);
+    }
+
+    fn move_node(
+        &mut self,
+        index: NodeIndex,
+        (site, images): (SiteId, SetId),
+        offer: &Arc<Offer>,
+        load: Load,
+    ) {
+        let before = self.cell_of(index).map_or(SiteId::NOWHERE, |cell| cell.site);
+        let spot = self.spots.spot_of(site, images, &mut self.sites);
+        self.move_within(index, (site, spot), offer, load);
+        self.stirs.push(Stir::Node(index));
+        if site == before {
+            return;
+        }
+        self.sites.count_nodes(site, 1);
+        self.sites.count_nodes(before, -1);
+        self.sites.close_if_empty(before, &mut self.symbols);
+    }
+
+    /// Moves a node to another cell, of the same spot or of one whose nodes are counted already.
+    fn move_within(
+        &mut self,
+        index: NodeIndex,
+        stand: (SiteId, SpotId),
+        offer: &Arc<Offer>,
+        load: Load,
+    ) {
         let Some(from) = self.node(index).map(|node| node.cell) else { return };
-        let Some(cell) = self.cells.get(from) else { return };
-        let before = cell.site;
-        self.cells.leave(index, from, &mut self.sites);
-        let cell = self.cells.enter(index, site, offer, load, &mut self.sites);
+        let cell = self.cells.enter(index, stand, offer, load, &mut self.spots);
+        if cell == from {
+            return;
+        }
+        self.cells.leave(index, from, &mut self.spots, &mut self.sites);
         if let Some(node) = self.nodes.get_mut(index.0 as usize) {
             node.cell = cell;
         }
-        self.sites.close_if_empty(before, &mut self.symbols);
     }
 
     fn index_of(&mut self, name: &str) -> NodeIndex {
@@ -226,8 +277,10 @@ impl Cluster {
             .vacant
             .pop()
             .unwrap_or_else(|| NodeIndex(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)));
-        let nowhere = (SiteId::NOWHERE, Load::default());
-        let cell = self.cells.enter(index, nowhere.0, &self.no_offer, nowhere.1, &mut self.sites);
+        let (site, images) = NOWHERE;
+        let spot = self.spots.spot_of(site, images, &mut self.sites);
+        let load = Load::default();
+        let cell = self.cells.enter(index, (site, spot), &self.no_offer, load, &mut self.spots);
         match self.nodes.get_mut(index.0 as usize) {
             Some(node) => *node = Node { name, cell },
             None => self.nodes.push(Node { name, cell }),
@@ -243,7 +296,7 @@ impl Cluster {
             .get(node.cell)
             .is_some_and(|cell| cell.site == SiteId::NOWHERE && cell.load.pods == 0);
         if unused && self.by_name.remove(&node.name).is_some() {
-            self.cells.leave(index, node.cell, &mut self.sites);
+            self.cells.leave(index, node.cell, &mut self.spots, &mut self.sites);
             self.symbols.release(node.name);
             self.vacant.push(index);
         }
@@ -255,6 +308,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::images::Image;
 
     #[test]
     fn nothing_is_left_of_what_is_gone() {
@@ -263,7 +317,13 @@ mod tests {
             |name: &str| [("host".to_owned(), name.to_owned()), ("zone".into(), "z".into())];
         for name in ["a", "b"] {
             let labels = labels(name).into();
-            cluster.set_node(&NodeView { name: name.into(), labels, ..NodeView::default() });
+            let images = [Image { name: "app:1".into(), size_bytes: 1 << 30 }].into();
+            cluster.set_node(&NodeView {
+                name: name.into(),
+                labels,
+                images,
+                ..NodeView::default()
+            });
         }
         let term = json!({"topologyKey": "zone", "labelSelector": {"matchExpressions": [
             {"key": "app", "operator": "In", "values": ["x", "y"]}]}});
@@ -285,5 +345,6 @@ mod tests {
         cluster.remove_node("a");
         assert_eq!((cluster.symbols.used(), cluster.node_count()), (0, 0));
         assert_eq!((cluster.sites.iter().count(), cluster.cells.iter().count()), (0, 0));
+        assert_eq!((cluster.spots.used(), cluster.images.used()), (0, 0));
     }
 }

@@ -1,7 +1,10 @@
 //! Which other pods a pod wants near or far: inter-pod affinity and anti-affinity as the API says
 //! it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use k8s_openapi::api::core::v1::{self as core, PodSpec};
 
@@ -32,7 +35,29 @@ pub struct Company {
 }
 
 /// The labels of namespaces.
-pub(crate) type Namespaces = std::collections::HashMap<Box<str>, BTreeMap<String, String>>;
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    labels: HashMap<Box<str>, BTreeMap<String, String>>,
+    serial: u64,
+}
+
+impl Namespaces {
+    pub(crate) fn set(&mut self, name: &str, labels: BTreeMap<String, String>) {
+        if self.labels.get(name) != Some(&labels) {
+            self.labels.insert(name.into(), labels);
+            self.serial += 1;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.serial += u64::from(self.labels.remove(name).is_some());
+    }
+
+    /// Changes when any label does.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+}
 
 impl Company {
     /// Reads the API's object; `None` when it says nothing.
@@ -126,6 +151,6 @@ impl PodTerm {
 
     pub(crate) fn is_about_namespace(&self, namespace: &str, namespaces: &Namespaces) -> bool {
         static NONE: BTreeMap<String, String> = BTreeMap::new();
-        self.is_about(namespace, namespaces.get(namespace).unwrap_or(&NONE))
+        self.is_about(namespace, namespaces.labels.get(namespace).unwrap_or(&NONE))
     }
 }

@@ -14,6 +14,7 @@ use hashbrown::HashTable;
 
 use crate::{
     company::{Company, PodTerm},
+    ids::{IdMap, IdSet},
     intern::{Interner, Symbol},
     node::NodeIndex,
     pod::{HostPort, PodView},
@@ -35,7 +36,7 @@ pub(crate) struct Demand {
     pub(crate) host_ports: Box<[HostPort]>,
     /// Sorted by key.
     labels: Box<[(Symbol, Symbol)]>,
-    owner: Option<Box<str>>,
+    pub(crate) owner: Option<Box<str>>,
     pub(crate) company: Option<Arc<Company>>,
 }
 
@@ -51,10 +52,10 @@ pub(crate) struct Count {
 #[derive(Debug)]
 pub(crate) struct Kin {
     pub(crate) demand: Demand,
-    pub(crate) nodes: HashMap<NodeIndex, Count>,
+    pub(crate) nodes: IdMap<NodeIndex, Count>,
 }
 
-type Index<K> = HashMap<K, HashSet<DemandId>>;
+type Index<K> = HashMap<K, IdSet<DemandId>>;
 
 /// The demands of the pods that there are.
 #[derive(Debug, Default)]
@@ -91,10 +92,10 @@ impl Demands {
         }
     }
 
-    /// Forgets a demand that has no pods any more.
-    pub(crate) fn drop_if_unused(&mut self, id: DemandId, symbols: &mut Interner) {
-        let Some(slot) = self.slots.get_mut(id.0 as usize) else { return };
-        let Some(kin) = slot.take_if(|kin| kin.nodes.is_empty()) else { return };
+    /// Forgets a demand that has no pods any more, and says whether it did.
+    pub(crate) fn drop_if_unused(&mut self, id: DemandId, symbols: &mut Interner) -> bool {
+        let Some(slot) = self.slots.get_mut(id.0 as usize) else { return false };
+        let Some(kin) = slot.take_if(|kin| kin.nodes.is_empty()) else { return false };
         let hash = self.hasher.hash_one(&kin.demand);
         if let Ok(entry) = self.ids.find_entry(hash, |known| *known == id) {
             entry.remove();
@@ -102,6 +103,7 @@ impl Demands {
         self.index(id, &kin.demand, symbols, false);
         kin.demand.release(symbols);
         self.vacant.push(id);
+        true
     }
 
     /// The demands whose pods are of a lower priority.
@@ -128,7 +130,7 @@ impl Demands {
         });
         self.index(id, &demand, symbols, true);
         if let Some(slot) = self.slots.get_mut(id.0 as usize) {
-            *slot = Some(Kin { demand, nodes: HashMap::new() });
+            *slot = Some(Kin { demand, nodes: IdMap::default() });
         }
         let (slots, hasher) = (&self.slots, &self.hasher);
         self.ids.insert_unique(hash, id, |id| {
@@ -166,41 +168,44 @@ impl Demands {
         }
     }
 
-    /// The demands of one owner's pods.
-    pub(crate) fn of_owner(&self, owner: &str) -> impl Iterator<Item = &Kin> {
-        self.by_owner.get(owner).into_iter().flatten().filter_map(|id| self.get(*id))
-    }
-
-    /// The demands in a namespace whose pods a selector selects.
-    pub(crate) fn selected<'a>(
-        &'a self,
-        namespace: &'a str,
-        selector: &'a [Requirement],
-        symbols: &'a Interner,
-    ) -> impl Iterator<Item = &'a Kin> + 'a {
-        self.with_labels(Some(namespace), selector, symbols)
-            .filter(move |kin| *kin.demand.namespace == *namespace)
-    }
-
-    /// The demands whose pods have labels that a selector selects, in any namespace; those of
-    /// other namespaces than the one given, if any, may be left out.
-    pub(crate) fn with_labels<'a>(
-        &'a self,
-        namespace: Option<&str>,
-        selector: &'a [Requirement],
-        symbols: &'a Interner,
-    ) -> impl Iterator<Item = &'a Kin> + 'a {
-        let all: Vec<_> = selector.iter().map(|one| Compiled::new(one, symbols)).collect();
-        let ids: Vec<DemandId> =
-            match (selector.iter().find(|one| one.operator == Operator::In), namespace) {
-                (Some(label), _) => self.labelled(label, symbols),
-                (None, Some(namespace)) => {
-                    self.by_namespace.get(namespace).into_iter().flatten().copied().collect()
-                }
-                (None, None) => self.by_namespace.values().flatten().copied().collect(),
+    /// The demands that may count for the pod, or hold terms that select it: some more than do.
+    pub(crate) fn candidates(&self, pod: &PodView, symbols: &Interner) -> IdSet<DemandId> {
+        let owner = pod.owner.iter().filter(|_| pod.spread.is_empty());
+        let mut all: IdSet<_> =
+            owner.filter_map(|owner| self.by_owner.get(owner)).flatten().copied().collect();
+        for selector in pod.spread.iter().filter_map(|one| one.selector.as_deref()) {
+            all.extend(self.with_labels(Some(&pod.key.namespace), selector, symbols));
+        }
+        for term in pod.company.iter().flat_map(|company| company.terms()) {
+            let namespace = match (&*term.namespaces, &term.namespace_selector) {
+                ([only], None) => Some(&**only),
+                _ => None,
             };
-        let kin = ids.into_iter().filter_map(|id| self.get(id));
-        kin.filter(move |kin| all.iter().all(|one| one.matches(&kin.demand.labels, symbols)))
+            let Some(selector) = &term.selector else { continue };
+            all.extend(self.with_labels(namespace, selector, symbols));
+        }
+        let label =
+            |(key, value): (&String, &String)| Some((symbols.lookup(key), symbols.lookup(value)));
+        let held = pod.labels.iter().map(label).chain([None]);
+        all.extend(held.filter_map(|label| self.held.get(&label)).flatten());
+        all
+    }
+
+    /// The demands whose pods may have labels that a selector selects; those of other namespaces
+    /// than the one given, if any, may be left out.
+    fn with_labels(
+        &self,
+        namespace: Option<&str>,
+        selector: &[Requirement],
+        symbols: &Interner,
+    ) -> Vec<DemandId> {
+        match (selector.iter().find(|one| one.operator == Operator::In), namespace) {
+            (Some(label), _) => self.labelled(label, symbols),
+            (None, Some(namespace)) => {
+                self.by_namespace.get(namespace).into_iter().flatten().copied().collect()
+            }
+            (None, None) => self.by_namespace.values().flatten().copied().collect(),
+        }
     }
 
     fn labelled(&self, label: &Requirement, symbols: &Interner) -> Vec<DemandId> {
@@ -210,23 +215,9 @@ impl Demands {
         ids.flatten().copied().collect()
     }
 
-    /// The demands with terms that may select the pod, which are some more than do.
-    pub(crate) fn holding_terms_for(
-        &self,
-        pod: &PodView,
-        symbols: &Interner,
-    ) -> impl Iterator<Item = &Kin> {
-        let labels = pod
-            .labels
-            .iter()
-            .map(|(key, value)| Some((symbols.lookup(key), symbols.lookup(value))));
-        let ids: HashSet<_> = labels
-            .chain([None])
-            .filter_map(|label| self.held.get(&label))
-            .flatten()
-            .copied()
-            .collect();
-        ids.into_iter().filter_map(|id| self.get(id))
+    /// Whether any pod wants others near or far.
+    pub(crate) fn hold_terms(&self) -> bool {
+        !self.held.is_empty()
     }
 }
 
@@ -269,11 +260,12 @@ impl Demand {
 impl Kin {
     /// Whether a term selects these pods.
     pub(crate) fn is_selected_by(&self, term: &PodTerm, symbols: &Interner) -> bool {
-        term.selector.as_ref().is_some_and(|selector| {
-            selector
-                .iter()
-                .all(|one| Compiled::new(one, symbols).matches(&self.demand.labels, symbols))
-        })
+        term.selector.as_ref().is_some_and(|selector| self.is_selected(selector, symbols))
+    }
+
+    pub(crate) fn is_selected(&self, selector: &[Requirement], symbols: &Interner) -> bool {
+        let meets = |one| Compiled::new(one, symbols).matches(&self.demand.labels, symbols);
+        selector.iter().all(meets)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which nodes can take a pod at all: by their site, and by their load. What looks at several
 //! nodes together is in `topology`.
 
+use std::collections::HashSet;
+
 use crate::{
     cell::{Cell, Load},
     cluster::{Cluster, Seen},
@@ -9,9 +11,13 @@ use crate::{
     pod::{NodeTerm, PodView},
     reasons::Reason,
     requirement::{Compiled, Operator, Requirement},
-    site::Site,
+    site::{Site, SiteId},
     taints::{Effect, Taint},
 };
+
+/// With so few sites to choose from, looking at each is cheaper than a ranking of its own for each
+/// selector, of which there may be one a pool.
+const MAX_SITES_WITHOUT_RANKING: usize = 64;
 
 /// A pod's node selector and node affinity, with labels resolved once.
 pub(crate) struct Affinity<'a> {
@@ -127,6 +133,27 @@ pub(crate) fn only_nodes(pod: &PodView, cluster: &Cluster) -> Option<Vec<NodeInd
     nodes.sort_unstable();
     nodes.dedup();
     Some(nodes)
+}
+
+/// All the sites that a pod may go to, if labels tell that they are few. Nodes that it names are not
+/// among them.
+pub(crate) fn few_sites(pod: &PodView, cluster: &Cluster) -> Option<Vec<SiteId>> {
+    let of_label = |label: &Requirement| -> Option<HashSet<SiteId>> {
+        (label.operator == Operator::In).then_some(())?;
+        let key = cluster.symbols.lookup(&label.key);
+        let values = || label.values.iter().map(|value| cluster.symbols.lookup(value));
+        let count: usize = values().map(|value| cluster.sites.labelled(key, value).len()).sum();
+        (count <= MAX_SITES_WITHOUT_RANKING)
+            .then(|| values().flat_map(|value| cluster.sites.labelled(key, value).iter()).collect())
+    };
+    let of_term = |term: &NodeTerm| term.expressions.iter().find_map(of_label);
+    let selected = pod.node_selector.iter().find_map(of_label);
+    let sites = selected.or_else(|| {
+        let terms = pod.required_affinity.as_ref()?.iter();
+        let sites = terms.map(of_term).collect::<Option<Vec<_>>>()?;
+        Some(sites.into_iter().flatten().collect())
+    })?;
+    Some(sites.into_iter().collect())
 }
 
 /// The first taint that keeps the pod away.

@@ -6,6 +6,7 @@ use k8s_openapi::{api::core::v1::Node as ApiNode, apimachinery::pkg::api::resour
 
 use crate::{
     cell::CellId,
+    images::Image,
     intern::Symbol,
     resources::{Resources, whole},
     taints::Taint,
@@ -28,6 +29,8 @@ pub struct NodeView {
     pub unschedulable: bool,
     /// What pods may use. Whoever describes many nodes shares it among those that offer the same.
     pub offer: Arc<Offer>,
+    /// The images that it has, see [`Image::reported`]; shared in the same way.
+    pub images: Arc<[Image]>,
 }
 
 /// How much room pods find on a node.
@@ -52,6 +55,10 @@ impl NodeView {
     #[must_use]
     pub fn from_node(node: &ApiNode) -> Self {
         let spec = node.spec.as_ref();
+        let images = node.status.iter().flat_map(|status| status.images.iter().flatten());
+        let images = Image::reported(images.map(|image| {
+            (image.names.as_deref().unwrap_or_default(), image.size_bytes.unwrap_or(0))
+        }));
         let allocatable = node
             .status
             .as_ref()
@@ -67,6 +74,7 @@ impl NodeView {
                 .collect(),
             unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
             offer: Arc::new(allocatable.map(Offer::from_list).unwrap_or_default()),
+            images: images.into(),
         }
     }
 }

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{self as core, NodeSelectorTerm, Pod, PodSpec};
 
 use crate::{
     company::Company,
+    images,
     requirement::Requirement,
     resources::{Resources, pod_requests, pod_weight},
     taints::Toleration,
@@ -103,6 +104,8 @@ pub struct PodView {
     pub tolerations: Vec<Toleration>,
     /// Ports of the host it takes.
     pub host_ports: Vec<HostPort>,
+    /// The images of its containers, one for each, as nodes name them.
+    pub images: Vec<Box<str>>,
     /// How it wants to spread.
     pub spread: Vec<SpreadConstraint>,
     /// What it wants of other pods, if anything.
@@ -164,6 +167,7 @@ impl PodView {
                 .filter_map(Toleration::from_core)
                 .collect(),
             host_ports: host_ports(spec),
+            images: images::of_pod(spec),
             spread: spec
                 .topology_spread_constraints
                 .iter()

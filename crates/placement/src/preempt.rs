@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    census::Censuses,
     cluster::{Cluster, Resident},
     demand::DemandId,
     filter::has_room,
@@ -74,11 +75,23 @@ impl Cluster {
         if !self.may_preempt(pod) {
             return None;
         }
-        let nodes = self.roomy_without(pod);
+        let mut censuses = std::mem::take(&mut self.censuses);
+        let preemption = self.least_painful(pod, budgets, &mut censuses);
+        self.censuses = censuses;
+        preemption
+    }
+
+    fn least_painful(
+        &mut self,
+        pod: &PodView,
+        budgets: &[Budget],
+        censuses: &mut Censuses,
+    ) -> Option<Preemption> {
+        let nodes = self.roomy_without(pod, censuses);
         let mut options = Vec::new();
         for some in nodes.chunks(CANDIDATES).take(MAX_TRIED / CANDIDATES) {
             for (node, victims) in self.victims_on(some, pod.priority) {
-                options.extend(self.option(pod, node, victims, budgets));
+                options.extend(self.option(pod, node, (victims, budgets), censuses));
             }
             if !options.is_empty() {
                 break;
@@ -90,26 +103,26 @@ impl Cluster {
     }
 
     /// The nodes that would have room without their less important pods, in their order.
-    fn roomy_without(&self, pod: &PodView) -> Vec<NodeIndex> {
+    fn roomy_without(&self, pod: &PodView, censuses: &mut Censuses) -> Vec<NodeIndex> {
         let mut below: Vec<(NodeIndex, DemandId, u32)> = Vec::new();
         for (id, kin) in self.demands.below(pod.priority) {
             below.extend(kin.nodes.iter().map(|(node, count)| (*node, id, count.all)));
         }
         below.sort_unstable();
         let on_nodes = below.chunk_by(|(one, ..), (other, ..)| one == other);
-        let roomy = |on_node: &&[(NodeIndex, DemandId, u32)]| {
+        let mut roomy = |on_node: &&[(NodeIndex, DemandId, u32)]| {
             let Some(node) = on_node.first().and_then(|(node, ..)| self.see(*node)) else {
                 return false;
             };
-            let mut load = node.cell.load.clone();
+            let mut load = (*node.cell.load).clone();
             for (_, id, count) in *on_node {
                 let Some(kin) = self.demands.get(*id) else { continue };
                 (0..*count).for_each(|_| load.release(&kin.demand));
             }
             has_room(pod, &node.cell.offer, &load)
-                && !self.refusals_on(pod, node.index).first().is_some_and(is_hopeless)
+                && !self.refusals_on(pod, node.index, censuses).first().is_some_and(is_hopeless)
         };
-        on_nodes.filter(roomy).filter_map(|on_node| Some(on_node.first()?.0)).collect()
+        on_nodes.filter(&mut roomy).filter_map(|on_node| Some(on_node.first()?.0)).collect()
     }
 
     /// The less important pods on some nodes, the most important first.
@@ -138,11 +151,11 @@ impl Cluster {
         &mut self,
         pod: &PodView,
         node: NodeIndex,
-        all: Vec<Victim>,
-        budgets: &[Budget],
+        (all, budgets): (Vec<Victim>, &[Budget]),
+        censuses: &mut Censuses,
     ) -> Option<Room> {
         all.iter().for_each(|victim| self.count(&victim.resident, false));
-        if !self.refusals_on(pod, node).is_empty() {
+        if !self.refusals_on(pod, node, censuses).is_empty() {
             all.iter().for_each(|victim| self.count(&victim.resident, true));
             return None;
         }
@@ -154,7 +167,7 @@ impl Cluster {
             .chain(other.into_iter().map(|one| (one, false)))
         {
             self.count(&victim.resident, true);
-            if !self.refusals_on(pod, node).is_empty() {
+            if !self.refusals_on(pod, node, censuses).is_empty() {
                 self.count(&victim.resident, false);
                 violations += usize::from(violates);
                 victims.push(victim);

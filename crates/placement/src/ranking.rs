@@ -1,63 +1,61 @@
-//! Rankings: for all pods of one shape, the cells that can take them, the best first.
+//! Rankings: for all pods of one shape, the spots that can take them, the best first.
 //!
-//! Cells are *grouped* by what the pod thinks of their sites, so that within a group only the
-//! cells' own scores decide. A ranking is kept between placements and catches up with the cells that
-//! changed meanwhile, some two for each pod placed; pods made from one template share it, and so do
+//! Spots are *grouped* by what the pod thinks of their sites and by which of its images they have, so that
+//! within a group only the orders of their cells decide. A ranking is kept between placements and catches
+//! up with the spots whose best cell changed meanwhile; pods made from one template share it, and so do
 //! templates that ask for the same.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, HashMap},
-};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::{
-    cell::{Cell, CellId},
     cluster::Cluster,
-    filter::{Affinity, has_room, site_refusal},
+    filter::{Affinity, site_refusal},
+    images::Locality,
     intern::Symbol,
     nearness,
-    node::NodeIndex,
+    order::{Order, Orders, Rank},
     pod::PodView,
     score::{self, Taste},
     site::{Place, SiteId},
+    spot::{Spot, SpotId},
     spread::{self, Eligible},
 };
 
 /// Rankings kept, the least recently used given up first. Each placement costs each of them two
 /// small updates, when it is next asked.
 const MAX_RANKINGS: usize = 64;
-/// Cells that all rankings may list together: some 60 bytes each.
-const MAX_RANKED_CELLS: usize = 4_000_000;
+/// Spots that all rankings may list together: some 60 bytes each.
+const MAX_RANKED_SPOTS: usize = 4_000_000;
 /// A label with at most so many values holds groups apart, so that its domains need not be
 /// looked at one by one: zones, not pools.
 const MAX_COARSE_VALUES: usize = 16;
 
-/// A cell's rank within its group, best first: the highest score, then the fewest pods, then the
-/// first node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Rank {
-    pub(crate) local: Reverse<i16>,
-    pub(crate) pods: u32,
-    pub(crate) first: NodeIndex,
-    pub(crate) cell: CellId,
-}
-
-/// Sites that a pod does not tell apart, but for domains of labels with many values.
+/// Spots that a pod does not tell apart, but for domains of labels with many values.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) taste: Taste,
+    /// Which of the pod's images are there.
+    pub(crate) held: Box<[Symbol]>,
+    /// The best cell of each spot.
     pub(crate) ranks: BTreeSet<Rank>,
 }
 
-/// What a group's sites have alike: the taste, and for each label that the pod spreads over whether
-/// it is there, and its value when there are few.
+/// What sites have alike: the taste, and for each label that the pod spreads over whether it is
+/// there, and its value when there are few.
 type Alike = (Taste, Vec<Option<Symbol>>);
 
-/// A site's group, as found out when the site had this serial.
+/// Sites that are alike, and the groups of their spots.
+#[derive(Debug)]
+struct Kind {
+    taste: Taste,
+    groups: Vec<u32>,
+}
+
+/// A site's kind, as found out when the site had this serial.
 #[derive(Clone, Copy, Debug)]
 struct Verdict {
     serial: u64,
-    group: Option<u32>,
+    kind: Option<u32>,
 }
 
 /// The ranking for one shape of pods.
@@ -66,56 +64,68 @@ pub(crate) struct Ranking {
     shape: PodView,
     keys: Vec<Symbol>,
     coarse: Vec<Symbol>,
+    images: Vec<Symbol>,
     groups: Vec<Group>,
+    kinds: Vec<Kind>,
     alike: HashMap<Alike, u32>,
     verdicts: Vec<Option<Verdict>>,
-    leaves: Vec<Option<(u32, Rank)>>,
-    /// How many changes of cells it knows of; `None` before it was built.
-    seen: Option<u64>,
+    spots: Vec<Option<(u32, Rank)>>,
+    /// Which order it follows, and how many of its changes it knows of; `None` before it was built.
+    seen: Option<(u64, u64)>,
     eligible: Vec<Eligible>,
     eligible_serial: Option<u64>,
 }
 
 /// The rankings that are kept, the most recently used last.
 #[derive(Debug, Default)]
-pub(crate) struct Rankings(Vec<Ranking>);
+pub(crate) struct Rankings {
+    #[expect(clippy::vec_box, reason = "each placement moves one to the end")]
+    kept: Vec<Box<Ranking>>,
+    pub(crate) orders: Orders,
+}
 
-/// A pod with what was resolved of it, to rank cells for.
+/// A pod with what was resolved of it, to rank spots for.
 pub(crate) struct Asker<'a> {
     pub(crate) pod: &'a PodView,
     pub(crate) affinity: &'a Affinity<'a>,
+    pub(crate) locality: Locality,
     pub(crate) cluster: &'a Cluster,
     /// The pod tells some nodes apart by name.
     pub(crate) names: bool,
 }
 
 impl Rankings {
-    /// Takes out the ranking for the pod, up to date. [`Rankings::keep`] brings it back.
-    pub(crate) fn take(&mut self, asker: &Asker<'_>) -> Ranking {
-        let keys = keys(asker);
-        let known = self.0.iter().position(|one| one.keys == keys && one.is_for(asker.pod));
-        let known = known.map(|at| self.0.remove(at)).filter(|known| known.is_apt(asker));
-        let mut ranking = match known {
+    /// Takes out the ranking for the pod, up to date, with the order that it follows.
+    /// [`Rankings::keep`] brings both back.
+    pub(crate) fn take(&mut self, asker: &Asker<'_>) -> (Box<Order>, Box<Ranking>) {
+        let order = self.orders.take(asker.pod, asker.cluster);
+        let (keys, images) = (keys(asker), asker.locality.names());
+        let is_it =
+            |one: &Ranking| one.keys == keys && one.images == images && one.is_for(asker.pod);
+        let known = self.kept.iter().rposition(|one| is_it(one)).map(|at| self.kept.remove(at));
+        let mut ranking = match known.filter(|known| known.is_apt(asker)) {
             Some(ranking) => ranking,
-            None => Ranking::new(asker, keys),
+            None => Box::new(Ranking::new(asker, keys, images)),
         };
-        if !ranking.catch_up(asker) {
-            ranking.build(asker);
+        if ranking.catch_up(&order, asker).is_none() {
+            ranking.build(&order, asker);
         }
         if ranking.eligible_serial != Some(asker.cluster.sites.serial()) {
             ranking.eligible_serial = Some(asker.cluster.sites.serial());
             ranking.eligible = asker.eligible(None);
         }
-        ranking
+        (order, ranking)
     }
 
     /// Keeps a ranking for the next pod of its shape.
-    pub(crate) fn keep(&mut self, ranking: Ranking) {
-        self.0.push(ranking);
-        let cells = |all: &[Ranking]| all.iter().map(|one| one.leaves.len()).sum::<usize>();
-        while self.0.len() > MAX_RANKINGS || (self.0.len() > 1 && cells(&self.0) > MAX_RANKED_CELLS)
+    pub(crate) fn keep(&mut self, order: Box<Order>, ranking: Box<Ranking>) {
+        self.orders.keep(order);
+        self.kept.push(ranking);
+        let spots = |all: &[Box<Ranking>]| all.iter().map(|one| one.spots.len()).sum::<usize>();
+        while self.kept.len() > MAX_RANKINGS
+            || (self.kept.len() > 1 && spots(&self.kept) > MAX_RANKED_SPOTS)
         {
-            self.0.remove(0);
+            self.kept.remove(0);
         }
     }
 }
@@ -130,17 +140,19 @@ fn keys(asker: &Asker<'_>) -> Vec<Symbol> {
 }
 
 impl Ranking {
-    fn new(asker: &Asker<'_>, keys: Vec<Symbol>) -> Self {
+    fn new(asker: &Asker<'_>, keys: Vec<Symbol>, images: Vec<Symbol>) -> Self {
         let sites = &asker.cluster.sites;
         let coarse = keys.iter().copied().filter(|key| sites.values(*key) <= MAX_COARSE_VALUES);
         Self {
             shape: asker.pod.clone(),
             coarse: coarse.collect(),
             keys,
+            images,
             groups: Vec::new(),
+            kinds: Vec::new(),
             alike: HashMap::new(),
             verdicts: Vec::new(),
-            leaves: Vec::new(),
+            spots: Vec::new(),
             seen: None,
             eligible: Vec::new(),
             eligible_serial: None,
@@ -161,19 +173,14 @@ impl Ranking {
         self.coarse.contains(&key)
     }
 
-    /// What the pod thinks of a site with cells; `None` when it may not go there.
+    /// What the pod thinks of a site with room; `None` when it may not go there.
     pub(crate) fn taste_at(&self, site: SiteId) -> Option<Taste> {
-        let group = self.verdicts.get(site.0 as usize)?.as_ref()?.group?;
-        self.groups.get(group as usize).map(|group| group.taste)
+        let kind = self.verdicts.get(site.0 as usize)?.as_ref()?.kind?;
+        self.kinds.get(kind as usize).map(|kind| kind.taste)
     }
 
-    /// A cell's rank; `None` when it cannot take such a pod.
-    pub(crate) fn rank(&self, cell: CellId) -> Option<Rank> {
-        let leaf = self.leaves.get(cell.0 as usize)?;
-        leaf.map(|(_, rank)| rank)
-    }
-
-    /// Whether the pod is of this ranking's shape: all that this file reads of a pod is compared.
+    /// Whether the pod is of this ranking's shape: all that this file and `order` read of a pod is
+    /// compared.
     fn is_for(&self, pod: &PodView) -> bool {
         let known = &self.shape;
         known.requests == pod.requests
@@ -193,85 +200,88 @@ impl Ranking {
         self.coarse.iter().all(|key| asker.cluster.sites.values(*key) <= 2 * MAX_COARSE_VALUES)
     }
 
-    fn build(&mut self, asker: &Asker<'_>) {
+    fn build(&mut self, order: &Order, asker: &Asker<'_>) {
         self.groups.clear();
+        self.kinds.clear();
         self.alike.clear();
         self.verdicts.clear();
-        self.leaves.clear();
-        self.seen = Some(asker.cluster.cells.changes());
-        for (cell, _) in asker.cluster.cells.iter() {
-            self.refresh(cell, asker);
-        }
+        self.spots.clear();
+        self.seen = Some((order.serial(), order.log().changes()));
+        order.spots().for_each(|spot| self.refresh(spot, order, asker));
     }
 
-    fn catch_up(&mut self, asker: &Asker<'_>) -> bool {
-        let cells = &asker.cluster.cells;
-        let Some(changed) = self.seen.and_then(|seen| cells.changed_since(seen)) else {
-            return false;
-        };
-        // A cell that many pods went to changed as often, and is looked at once.
-        let mut changed: Vec<_> = changed.collect();
+    fn catch_up(&mut self, order: &Order, asker: &Asker<'_>) -> Option<()> {
+        let (serial, seen) = self.seen.filter(|(serial, _)| *serial == order.serial())?;
+        let mut changed: Vec<_> = order.log().since(seen)?.collect();
         changed.sort_unstable();
         changed.dedup();
-        for cell in changed {
-            self.refresh(cell, asker);
-        }
-        self.seen = Some(cells.changes());
-        true
+        changed.into_iter().for_each(|spot| self.refresh(spot, order, asker));
+        self.seen = Some((serial, order.log().changes()));
+        Some(())
     }
 
-    fn refresh(&mut self, id: CellId, asker: &Asker<'_>) {
-        let leaf = asker.cluster.cells.get(id).and_then(|cell| self.leaf(id, cell, asker));
+    fn refresh(&mut self, id: SpotId, order: &Order, asker: &Asker<'_>) {
+        let best = order.best(id);
+        let now = best.and_then(|rank| {
+            let spot = asker.cluster.spots.get(id)?;
+            Some((self.group_of(spot, asker)?, rank))
+        });
         let at = id.0 as usize;
-        let before = self.leaves.get(at).copied().flatten();
-        if before == leaf {
+        let before = self.spots.get(at).copied().flatten();
+        if before == now {
             return;
         }
-        if at >= self.leaves.len() {
-            self.leaves.resize(at + 1, None);
+        if at >= self.spots.len() {
+            self.spots.resize(at + 1, None);
         }
-        if let Some(slot) = self.leaves.get_mut(at) {
-            *slot = leaf;
+        if let Some(slot) = self.spots.get_mut(at) {
+            *slot = now;
         }
         if let Some((group, rank)) = before
             && let Some(group) = self.groups.get_mut(group as usize)
         {
             group.ranks.remove(&rank);
         }
-        if let Some((group, rank)) = leaf
+        if let Some((group, rank)) = now
             && let Some(group) = self.groups.get_mut(group as usize)
         {
             group.ranks.insert(rank);
         }
     }
 
-    fn leaf(&mut self, id: CellId, cell: &Cell, asker: &Asker<'_>) -> Option<(u32, Rank)> {
-        let place = asker.cluster.sites.get(cell.site)?;
-        let group = self.group_of(cell.site, place, asker)?;
-        let first = *cell.nodes.first()?;
-        has_room(asker.pod, &cell.offer, &cell.load).then(|| {
-            let local = Reverse(score::local(asker.pod, cell) as i16);
-            let pods = u32::try_from(cell.load.pods).unwrap_or(0);
-            (group, Rank { local, pods, first, cell: id })
-        })
+    fn group_of(&mut self, spot: &Spot, asker: &Asker<'_>) -> Option<u32> {
+        let place = asker.cluster.sites.get(spot.site)?;
+        let kind = self.kind_of(spot.site, place, asker)?;
+        let kind = self.kinds.get_mut(kind as usize)?;
+        let held = asker.locality.held(spot.images, &asker.cluster.images);
+        let is_it = |group: &&u32| {
+            self.groups.get(**group as usize).is_some_and(|group| group.held == held)
+        };
+        if let Some(group) = kind.groups.iter().find(is_it) {
+            return Some(*group);
+        }
+        let group = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
+        self.groups.push(Group { taste: kind.taste, held, ranks: BTreeSet::new() });
+        kind.groups.push(group);
+        Some(group)
     }
 
-    fn group_of(&mut self, id: SiteId, place: &Place, asker: &Asker<'_>) -> Option<u32> {
+    fn kind_of(&mut self, id: SiteId, place: &Place, asker: &Asker<'_>) -> Option<u32> {
         let at = id.0 as usize;
         if let Some(Some(verdict)) = self.verdicts.get(at)
             && verdict.serial == place.serial
         {
-            return verdict.group;
+            return verdict.kind;
         }
-        let group = asker.taste(place).map(|taste| {
+        let kind = asker.taste(place).map(|taste| {
             let label = |key: &Symbol| {
                 let value = place.site.kept(*key)?;
                 Some(if self.coarse.contains(key) { value } else { Symbol::NOBODY })
             };
             let alike = (taste, self.keys.iter().map(label).collect());
-            let next = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
+            let next = u32::try_from(self.kinds.len()).unwrap_or(u32::MAX);
             *self.alike.entry(alike).or_insert_with(|| {
-                self.groups.push(Group { taste, ranks: BTreeSet::new() });
+                self.kinds.push(Kind { taste, groups: Vec::new() });
                 next
             })
         });
@@ -279,9 +289,9 @@ impl Ranking {
             self.verdicts.resize(at + 1, None);
         }
         if let Some(slot) = self.verdicts.get_mut(at) {
-            *slot = Some(Verdict { serial: place.serial, group });
+            *slot = Some(Verdict { serial: place.serial, kind });
         }
-        group
+        kind
     }
 }
 
@@ -314,5 +324,11 @@ impl Asker<'_> {
             unwelcome: score::unwelcome(self.pod, &place.site),
             preference: self.affinity.preference(&place.site, name, &self.cluster.symbols),
         }
+    }
+
+    /// The points of a spot's nodes for the images that they have.
+    pub(crate) fn points_for_images(&self, spot: SpotId) -> i64 {
+        let spot = self.cluster.spots.get(spot);
+        spot.map_or(0, |spot| self.locality.points_of(spot.images, &self.cluster.images))
     }
 }

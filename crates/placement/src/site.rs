@@ -6,7 +6,7 @@
 //! hand.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::Arc,
 };
@@ -14,10 +14,11 @@ use std::{
 use hashbrown::HashTable;
 
 use crate::{
-    cell::CellId,
+    few::Few,
     intern::{Interner, Symbol},
     node::NodeView,
     requirement::label,
+    spot::SpotId,
     taints::Taint,
 };
 
@@ -85,7 +86,7 @@ pub(crate) struct Place {
     pub(crate) serial: u64,
     /// How many nodes there are.
     pub(crate) nodes: usize,
-    pub(crate) cells: BTreeSet<CellId>,
+    pub(crate) spots: Few<SpotId>,
 }
 
 /// The sites that nodes are at.
@@ -95,12 +96,12 @@ pub(crate) struct Sites {
     vacant: Vec<SiteId>,
     ids: HashTable<SiteId>,
     hasher: RandomState,
-    by_label: HashMap<Symbol, HashMap<Symbol, HashSet<SiteId>>>,
+    by_label: HashMap<Symbol, HashMap<Symbol, Few<SiteId>>>,
     serial: u64,
 }
 
 impl Sites {
-    /// The site of a node; made if it is new. It goes with its last cell.
+    /// The site of a node; made if it is new. It goes with its last node.
     pub(crate) fn site_of(&mut self, view: &NodeView, symbols: &mut Interner) -> SiteId {
         let site = Site::of(view, symbols);
         let hash = self.hasher.hash_one(&site);
@@ -112,7 +113,7 @@ impl Sites {
         }
         self.serial += 1;
         let place =
-            Place { site: Arc::new(site), serial: self.serial, nodes: 0, cells: BTreeSet::new() };
+            Place { site: Arc::new(site), serial: self.serial, nodes: 0, spots: Few::default() };
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.places.push(None);
             SiteId(u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX))
@@ -145,15 +146,15 @@ impl Sites {
         self.serial
     }
 
-    pub(crate) fn attach(&mut self, id: SiteId, cell: CellId) {
+    pub(crate) fn attach(&mut self, id: SiteId, spot: SpotId) {
         if let Some(Some(place)) = self.places.get_mut(id.0 as usize) {
-            place.cells.insert(cell);
+            place.spots.insert(spot);
         }
     }
 
-    pub(crate) fn detach(&mut self, id: SiteId, cell: CellId) {
+    pub(crate) fn detach(&mut self, id: SiteId, spot: SpotId) {
         let Some(Some(place)) = self.places.get_mut(id.0 as usize) else { return };
-        place.cells.remove(&cell);
+        place.spots.remove(&spot);
     }
 
     pub(crate) fn count_nodes(&mut self, id: SiteId, by: isize) {
@@ -189,14 +190,9 @@ impl Sites {
     }
 
     /// The sites where a label has this value.
-    pub(crate) fn labelled(
-        &self,
-        key: Symbol,
-        value: Symbol,
-    ) -> impl ExactSizeIterator<Item = SiteId> {
-        static NONE: std::sync::LazyLock<HashSet<SiteId>> = std::sync::LazyLock::new(HashSet::new);
+    pub(crate) fn labelled(&self, key: Symbol, value: Symbol) -> &Few<SiteId> {
         let sites = self.by_label.get(&key).and_then(|values| values.get(&value));
-        sites.unwrap_or(&NONE).iter().copied()
+        sites.unwrap_or(&Few::None)
     }
 
     /// How many values a label has, not counting nodes' own names.
@@ -207,6 +203,6 @@ impl Sites {
 
     /// Whether some nodes have their own names as this label's value.
     pub(crate) fn is_own_name(&self, key: Symbol) -> bool {
-        self.labelled(key, Symbol::OWN_NAME).len() > 0
+        !self.labelled(key, Symbol::OWN_NAME).is_empty()
     }
 }

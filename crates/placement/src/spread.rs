@@ -5,14 +5,13 @@
 //! Kubernetes counts domains among the nodes that it sampled for the pod at hand; here nothing is
 //! sampled and the number is that of the label's values in the cluster, which is cheap to know.
 
-use std::collections::{HashMap, HashSet};
-
 use crate::{
     cluster::{Cluster, Seen},
-    demand::{Count, Kin},
+    demand::Kin,
     filter::{Affinity, untolerated},
+    ids::{IdMap, IdSet},
     intern::Symbol,
-    node::NodeIndex,
+    ledger::{About, Asked},
     pod::{PodView, SpreadConstraint},
     site::{Place, Site, SiteId},
     topology::{Effect, Rule},
@@ -31,7 +30,7 @@ const DEFAULTS: [(&str, i32); 3] = [
 /// each node is a domain of its own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Eligible {
-    values: HashSet<Symbol>,
+    values: IdSet<Symbol>,
     own_name: Vec<SiteId>,
 }
 
@@ -43,58 +42,74 @@ pub(crate) fn keys(pod: &PodView) -> Vec<&str> {
     pod.spread.iter().map(|constraint| &*constraint.topology_key).collect()
 }
 
-/// The rules that a pod's constraints make. `eligible` belongs to its required ones, in order.
-pub(crate) fn rules(
-    pod: &PodView,
-    affinity: &Affinity<'_>,
-    eligible: &[Eligible],
-    cluster: &Cluster,
-) -> Vec<Rule> {
+/// What a pod's constraints count, with the rules that they make. [`renew`] says what the counts mean.
+pub(crate) fn questions(pod: &PodView) -> Vec<Asked> {
+    let rule = |label: &str| (label.into(), Effect::default());
     if pod.spread.is_empty() {
-        return defaults(pod, affinity, cluster);
+        let defaults = DEFAULTS.iter().map(|(label, _)| rule(label)).collect();
+        return pod.owner.iter().map(|_| (About::Owner, Vec::clone(&defaults))).collect();
     }
-    let keys_of = |required: bool| -> Vec<Symbol> {
-        let constraints = pod.spread.iter().filter(|one| one.required == required);
-        constraints.map(|one| cluster.symbols.lookup(&one.topology_key)).collect()
-    };
-    let (required_keys, preferred_keys) = (keys_of(true), keys_of(false));
-    let mut eligible = eligible.iter();
-    let (mut required, mut preferred) = (Vec::new(), Vec::new());
-    for constraint in &pod.spread {
-        let key = cluster.symbols.lookup(&constraint.topology_key);
-        let together = if constraint.required { &required_keys } else { &preferred_keys };
-        let counted = |node: &Seen<'_>| {
-            together.iter().all(|key| node.place.site.kept(*key).is_some())
-                && counts(constraint, pod, affinity, &node.place.site, node.name, cluster)
-        };
-        let selector = constraint.selector.iter();
-        let kin = selector.flat_map(|selector| {
-            cluster.demands.selected(&pod.key.namespace, selector, &cluster.symbols)
-        });
-        let counts = domains(&nodes_of(kin, counted, cluster), key);
-        if constraint.required {
-            let all = eligible.next().map_or(0, |eligible| eligible.domains(cluster));
-            let effect = limit(constraint, pod, &counts, all);
-            required.push(Rule { key, counts, effect });
-        } else {
-            let effect = crowd(key, constraint.max_skew, true, cluster);
-            preferred.push(Rule { key, counts, effect });
-        }
-    }
-    required.append(&mut preferred);
-    required
+    let constraints = pod.spread.iter().enumerate();
+    constraints.map(|(at, one)| (About::Constraint(at), vec![rule(&one.topology_key)])).collect()
 }
 
-fn defaults(pod: &PodView, affinity: &Affinity<'_>, cluster: &Cluster) -> Vec<Rule> {
-    let Some(owner) = &pod.owner else { return Vec::new() };
-    let counted = |node: &Seen<'_>| affinity.matches(&node.place.site, node.name, &cluster.symbols);
-    let nodes = nodes_of(cluster.demands.of_owner(owner), counted, cluster);
-    let rule = |(key, max_skew): &(&str, i32)| {
-        let key = cluster.symbols.lookup(key);
-        let counts = domains(&nodes, key);
-        Rule { key, counts, effect: crowd(key, *max_skew, false, cluster) }
+/// How much each pod of a demand counts: one or nothing.
+pub(crate) fn weight(pod: &PodView, about: About, kin: &Kin, cluster: &Cluster) -> i64 {
+    let counts = match about {
+        About::Owner => pod.owner.is_some() && kin.demand.owner == pod.owner,
+        About::Constraint(at) => {
+            let selector = pod.spread.get(at).and_then(|one| one.selector.as_deref());
+            kin.demand.namespace == pod.key.namespace
+                && selector.is_some_and(|selector| kin.is_selected(selector, &cluster.symbols))
+        }
+        _ => false,
     };
-    DEFAULTS.iter().map(rule).collect()
+    i64::from(counts)
+}
+
+/// Whether pods on the node count.
+pub(crate) fn looks_at(
+    pod: &PodView,
+    about: About,
+    affinity: &Affinity<'_>,
+    node: &Seen<'_>,
+    cluster: &Cluster,
+) -> bool {
+    let About::Constraint(at) = about else {
+        return affinity.matches(&node.place.site, node.name, &cluster.symbols);
+    };
+    let Some(constraint) = pod.spread.get(at) else { return false };
+    let mut together = pod.spread.iter().filter(|one| one.required == constraint.required);
+    let has = |one: &SpreadConstraint| {
+        node.place.site.kept(cluster.symbols.lookup(&one.topology_key)).is_some()
+    };
+    together.all(has) && counts(constraint, pod, affinity, &node.place.site, node.name, cluster)
+}
+
+/// Says what the counts mean now. `eligible` belongs to the required constraints that were not asked
+/// about yet.
+pub(crate) fn renew<'a>(
+    pod: &PodView,
+    about: About,
+    rules: &mut [Rule],
+    eligible: &mut impl Iterator<Item = &'a Eligible>,
+    cluster: &Cluster,
+) {
+    let About::Constraint(at) = about else {
+        for (rule, (_, max_skew)) in rules.iter_mut().zip(DEFAULTS) {
+            rule.effect = crowd(rule.key, max_skew, false, cluster);
+        }
+        return;
+    };
+    let Some(constraint) = pod.spread.get(at) else { return };
+    for rule in rules {
+        rule.effect = if constraint.required {
+            let all = eligible.next().map_or(0, |eligible| eligible.domains(cluster));
+            limit(constraint, pod, &rule.counts, all)
+        } else {
+            crowd(rule.key, constraint.max_skew, true, cluster)
+        };
+    }
 }
 
 fn crowd(key: Symbol, max_skew: i32, demanded: bool, cluster: &Cluster) -> Effect {
@@ -109,7 +124,7 @@ fn crowd(key: Symbol, max_skew: i32, demanded: bool, cluster: &Cluster) -> Effec
 fn limit(
     constraint: &SpreadConstraint,
     pod: &PodView,
-    counts: &HashMap<Symbol, i64>,
+    counts: &IdMap<Symbol, i64>,
     domains: usize,
 ) -> Effect {
     let too_few = constraint.min_domains.is_some_and(|least| (domains as i64) < i64::from(least));
@@ -119,30 +134,6 @@ fn limit(
     };
     let itself = i64::from(constraint.selects(&pod.labels));
     Effect::Limit { most: i64::from(constraint.max_skew) + emptiest - itself }
-}
-
-/// The nodes that count and where pods are that stay, and how many.
-fn nodes_of<'a>(
-    kin: impl Iterator<Item = &'a Kin>,
-    counted: impl Fn(&Seen<'_>) -> bool,
-    cluster: &'a Cluster,
-) -> Vec<(Seen<'a>, i64)> {
-    let nodes = kin.flat_map(|kin| &kin.nodes).filter(|(_, count)| count.staying > 0);
-    let seen = |(index, count): (&NodeIndex, &Count)| {
-        Some((cluster.see(*index)?, i64::from(count.staying)))
-    };
-    nodes.filter_map(seen).filter(|(node, _)| counted(node)).collect()
-}
-
-/// The pods in each domain.
-fn domains(nodes: &[(Seen<'_>, i64)], key: Symbol) -> HashMap<Symbol, i64> {
-    let mut domains = HashMap::new();
-    for (node, count) in nodes {
-        if let Some(domain) = node.place.site.label(key, node.name) {
-            *domains.entry(domain).or_default() += count;
-        }
-    }
-    domains
 }
 
 fn counts(
@@ -206,6 +197,15 @@ impl Eligible {
     /// How many domains there are now.
     fn domains(&self, cluster: &Cluster) -> usize {
         let nodes = |id: &SiteId| cluster.sites.get(*id).map_or(0, |place| place.nodes);
-        self.values.len() + self.own_name.iter().map(nodes).sum::<usize>()
+        // A node may be labelled with the name of another.
+        let is_shared = |value: &&Symbol| {
+            let node = cluster.node_of_name(**value).and_then(|node| cluster.see(node));
+            node.is_some_and(|node| self.own_name.contains(&node.site))
+        };
+        let shared = match self.own_name.is_empty() {
+            true => 0,
+            false => self.values.iter().filter(is_shared).count(),
+        };
+        self.values.len() - shared + self.own_name.iter().map(nodes).sum::<usize>()
     }
 }

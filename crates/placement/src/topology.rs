@@ -4,10 +4,11 @@
 //! A pod's rules are few and most domains hold none of the pods that they count. Those that do
 //! *deviate*: their sites and nodes are judged one by one, all others together.
 
-use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::{
     cluster::Cluster,
+    ids::IdMap,
     intern::Symbol,
     node::NodeIndex,
     reasons::Reason,
@@ -15,14 +16,17 @@ use crate::{
 };
 
 /// One rule with its domains counted. Domains that are not listed count zero.
+#[derive(Debug)]
 pub(crate) struct Rule {
     /// The label whose values are the domains.
+    pub(crate) label: Box<str>,
     pub(crate) key: Symbol,
-    pub(crate) counts: HashMap<Symbol, i64>,
+    pub(crate) counts: IdMap<Symbol, i64>,
     pub(crate) effect: Effect,
 }
 
 /// What the count of a node's domain means.
+#[derive(Clone, Debug, Default)]
 pub(crate) enum Effect {
     /// With one more pod the domain must not be more than `most` above zero.
     Limit {
@@ -36,6 +40,7 @@ pub(crate) enum Effect {
     /// There must be none: those that are there want it so.
     Shunned,
     /// The more the better.
+    #[default]
     Liked,
     /// The fewer the better.
     Crowd {
@@ -56,12 +61,24 @@ pub(crate) struct Points {
 }
 
 /// All rules for one pod.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Topology {
     pub(crate) rules: Vec<Rule>,
 }
 
 impl Topology {
+    /// Counts so many more pods on the site's node of this name, for some rules.
+    pub(crate) fn add(&mut self, rules: Range<usize>, site: &Site, name: Symbol, by: i64) {
+        for rule in self.rules.get_mut(rules).unwrap_or_default() {
+            let Some(domain) = site.label(rule.key, name) else { continue };
+            let count = rule.counts.entry(domain).or_default();
+            *count += by;
+            if *count == 0 {
+                rule.counts.remove(&domain);
+            }
+        }
+    }
+
     /// Judges the site's node of this name.
     pub(crate) fn judge(&self, site: &Site, name: Symbol) -> Result<Points, Reason> {
         let mut crowd = Some(0.0);
@@ -105,8 +122,15 @@ impl Topology {
         let rules = self.rules.iter().filter(move |rule| !apart(rule.key));
         rules.flat_map(move |rule| {
             let domains = rule.counts.keys();
-            domains.flat_map(move |domain| cluster.sites.labelled(rule.key, *domain))
+            domains.flat_map(move |domain| cluster.sites.labelled(rule.key, *domain).iter())
         })
+    }
+
+    /// Whether any rule's label has a node's own name as its value, and another value elsewhere: perhaps
+    /// that name.
+    pub(crate) fn names_are_shared(&self, cluster: &Cluster) -> bool {
+        let shared = |key| cluster.sites.is_own_name(key) && cluster.sites.values(key) > 0;
+        self.rules.iter().any(|rule| shared(rule.key))
     }
 
     /// The nodes that are domains of their own and where some rule counts anything.

@@ -22,8 +22,9 @@ pub enum Action {
         /// The reference as the pod writes it.
         image: String,
     },
-    /// Make the pod's namespaces and network: [`Observation::SandboxReady`], or
-    /// [`Observation::SandboxFailed`] after undoing what was half made.
+    /// Fill the pod's volumes, then make its namespaces and network: [`Observation::SandboxReady`], or
+    /// [`Observation::VolumesFailed`] before anything is made, or [`Observation::SandboxFailed`] after undoing what
+    /// was half made.
     CreateSandbox,
     /// Create and start a container: [`Observation::Started`] or [`Observation::StartFailed`].
     StartContainer {
@@ -43,6 +44,24 @@ pub enum Action {
         /// How hard.
         signal: StopSignal,
     },
+    /// Run a hook in a running container: [`Observation::HookDone`].
+    RunHook {
+        /// Its name in the pod.
+        container: String,
+        /// Which run.
+        attempt: u32,
+        /// Which hook.
+        hook: Hook,
+    },
+    /// Run a probe once, with its own timeout: [`Observation::Probed`].
+    Probe {
+        /// Its name in the pod.
+        container: String,
+        /// Which run.
+        attempt: u32,
+        /// Which probe.
+        kind: ProbeKind,
+    },
     /// Free what an ended run still holds, except its log. Not answered.
     RemoveContainer {
         /// Its name in the pod.
@@ -52,6 +71,51 @@ pub enum Action {
     },
     /// End the sandbox with everything in it and free its network: [`Observation::SandboxGone`].
     TearDownSandbox,
+}
+
+/// What a container's `lifecycle` has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Right after its process was started.
+    PostStart,
+    /// Before it is asked to end.
+    PreStop,
+}
+
+/// Which of a container's three probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// Until it has succeeded, the others wait and the container does not count as started.
+    Startup,
+    /// When it fails the container is restarted.
+    Liveness,
+    /// While it fails the container gets no traffic.
+    Readiness,
+}
+
+impl ProbeKind {
+    /// The word that the kubelet's events begin with.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Startup => "Startup",
+            Self::Liveness => "Liveness",
+            Self::Readiness => "Readiness",
+        }
+    }
+}
+
+/// What one run of a probe came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// Well.
+    Success,
+    /// Well, but a person should know.
+    Warning(String),
+    /// Not well; the text says what the container answered.
+    Failure(String),
+    /// The probe itself could not be run; it counts as a failure.
+    Error(String),
 }
 
 /// How a container is asked to end.
@@ -90,6 +154,13 @@ pub enum Observation {
         /// Compressed size in bytes.
         size: u64,
     },
+    /// What the pod writes names no image. Answers both questions.
+    ImageNameInvalid {
+        /// The container that asked.
+        container: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The image could not be pulled.
     ImagePullFailed {
         /// The container that asked.
@@ -109,6 +180,14 @@ pub enum Observation {
         /// Why.
         message: String,
     },
+    /// Volumes could not be filled. It may come at any time; without an answer to [`Action::CreateSandbox`] it changes
+    /// nothing.
+    VolumesFailed {
+        /// Why, for each of them.
+        failures: Vec<String>,
+    },
+    /// Something of what pods of this node reference is other than before: what failed for want of it may work.
+    ReferentsChanged,
     /// The sandbox ended by itself, and every container with it.
     SandboxLost,
     /// What [`Action::TearDownSandbox`] asked is done.
@@ -132,6 +211,28 @@ pub enum Observation {
         failure: StartFailure,
         /// Why.
         message: String,
+    },
+    /// What [`Action::RunHook`] asked is done.
+    HookDone {
+        /// Its name in the pod.
+        container: String,
+        /// Which run.
+        attempt: u32,
+        /// Which hook.
+        hook: Hook,
+        /// Why it failed, if it did.
+        error: Option<String>,
+    },
+    /// What [`Action::Probe`] asked is done.
+    Probed {
+        /// Its name in the pod.
+        container: String,
+        /// Which run.
+        attempt: u32,
+        /// Which probe.
+        kind: ProbeKind,
+        /// What it came to.
+        outcome: ProbeOutcome,
     },
     /// A container's main process ended.
     Exited {

@@ -1,6 +1,9 @@
-//! One container's life, forward: image, start, stop, and again. What comes back is in `outcome`.
+//! One container's life, forward: image, start, and again. Its end is in `stop`, its probes are in
+//! `health`, and what comes back is in `outcome`.
 
+mod health;
 mod outcome;
+mod stop;
 
 pub(crate) use outcome::lost;
 
@@ -9,15 +12,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::{
-    action::{Action, Exit, StopSignal},
+    action::{Action, Exit},
     backoff::BackOff,
     context::Context,
     plan::{ContainerPlan, PullPolicy},
+    probes::Probes,
 };
-
-/// A process that outlives `SIGKILL` hangs in the kernel. The signal is repeated this often all the
-/// same, in case the first was lost together with an agent.
-const KILL_AGAIN: Duration = Duration::from_secs(10);
+use stop::{Again, Stage};
 
 /// What the pod wants of a container now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub(crate) enum Goal {
     Wait,
     /// Run; `sandbox` tells whether there is one to run in.
     Run { sandbox: bool },
-    /// End, forcibly once `deadline` is past.
-    Stop { deadline: Duration },
+    /// End, forcibly once `deadline` is past. It is asked to end when it is its turn.
+    Stop { deadline: Duration, turn: bool },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +53,12 @@ pub(crate) enum State {
     Running {
         since: Duration,
     },
-    /// It was asked to end; the next `SIGKILL` is due at `kill_at`.
+    /// It is to end by `deadline`; what `stage` waits for is over at `act_at`.
     Stopping {
         since: Duration,
-        kill_at: Duration,
+        deadline: Duration,
+        act_at: Duration,
+        stage: Stage,
     },
     /// It ended, or could not start, and is tried again at `until`.
     Held {
@@ -100,6 +103,14 @@ pub(crate) struct Container {
     pub(crate) pull: BackOff,
     /// The registry gave no answer; an image that served this container before may serve again.
     pub(crate) unreachable: Option<String>,
+    /// Of the run that is on.
+    pub(crate) probes: Probes,
+    /// The hook after its start is under way, and until then it does not count as running.
+    pub(crate) hooking: bool,
+    /// Why that hook failed.
+    hook_error: Option<String>,
+    /// What follows when it ends after having been stopped.
+    again: Again,
 }
 
 impl Container {
@@ -117,6 +128,10 @@ impl Container {
             crash: BackOff::for_crashes(),
             pull: BackOff::for_pulls(),
             unreachable: None,
+            probes: Probes::default(),
+            hooking: false,
+            hook_error: None,
+            again: Again::ByPolicy,
         }
     }
 
@@ -128,6 +143,28 @@ impl Container {
     /// Whether it runs and nobody has asked it to end.
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.state, State::Running { .. })
+    }
+
+    /// Whether its process is there, and its hook after the start is done.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.state, State::Running { .. } | State::Stopping { .. }) && !self.hooking
+    }
+
+    /// Whether it is on its way to the end of the hook after its start.
+    pub(crate) fn is_before_hook(&self) -> bool {
+        let held = matches!(self.state, State::PullHeld { .. } | State::Held { .. });
+        let on_its_way = !self.has_process() && !held && self.state != State::Finished;
+        self.hooking || (self.plan.post_start && on_its_way)
+    }
+
+    /// Whether it is up and its startup probe, if it has one, has succeeded.
+    pub(crate) fn is_started(&self) -> bool {
+        self.is_up() && self.probes.started()
+    }
+
+    /// Whether it may get traffic.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_up() && self.probes.ready()
     }
 
     /// Whether it ended for good, and well.
@@ -148,13 +185,16 @@ impl Container {
         match self.state {
             State::PullHeld { until, error_until } => Some(error_until.unwrap_or(until)),
             State::Held { until } => Some(until),
-            State::Stopping { kill_at, .. } => Some(kill_at),
+            State::Running { .. } => self.probes_wake(false),
+            State::Stopping { act_at, .. } => {
+                self.probes_wake(true).into_iter().chain([act_at]).min()
+            }
             _ => None,
         }
     }
 
     /// Takes the changed plan of the same container.
-    pub(crate) fn replan(&mut self, plan: ContainerPlan) {
+    pub(crate) fn replan(&mut self, plan: ContainerPlan, now: Duration) {
         if plan.image != self.plan.image {
             self.pull.reset();
             self.unreachable = None;
@@ -163,14 +203,21 @@ impl Container {
                 self.state = State::Idle;
             }
         }
+        if self.is_live() {
+            self.probes.replan(&plan.probes, now);
+        }
         self.plan = plan;
     }
 
     /// Does all that can be done without another observation.
     pub(crate) fn advance(&mut self, goal: Goal, cx: &mut Context<'_>) {
+        let mut turn = true;
         match goal {
             Goal::Wait => {}
-            Goal::Stop { deadline } => self.stop(deadline, cx),
+            Goal::Stop { deadline, turn: its } => {
+                turn = its;
+                self.stop(deadline, cx);
+            }
             Goal::Run { sandbox } => {
                 self.end_holds(cx);
                 self.seek_image(cx);
@@ -180,16 +227,12 @@ impl Container {
                 if self.is_running() && self.running_image != self.plan.image {
                     let name = &self.plan.name;
                     let why = format!("Container {name} definition changed, will be restarted");
-                    self.begin_stop(cx.now.elapsed + cx.pod.grace, why, cx);
+                    self.begin_stop(cx.pod.grace, why, Again::Replaced, cx);
                 }
             }
         }
-        if let State::Stopping { since, kill_at } = self.state
-            && cx.now.elapsed >= kill_at
-        {
-            self.state = State::Stopping { since, kill_at: cx.now.elapsed + KILL_AGAIN };
-            self.signal(StopSignal::Kill, cx);
-        }
+        self.ask_probes(cx);
+        self.go_on_stopping(turn, cx);
     }
 
     fn end_holds(&mut self, cx: &mut Context<'_>) {
@@ -237,35 +280,5 @@ impl Container {
         });
         self.state = State::Starting;
         self.running_image.clone_from(&self.plan.image);
-    }
-
-    fn stop(&mut self, deadline: Duration, cx: &mut Context<'_>) {
-        match self.state {
-            State::Running { .. } => {
-                self.begin_stop(deadline, format!("Stopping container {}", self.plan.name), cx);
-            }
-            // A second, shorter grace period counts; a longer one does not.
-            State::Stopping { since, kill_at } => {
-                self.state = State::Stopping { since, kill_at: kill_at.min(deadline) };
-            }
-            // It has to be seen running, or failing, before it can be stopped.
-            State::Starting | State::Finished => {}
-            _ => self.state = State::Finished,
-        }
-    }
-
-    fn begin_stop(&mut self, deadline: Duration, why: String, cx: &mut Context<'_>) {
-        if let State::Running { since } = self.state {
-            self.state = State::Stopping { since, kill_at: deadline };
-            cx.events.normal(&self.plan, "Killing", why);
-            if deadline > cx.now.elapsed {
-                self.signal(StopSignal::Terminate, cx);
-            }
-        }
-    }
-
-    fn signal(&self, signal: StopSignal, cx: &mut Context<'_>) {
-        let container = self.plan.name.clone();
-        cx.act(Action::SignalContainer { container, attempt: self.attempt, signal });
     }
 }

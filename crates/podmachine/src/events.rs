@@ -52,6 +52,5 @@ impl<'a> EventLog<'a> {
 }
 
 fn field_path(container: &ContainerPlan) -> String {
-    let list = if container.init { "initContainers" } else { "containers" };
-    format!("spec.{list}{{{}}}", container.name)
+    format!("spec.{}{{{}}}", container.list(), container.name)
 }

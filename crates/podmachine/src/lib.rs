@@ -25,15 +25,23 @@ mod machine;
 mod moment;
 mod phase;
 mod plan;
+pub mod pressure;
+mod probes;
 mod qos;
 mod recovery;
+mod restart;
 mod sandbox;
 mod status;
+mod sysctls;
 mod unsupported;
 
-pub use action::{Action, Exit, Observation, StartFailure, StopSignal};
+pub use action::{
+    Action, Exit, Hook, Observation, ProbeKind, ProbeOutcome, StartFailure, StopSignal,
+};
 pub use machine::{PodMachine, Step};
 pub use moment::Moment;
 pub use plan::{NotRunnable, PullPolicy};
+pub use qos::class as qos_class;
 pub use recovery::{ContainerFound, Recovered, SandboxFound};
+pub use sysctls::sysctls;
 pub use unsupported::{Unsupported, unsupported};

@@ -1,4 +1,8 @@
-//! The whole pod: what is wanted, what is due, and in which order its parts move.
+//! The whole pod: what is wanted of it, what is seen of it, what is known of it. In which order its
+//! parts move is in `drive`.
+
+mod drive;
+mod refusal;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -9,12 +13,12 @@ use toono_wire::report::EventReport;
 use crate::{
     action::{Action, Observation},
     conditions::Conditions,
-    container::{Container, Goal, State, Waiting},
+    container::{Container, State},
     context::Context,
     events::EventLog,
     moment::Moment,
-    phase::{Phase, is_initialized, phase},
-    plan::{NotRunnable, Plan},
+    phase::{Phase, has_failed_init, is_initialized, phase},
+    plan::{NotRunnable, Plan, Role},
     recovery::{self, Recovered},
     sandbox::{self, Sandbox},
     status,
@@ -25,7 +29,7 @@ use crate::{
 pub struct PodMachine {
     pub(crate) plan: Plan,
     pub(crate) host_ip: Option<IpAddr>,
-    /// Init containers first, each list in the order of the pod.
+    /// Init containers first, ephemeral ones last, each list in the order of the pod.
     pub(crate) containers: Vec<Container>,
     pub(crate) sandbox: Sandbox,
     /// Kept after the sandbox has gone, as the kubelet does.
@@ -36,6 +40,10 @@ pub struct PodMachine {
     pub(crate) failure: Option<Failure>,
     /// Set once the pod is to end: when its containers are killed.
     ending: Option<Duration>,
+    /// Set once only containers are left that serve others, which have ended: when they are killed.
+    completing: Option<Duration>,
+    /// The main containers could run in this sandbox. A sidecar that crashes does not change that.
+    pub(crate) initialized: bool,
     /// When `activeDeadlineSeconds` are over.
     deadline: Option<Duration>,
     /// The unsupported fields have been told.
@@ -51,6 +59,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// When its containers are killed.
     kill_at: Duration,
+    /// The pod itself has done nothing wrong: the node needs its room.
+    pub(crate) disrupts: bool,
 }
 
 /// What [`PodMachine::step`] answers.
@@ -88,13 +98,15 @@ impl PodMachine {
         let plan = Plan::read(pod)?;
         let started_at = earlier_start(&found).or(plan.started_at).unwrap_or(now.wall);
         let mut machine = Self {
-            containers: plan.init.iter().chain(&plan.main).cloned().map(Container::new).collect(),
+            containers: plan.containers.iter().cloned().map(Container::new).collect(),
             host_ip,
             sandbox: Sandbox::new(sandbox::State::Absent),
             ip: None,
             conditions: Conditions::default(),
             failure: None,
             ending: None,
+            completing: None,
+            initialized: false,
             deadline: None,
             complained: false,
             actions: Vec::new(),
@@ -103,6 +115,9 @@ impl PodMachine {
             plan,
         };
         machine.take_up(&found, now);
+        if found.sandbox.is_none() && machine.failure.is_none() {
+            machine.check_admission(now);
+        }
         machine.set_times(now);
         Ok(machine)
     }
@@ -114,10 +129,15 @@ impl PodMachine {
     pub fn desire(&mut self, pod: &Pod, now: Moment) -> Result<(), NotRunnable> {
         let plan = Plan::read(pod)?;
         self.complained &= plan.unsupported == self.plan.unsupported;
-        for new in plan.init.iter().chain(&plan.main) {
-            let same = |it: &&mut Container| it.plan.name == new.name && it.plan.init == new.init;
-            if let Some(container) = self.containers.iter_mut().find(same) {
-                container.replan(new.clone());
+        for new in &plan.containers {
+            let same = |it: &&mut Container| it.plan.name == new.name && it.plan.role == new.role;
+            match self.containers.iter_mut().find(same) {
+                Some(container) => container.replan(new.clone(), now.elapsed),
+                // Nothing else can be added to a pod.
+                None if new.role == Role::Ephemeral => {
+                    self.containers.push(Container::new(new.clone()));
+                }
+                None => {}
             }
         }
         self.plan = plan;
@@ -132,7 +152,7 @@ impl PodMachine {
 
     /// Takes what has happened. [`Self::step`] is due afterwards.
     pub fn observe(&mut self, seen: Observation, now: Moment) {
-        let (containers, sandbox, mut cx) = self.parts(now);
+        let (containers, sandbox, initialized, mut cx) = self.parts(now);
         match seen {
             Observation::SandboxReady { ip } => {
                 sandbox.on_ready(ip);
@@ -149,17 +169,25 @@ impl PodMachine {
                     if cx.going {
                         let text = "Pod sandbox changed, it will be killed and re-created.";
                         cx.events.pod_normal("SandboxChanged", text.to_owned());
-                        initialize_again(containers);
+                        initialize_again(containers, initialized);
                     }
                 }
             }
             Observation::SandboxGone => sandbox.on_gone(),
+            Observation::VolumesFailed { failures } => sandbox.on_unfilled(failures, &mut cx),
+            Observation::ReferentsChanged => {
+                sandbox.try_again(&cx);
+                containers.iter_mut().for_each(|it| it.configure_again(&cx));
+            }
             Observation::ImagePresent { ref container, .. }
             | Observation::ImageAbsent { ref container }
             | Observation::ImagePulled { ref container, .. }
+            | Observation::ImageNameInvalid { ref container, .. }
             | Observation::ImagePullFailed { ref container, .. }
             | Observation::Started { ref container, .. }
             | Observation::StartFailed { ref container, .. }
+            | Observation::HookDone { ref container, .. }
+            | Observation::Probed { ref container, .. }
             | Observation::Exited { ref container, .. } => {
                 let named = |it: &&mut Container| it.plan.name == *container;
                 if let Some(container) = containers.iter_mut().find(named) {
@@ -172,10 +200,12 @@ impl PodMachine {
     /// Moves every part as far as it can go at this time.
     pub fn step(&mut self, now: Moment) -> Step {
         self.check_deadline(now);
+        self.check_completion(now);
         match self.kill_at() {
             Some(deadline) => self.drive_to_end(deadline, now),
             None => self.drive(now),
         }
+        self.initialized |= is_initialized(&self.containers);
         self.conditions_at(now);
         Step {
             actions: std::mem::take(&mut self.actions),
@@ -220,6 +250,18 @@ impl PodMachine {
         &self.plan.uid
     }
 
+    /// `status.startTime`
+    #[must_use]
+    pub fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    /// When the run of a container that is on began.
+    #[must_use]
+    pub fn running_since(&self, container: &str) -> Option<Timestamp> {
+        self.containers.iter().find(|it| it.plan.name == container)?.started_at
+    }
+
     /// The run of a container that is on: its attempt. None when it does not run.
     #[must_use]
     pub fn running_attempt(&self, container: &str) -> Option<u32> {
@@ -249,123 +291,20 @@ impl PodMachine {
     }
 }
 
-// === the parts in order ===
+// === the parts ===
 
 impl PodMachine {
     pub(crate) fn phase(&self) -> Phase {
         if self.failure.is_some() && !self.any_live() {
             return Phase::Failed;
         }
-        let ending = self.ending.is_some() || self.failure.is_some();
-        phase(&self.containers, self.plan.restart, ending)
-    }
-
-    fn drive(&mut self, now: Moment) {
-        self.complain(now);
-        let blocked = self.plan.blocker().is_some();
-        let over = self.phase().is_terminal();
-        let turn = self.turn();
-        let (containers, sandbox, mut cx) = self.parts(now);
-        if over {
-            if !containers.iter().any(Container::is_live) {
-                sandbox.end(&mut cx);
-            }
-            return;
-        }
-        if !blocked {
-            sandbox.want(&mut cx);
-        }
-        let run = Goal::Run { sandbox: sandbox.is_ready() };
-        for (index, container) in containers.iter_mut().enumerate() {
-            let may_run = index < turn && (!blocked || container.is_live());
-            container.advance(if may_run { run } else { Goal::Wait }, &mut cx);
-        }
-    }
-
-    /// How many containers may run by now: one init container after the other, and the main ones
-    /// together after the last.
-    fn turn(&self) -> usize {
-        let undone = |it: &Container| it.plan.init && !it.has_succeeded();
-        self.containers.iter().position(undone).map_or(self.containers.len(), |first| first + 1)
-    }
-
-    fn drive_to_end(&mut self, deadline: Duration, now: Moment) {
-        let (containers, sandbox, mut cx) = self.parts(now);
-        for container in containers.iter_mut() {
-            container.advance(Goal::Stop { deadline }, &mut cx);
-        }
-        if !containers.iter().any(Container::is_live) {
-            sandbox.end(&mut cx);
-        }
-    }
-
-    /// Says once which fields are not applied, and shows what that keeps from running.
-    fn complain(&mut self, now: Moment) {
-        if self.complained || self.plan.unsupported.is_empty() {
-            return;
-        }
-        self.complained = true;
-        let blocker = self.plan.blocker().map(|it| it.field.clone());
-        let fields: Vec<_> = self.plan.unsupported.iter().map(|it| it.field.clone()).collect();
-        let (containers, _, mut cx) = self.parts(now);
-        let text = format!("this node does not apply {}", fields.join(", "));
-        cx.events.pod_warning("UnsupportedField", text);
-        let Some(field) = blocker else { return };
-        let message = format!("{field} is not supported by this node");
-        cx.events.pod_warning("Failed", format!("Error: {message}"));
-        for container in containers.iter_mut().filter(|it| !it.is_live()) {
-            let message = message.clone();
-            container.waiting = Some(Waiting { reason: "CreateContainerConfigError", message });
-        }
-    }
-
-    fn check_deadline(&mut self, now: Moment) {
-        let due = self.deadline.is_some_and(|deadline| now.elapsed >= deadline);
-        if due && self.kill_at().is_none() && !self.phase().is_terminal() {
-            let message = "Pod was active on the node longer than the specified deadline";
-            let kill_at = now.elapsed + self.plan.grace;
-            let reason = "DeadlineExceeded".to_owned();
-            self.failure = Some(Failure { reason, message: message.to_owned(), kill_at });
-            let (_, _, mut cx) = self.parts(now);
-            cx.events.pod_normal("DeadlineExceeded", message.to_owned());
-        }
+        let ending = self.kill_at().is_some();
+        phase(&self.containers, self.plan.restart, self.initialized, ending)
     }
 
     fn conditions_at(&mut self, now: Moment) {
         let verdicts = status::verdicts(self);
         self.conditions.settle(verdicts, now.wall);
-    }
-
-    fn wake(&self) -> Option<Duration> {
-        if self.phase().is_terminal() && !self.any_live() {
-            return None;
-        }
-        let ending = self.kill_at().is_some();
-        let deadline = if ending { None } else { self.deadline };
-        let sandbox = if ending { None } else { self.sandbox.wake() };
-        let waiting = if ending || self.plan.blocker().is_some() { 0 } else { self.turn() };
-        let due = |(index, it): (usize, &Container)| {
-            if index < waiting || it.is_live() { it.wake() } else { None }
-        };
-        let containers = self.containers.iter().enumerate().filter_map(due);
-        containers.chain(deadline).chain(sandbox).min()
-    }
-
-    fn kill_at(&self) -> Option<Duration> {
-        let failed = self.failure.as_ref().map(|it| it.kill_at);
-        self.ending.into_iter().chain(failed).min()
-    }
-
-    fn end_by(&mut self, deadline: Duration) {
-        self.ending = Some(self.ending.map_or(deadline, |before| before.min(deadline)));
-    }
-
-    fn any_live(&self) -> bool {
-        self.containers.iter().any(Container::is_live)
-    }
-
-    fn is_at_rest(&self) -> bool {
-        !self.any_live() && self.sandbox.is_absent()
     }
 
     fn set_times(&mut self, now: Moment) {
@@ -383,10 +322,11 @@ impl PodMachine {
             let earlier = status.conditions.as_deref().unwrap_or_default();
             self.conditions = Conditions::recover(earlier, &status::KINDS);
             self.ip = status.pod_ip.as_ref().and_then(|ip| ip.parse().ok());
-            let failed = status.phase.as_deref() == Some("Failed");
-            if let (true, Some(reason)) = (failed, status.reason.clone()) {
+            // Only a failure has a reason, also one whose containers had not ended yet.
+            if let Some(reason) = status.reason.clone() {
                 let message = status.message.clone().unwrap_or_default();
-                self.failure = Some(Failure { reason, message, kill_at: now.elapsed });
+                let disrupts = earlier.iter().any(|it| it.type_ == status::DISRUPTION);
+                self.failure = Some(Failure { reason, message, kill_at: now.elapsed, disrupts });
             }
         } else if let Some(at) = self.plan.scheduled_at {
             self.conditions = Conditions::scheduled(at);
@@ -396,18 +336,22 @@ impl PodMachine {
             self.ip = alive.ip.or(self.ip);
         }
         let had_run = found.status.is_some() || !found.attempts.is_empty();
-        let (containers, _, mut cx) = self.parts(now);
+        self.initialized = recovery::was_initialized(found, &self.plan);
+        let (containers, _, initialized, mut cx) = self.parts(now);
         for container in containers.iter_mut() {
             recovery::recover(container, found, &mut cx);
         }
         if found.sandbox.is_none() && had_run {
-            initialize_again(containers);
+            initialize_again(containers, initialized);
         }
     }
 
     /// The parts that move, and what they move with.
-    fn parts(&mut self, now: Moment) -> (&mut Vec<Container>, &mut Sandbox, Context<'_>) {
-        let going = self.ending.is_none() && self.failure.is_none();
+    fn parts(
+        &mut self,
+        now: Moment,
+    ) -> (&mut Vec<Container>, &mut Sandbox, &mut bool, Context<'_>) {
+        let going = self.kill_at().is_none();
         let context = Context {
             pod: &self.plan,
             now,
@@ -415,15 +359,17 @@ impl PodMachine {
             actions: &mut self.actions,
             events: EventLog::new(&self.plan, now.wall, &mut self.events),
         };
-        (&mut self.containers, &mut self.sandbox, context)
+        (&mut self.containers, &mut self.sandbox, &mut self.initialized, context)
     }
 }
 
 /// A new sandbox is initialised anew, as long as anything is still to run in it.
-fn initialize_again(containers: &mut [Container]) {
-    let to_run = |it: &Container| !it.plan.init && it.state != State::Finished;
-    if is_initialized(containers) && containers.iter().any(to_run) {
-        for container in containers.iter_mut().filter(|it| it.plan.init) {
+fn initialize_again(containers: &mut [Container], initialized: &mut bool) {
+    let to_run = |it: &Container| it.plan.role == Role::Main && it.state != State::Finished;
+    if !has_failed_init(containers) && containers.iter().any(to_run) {
+        *initialized = false;
+        let done = |it: &&mut Container| it.plan.role == Role::Init && it.has_succeeded();
+        for container in containers.iter_mut().filter(done) {
             container.state = State::Idle;
         }
     }

@@ -2,7 +2,8 @@
 
 use crate::{
     container::{Container, State},
-    plan::RestartPolicy,
+    plan::Role,
+    restart::RestartPolicy,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,31 +29,49 @@ impl Phase {
     }
 }
 
-/// Whether every init container has succeeded.
+/// Whether the main containers may run by what is seen of the others: every init container has
+/// succeeded, every sidecar has started.
 pub(crate) fn is_initialized(containers: &[Container]) -> bool {
-    containers.iter().filter(|it| it.plan.init).all(Container::has_succeeded)
+    !containers.iter().any(is_pending)
 }
 
-/// The phase of a pod of these containers; `ending` once it is to end.
-pub(crate) fn phase(containers: &[Container], policy: RestartPolicy, ending: bool) -> Phase {
+/// Whether containers that come after this one wait for it.
+pub(crate) fn is_pending(container: &Container) -> bool {
+    match container.plan.role {
+        Role::Init => !container.has_succeeded(),
+        Role::Sidecar => !container.is_started(),
+        Role::Main | Role::Ephemeral => false,
+    }
+}
+
+/// Whether the pod can get no further because an init container failed for good.
+pub(crate) fn has_failed_init(containers: &[Container]) -> bool {
+    let failed = |it: &Container| it.state == State::Finished && !it.has_succeeded();
+    containers.iter().any(|it| it.plan.role == Role::Init && failed(it))
+}
+
+/// The phase of a pod of these containers; `initialized` once the main ones could run, `ending` once
+/// it is to end.
+pub(crate) fn phase(
+    containers: &[Container],
+    policy: RestartPolicy,
+    initialized: bool,
+    ending: bool,
+) -> Phase {
     let over = containers.iter().all(|it| it.state == State::Finished);
-    let main = || containers.iter().filter(|it| !it.plan.init);
-    if over && (ending || policy != RestartPolicy::Always) {
-        let done = is_initialized(containers) && main().all(Container::has_succeeded);
+    let main = || containers.iter().filter(|it| it.plan.role == Role::Main);
+    let own = || main().any(|it| it.plan.restarts.policy != RestartPolicy::Always);
+    if over && (ending || policy != RestartPolicy::Always || own()) {
+        let done = initialized && main().all(Container::has_succeeded);
         return if done { Phase::Succeeded } else { Phase::Failed };
     }
-    let init_failed = containers
-        .iter()
-        .any(|it| it.plan.init && it.state == State::Finished && !it.has_succeeded());
-    if init_failed && !ending && !containers.iter().any(Container::is_live) {
+    if has_failed_init(containers) && !ending && !containers.iter().any(Container::is_live) {
         return Phase::Failed;
     }
-    if !is_initialized(containers) {
+    if !initialized {
         return Phase::Pending;
     }
     // One that has never run, and may still, keeps the pod from counting as running.
-    let unborn = |it: &Container| {
-        it.ended.is_none() && !matches!(it.state, State::Running { .. } | State::Stopping { .. })
-    };
+    let unborn = |it: &Container| it.ended.is_none() && !it.is_up();
     if !ending && main().any(unborn) { Phase::Pending } else { Phase::Running }
 }

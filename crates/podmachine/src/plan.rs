@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
 use crate::{
+    probes::{self, ProbePlan},
     qos,
+    restart::{RestartPolicy, Restarts},
+    sysctls,
     unsupported::{Unsupported, unsupported},
 };
 
@@ -34,24 +37,6 @@ pub enum PullPolicy {
     Never,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RestartPolicy {
-    Always,
-    OnFailure,
-    Never,
-}
-
-impl RestartPolicy {
-    /// Whether a container of the pod runs again after this exit code.
-    pub(crate) fn restarts(self, exit_code: i32) -> bool {
-        match self {
-            Self::Always => true,
-            Self::OnFailure => exit_code != 0,
-            Self::Never => false,
-        }
-    }
-}
-
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) namespace: String,
@@ -62,13 +47,36 @@ pub(crate) struct Plan {
     pub(crate) grace: Duration,
     pub(crate) active_deadline: Option<Duration>,
     pub(crate) qos_class: String,
-    pub(crate) init: Vec<ContainerPlan>,
-    pub(crate) main: Vec<ContainerPlan>,
+    /// Init containers first, ephemeral ones last, each list in the order of the pod.
+    pub(crate) containers: Vec<ContainerPlan>,
+    pub(crate) gates: Vec<Gate>,
     pub(crate) unsupported: Vec<Unsupported>,
+    /// Why no pod of the kind may run here: a reason and a text.
+    pub(crate) refusal: Option<(&'static str, String)>,
     pub(crate) scheduled_at: Option<Timestamp>,
     pub(crate) started_at: Option<Timestamp>,
     /// The grace period of a deletion under way.
     pub(crate) deletion: Option<Duration>,
+}
+
+/// A condition that must hold for the pod to be ready, which somebody else states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gate {
+    pub(crate) kind: String,
+    /// Its status as last seen in the pod.
+    pub(crate) status: Option<String>,
+}
+
+/// What a container is in its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Runs to its end before the next one starts.
+    Init,
+    /// An init container that starts in its turn and then runs beside the others.
+    Sidecar,
+    Main,
+    /// Put into a running pod by a person, to look at it.
+    Ephemeral,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +84,11 @@ pub(crate) struct ContainerPlan {
     pub(crate) name: String,
     pub(crate) image: String,
     pub(crate) pull: PullPolicy,
-    pub(crate) init: bool,
+    pub(crate) role: Role,
+    pub(crate) restarts: Restarts,
+    pub(crate) probes: Vec<ProbePlan>,
+    pub(crate) post_start: bool,
+    pub(crate) pre_stop: bool,
 }
 
 impl Plan {
@@ -95,22 +107,20 @@ impl Plan {
         }
         let status = pod.status.as_ref();
         let grace = spec.termination_grace_period_seconds.map_or(DEFAULT_GRACE, seconds);
-        let init = spec.init_containers.iter().flatten();
+        let restart = RestartPolicy::read(spec.restart_policy.as_deref());
+        let restart = restart.unwrap_or(RestartPolicy::Always);
         Ok(Self {
             generation: meta.generation,
-            restart: match spec.restart_policy.as_deref() {
-                Some("Never") => RestartPolicy::Never,
-                Some("OnFailure") => RestartPolicy::OnFailure,
-                _ => RestartPolicy::Always,
-            },
+            restart,
             grace,
             active_deadline: spec.active_deadline_seconds.map(seconds),
             qos_class: status
                 .and_then(|status| status.qos_class.clone())
                 .unwrap_or_else(|| qos::class(spec).to_owned()),
-            init: init.map(|container| ContainerPlan::read(container, true)).collect(),
-            main: spec.containers.iter().map(|it| ContainerPlan::read(it, false)).collect(),
+            containers: containers(spec, restart),
+            gates: gates(pod),
             unsupported: unsupported(spec),
+            refusal: sysctls::forbidden(spec).map(|text| ("SysctlForbidden", text)),
             scheduled_at: status.and_then(|status| {
                 let conditions = status.conditions.iter().flatten();
                 let mut scheduled =
@@ -140,16 +150,95 @@ impl Plan {
 }
 
 impl ContainerPlan {
-    fn read(container: &Container, init: bool) -> Self {
-        let image = container.image.clone().unwrap_or_default();
-        let pull = match container.image_pull_policy.as_deref() {
-            Some("Always") => PullPolicy::Always,
-            Some("Never") => PullPolicy::Never,
-            Some("IfNotPresent") => PullPolicy::IfNotPresent,
-            _ if is_floating(&image) => PullPolicy::Always,
-            _ => PullPolicy::IfNotPresent,
-        };
-        Self { name: container.name.clone(), image, pull, init }
+    fn read(container: &Container, role: Role, pod: RestartPolicy) -> Self {
+        let lifecycle = container.lifecycle.as_ref();
+        Self {
+            name: container.name.clone(),
+            image: container.image.clone().unwrap_or_default(),
+            pull: pull_policy(container.image.as_deref(), container.image_pull_policy.as_deref()),
+            role,
+            restarts: Restarts::read(container, policy(container, role, pod)),
+            probes: if role == Role::Init { Vec::new() } else { probes::plans(container) },
+            post_start: lifecycle.is_some_and(|it| it.post_start.is_some()),
+            pre_stop: lifecycle.is_some_and(|it| it.pre_stop.is_some()),
+        }
+    }
+
+    fn ephemeral(container: &EphemeralContainer) -> Self {
+        let policy = container.image_pull_policy.as_deref();
+        Self {
+            name: container.name.clone(),
+            image: container.image.clone().unwrap_or_default(),
+            pull: pull_policy(container.image.as_deref(), policy),
+            role: Role::Ephemeral,
+            restarts: Restarts::by(RestartPolicy::Never),
+            probes: Vec::new(),
+            post_start: false,
+            pre_stop: false,
+        }
+    }
+
+    /// Whether it is one of the pod's `initContainers`.
+    pub(crate) fn is_init(&self) -> bool {
+        matches!(self.role, Role::Init | Role::Sidecar)
+    }
+
+    /// The pod's list that it is in.
+    pub(crate) fn list(&self) -> &'static str {
+        match self.role {
+            Role::Init | Role::Sidecar => "initContainers",
+            Role::Main => "containers",
+            Role::Ephemeral => "ephemeralContainers",
+        }
+    }
+}
+
+/// The container's own policy, or else the pod's.
+fn policy(container: &Container, role: Role, pod: RestartPolicy) -> RestartPolicy {
+    let own = RestartPolicy::read(container.restart_policy.as_deref());
+    match (role, own) {
+        (Role::Sidecar, _) => RestartPolicy::Always,
+        (Role::Ephemeral, _) => RestartPolicy::Never,
+        (_, Some(own)) => own,
+        // One that has succeeded is done, whatever the pod's policy.
+        (Role::Init, None) if pod == RestartPolicy::Always => RestartPolicy::OnFailure,
+        (Role::Init | Role::Main, None) => pod,
+    }
+}
+
+fn containers(spec: &PodSpec, restart: RestartPolicy) -> Vec<ContainerPlan> {
+    let role = |it: &Container| match it.restart_policy.as_deref() {
+        Some("Always") => Role::Sidecar,
+        _ => Role::Init,
+    };
+    let init = spec.init_containers.iter().flatten();
+    let init = init.map(|it| ContainerPlan::read(it, role(it), restart));
+    let main = spec.containers.iter().map(|it| ContainerPlan::read(it, Role::Main, restart));
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(ContainerPlan::ephemeral);
+    init.chain(main).chain(ephemeral).collect()
+}
+
+fn gates(pod: &Pod) -> Vec<Gate> {
+    let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    let stated = |kind: &str| {
+        let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+        Some(conditions.iter().find(|it| it.type_ == kind)?.status.clone())
+    };
+    gates
+        .map(|gate| Gate {
+            status: stated(&gate.condition_type),
+            kind: gate.condition_type.clone(),
+        })
+        .collect()
+}
+
+fn pull_policy(image: Option<&str>, policy: Option<&str>) -> PullPolicy {
+    match policy {
+        Some("Always") => PullPolicy::Always,
+        Some("Never") => PullPolicy::Never,
+        Some("IfNotPresent") => PullPolicy::IfNotPresent,
+        _ if is_floating(image.unwrap_or_default()) => PullPolicy::Always,
+        _ => PullPolicy::IfNotPresent,
     }
 }
 

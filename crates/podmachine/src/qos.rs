@@ -7,9 +7,10 @@ use k8s_openapi::{
 use std::collections::BTreeMap;
 use toono_api::quantity::Quantity;
 
-/// As <https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/> has it: `Guaranteed` when each
+/// A pod's class. As <https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/> has it: `Guaranteed` when each
 /// container limits cpu and memory and requests no less, `BestEffort` when none asks for anything.
-pub(crate) fn class(spec: &PodSpec) -> &'static str {
+#[must_use]
+pub fn class(spec: &PodSpec) -> &'static str {
     let containers = || spec.init_containers.iter().flatten().chain(&spec.containers);
     if containers().all(asks_nothing) {
         "BestEffort"

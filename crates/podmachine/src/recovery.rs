@@ -1,6 +1,11 @@
 //! Taking up a pod where an earlier agent left it: what was written down, and what still lives.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    net::IpAddr,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, PodStatus};
@@ -9,6 +14,8 @@ use crate::{
     action::Exit,
     container::{Container, Ended, State, lost},
     context::Context,
+    plan::{Plan, Role},
+    probes::Probes,
 };
 
 /// What an agent that starts knows of a pod.
@@ -45,6 +52,16 @@ pub struct ContainerFound {
     pub exit: Option<Exit>,
 }
 
+/// Whether the main containers could run already.
+pub(crate) fn was_initialized(found: &Recovered, plan: &Plan) -> bool {
+    let conditions = found.status.iter().flat_map(|it| it.conditions.iter().flatten());
+    let told = conditions.into_iter().any(|it| it.type_ == "Initialized" && it.status == "True");
+    let is_main = |run: &ContainerFound| {
+        plan.containers.iter().any(|it| it.role == Role::Main && it.name == run.name)
+    };
+    told || found.sandbox.iter().flat_map(|it| &it.containers).any(is_main)
+}
+
 /// Sets a fresh container to what was found of it.
 pub(crate) fn recover(container: &mut Container, found: &Recovered, cx: &mut Context<'_>) {
     let name = container.plan.name.as_str();
@@ -75,6 +92,7 @@ pub(crate) fn recover(container: &mut Container, found: &Recovered, cx: &mut Con
         } else {
             container.waiting = None;
             container.state = State::Running { since: ran_since(alive.started_at, cx) };
+            watch_again(container, old.filter(|old| shows_run(old, alive.attempt)), cx);
         }
         return;
     }
@@ -89,6 +107,27 @@ pub(crate) fn recover(container: &mut Container, found: &Recovered, cx: &mut Con
         Some(_) => settle(container, cx),
         None => {}
     }
+}
+
+/// Takes up the probes and hooks of a run as far as its status, if that told of the run, shows them.
+fn watch_again(container: &mut Container, old: Option<&ContainerStatus>, cx: &mut Context<'_>) {
+    let State::Running { since } = container.state else { return };
+    let started = old.is_some_and(|old| old.started == Some(true));
+    let ready = old.is_some_and(|old| old.ready);
+    let mut seed = DefaultHasher::new();
+    (&cx.pod.uid, &container.plan.name).hash(&mut seed);
+    let times = (since, cx.now.elapsed);
+    container.probes =
+        Probes::resume(&container.plan.probes, times, (started, ready), seed.finish());
+    // A status shows a run once its hook is done.
+    if container.plan.post_start && old.is_none() && cx.going {
+        container.run_post_start(cx);
+    }
+}
+
+fn shows_run(old: &ContainerStatus, attempt: u32) -> bool {
+    let running = old.state.as_ref().is_some_and(|state| state.running.is_some());
+    running && u32::try_from(old.restart_count) == Ok(attempt)
 }
 
 /// Decides about a container whose end was already written down. Its back-off starts afresh, as
@@ -121,10 +160,10 @@ fn recall(container: &mut Container, old: &ContainerStatus) {
 }
 
 fn status_of<'a>(status: &'a PodStatus, container: &Container) -> Option<&'a ContainerStatus> {
-    let list = if container.plan.init {
-        &status.init_container_statuses
-    } else {
-        &status.container_statuses
+    let list = match container.plan.role {
+        Role::Init | Role::Sidecar => &status.init_container_statuses,
+        Role::Main => &status.container_statuses,
+        Role::Ephemeral => &status.ephemeral_container_statuses,
     };
     list.iter().flatten().find(|old| old.name == container.plan.name)
 }

@@ -87,6 +87,23 @@ impl Sandbox {
         }
     }
 
+    /// Volumes could not be filled: there is no sandbox without them.
+    pub(crate) fn on_unfilled(&mut self, failures: Vec<String>, cx: &mut Context<'_>) {
+        if self.state == State::Creating {
+            self.state = State::Held { until: cx.now.elapsed + self.back_off.after_failure() };
+        }
+        for failure in failures {
+            cx.events.pod_warning("FailedMount", failure);
+        }
+    }
+
+    /// What it failed for may be there now.
+    pub(crate) fn try_again(&mut self, cx: &Context<'_>) {
+        if let State::Held { until } = &mut self.state {
+            *until = cx.now.elapsed;
+        }
+    }
+
     /// It ended by itself; what is left of it is cleared before the next. True if that is news.
     pub(crate) fn on_lost(&mut self, cx: &mut Context<'_>) -> bool {
         let news = self.is_ready();

@@ -11,29 +11,33 @@ use k8s_openapi::{
 
 use crate::{
     conditions::{Verdict, whole_seconds},
-    container::{Container, Ended, State},
+    container::{Container, Ended},
     machine::PodMachine,
-    phase::{Phase, is_initialized},
+    phase::{Phase, is_pending},
+    plan::{ContainerPlan, Gate, Role},
 };
 
 /// Every condition that [`verdicts`] may state.
-pub(crate) const KINDS: [&str; 6] = [
+pub(crate) const KINDS: [&str; 7] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
     "ContainersReady",
     "PodScheduled",
     UNSUPPORTED,
+    DISRUPTION,
 ];
+/// True once the node ends the pod for want of room.
+pub(crate) const DISRUPTION: &str = "DisruptionTarget";
 /// True while fields of the pod are left unapplied; the message names them.
 const UNSUPPORTED: &str = "toono.io/FieldsUnsupported";
 
 /// The whole status.
 pub(crate) fn render(machine: &PodMachine) -> PodStatus {
     let uid = &machine.plan.uid;
-    let has_init = machine.containers.iter().any(|it| it.plan.init);
-    let statuses = |init: bool| -> Option<Vec<ContainerStatus>> {
-        let mine = machine.containers.iter().filter(|it| it.plan.init == init);
+    let has_init = machine.containers.iter().any(|it| it.plan.is_init());
+    let statuses = |of: fn(&ContainerPlan) -> bool| -> Option<Vec<ContainerStatus>> {
+        let mine = machine.containers.iter().filter(|it| of(&it.plan));
         let list: Vec<_> = mine.map(|it| container_status(it, uid, has_init)).collect();
         (!list.is_empty()).then_some(list)
     };
@@ -42,8 +46,9 @@ pub(crate) fn render(machine: &PodMachine) -> PodStatus {
     PodStatus {
         phase: Some(machine.phase().as_str().to_owned()),
         conditions: Some(machine.conditions.render(machine.plan.generation)),
-        container_statuses: statuses(false),
-        init_container_statuses: statuses(true),
+        container_statuses: statuses(|it| it.role == Role::Main),
+        init_container_statuses: statuses(ContainerPlan::is_init),
+        ephemeral_container_statuses: statuses(|it| it.role == Role::Ephemeral),
         pod_ips: ip.clone().map(|ip| vec![PodIP { ip }]),
         pod_ip: ip,
         host_ips: host_ip.clone().map(|ip| vec![HostIP { ip }]),
@@ -70,15 +75,24 @@ pub(crate) fn verdicts(machine: &PodMachine) -> Vec<Verdict> {
             .collect();
         names.join(" ")
     };
-    let initialized = is_initialized(&machine.containers);
-    let incomplete = named(&|it| it.plan.init && !it.has_succeeded());
-    let unready = named(&|it| !it.plan.init && !is_ready(it));
+    let initialized = machine.initialized;
+    let incomplete = named(&|it| is_pending(it));
+    let unready = named(&|it| matches!(it.plan.role, Role::Sidecar | Role::Main) && !it.is_ready());
     let not_ready = || match phase {
         Phase::Succeeded => Some(("PodCompleted", String::new())),
         Phase::Failed => Some(("PodFailed", String::new())),
         _ => Some(("ContainersNotReady", format!("containers with unready status: [{unready}]"))),
     };
-    let ready = unready.is_empty() && initialized && !phase.is_terminal();
+    let containers_ready = unready.is_empty() && initialized && !phase.is_terminal();
+    let closed: Vec<_> = machine.plan.gates.iter().filter_map(closed).collect();
+    let ready = containers_ready && closed.is_empty();
+    let why = if !containers_ready {
+        not_ready()
+    } else if ready {
+        None
+    } else {
+        Some(("ReadinessGatesNotReady", closed.join(", ")))
+    };
     let init_why = match phase {
         Phase::Succeeded => Some(("PodCompleted", String::new())),
         _ if !initialized => Some((
@@ -90,8 +104,12 @@ pub(crate) fn verdicts(machine: &PodMachine) -> Vec<Verdict> {
     let mut list = vec![
         verdict("PodReadyToStartContainers", machine.sandbox.is_ready(), None),
         verdict("Initialized", initialized, init_why),
-        verdict("Ready", ready, if ready { None } else { not_ready() }),
-        verdict("ContainersReady", ready, if ready { None } else { not_ready() }),
+        verdict("Ready", ready, why),
+        verdict(
+            "ContainersReady",
+            containers_ready,
+            if containers_ready { None } else { not_ready() },
+        ),
         verdict("PodScheduled", true, None),
     ];
     let unsupported: Vec<_> = machine.plan.unsupported.iter().map(|it| it.field.as_str()).collect();
@@ -99,11 +117,25 @@ pub(crate) fn verdicts(machine: &PodMachine) -> Vec<Verdict> {
         let message = format!("this node does not apply {}", unsupported.join(", "));
         list.push(verdict(UNSUPPORTED, true, Some(("UnsupportedFields", message))));
     }
+    if let Some(failure) = machine.failure.as_ref().filter(|it| it.disrupts) {
+        let why = ("TerminationByKubelet", failure.message.clone());
+        list.push(verdict(DISRUPTION, true, Some(why)));
+    }
     list
 }
 
-fn is_ready(container: &Container) -> bool {
-    matches!(container.state, State::Running { .. } | State::Stopping { .. })
+/// What keeps a gate closed, in the kubelet's words.
+fn closed(gate: &Gate) -> Option<String> {
+    let kind = &gate.kind;
+    match gate.status.as_deref() {
+        Some("True") => None,
+        Some(status) => Some(format!(
+            "the status of pod readiness gate \"{kind}\" is not \"True\", but {status}"
+        )),
+        None => Some(format!(
+            "corresponding condition of pod readiness gate \"{kind}\" does not exist."
+        )),
+    }
 }
 
 fn container_status(container: &Container, uid: &str, has_init: bool) -> ContainerStatus {
@@ -125,7 +157,7 @@ fn container_status(container: &Container, uid: &str, has_init: bool) -> Contain
         waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
         ..ContainerState::default()
     };
-    let running = is_ready(container);
+    let running = container.is_up();
     let (state, last) = match (&container.waiting, &container.ended) {
         _ if running => {
             let started_at = container.started_at.map(time);
@@ -152,8 +184,12 @@ fn container_status(container: &Container, uid: &str, has_init: bool) -> Contain
         image: container.plan.image.clone(),
         image_id: container.image_id.clone(),
         container_id: shown.map(id),
-        ready: if container.plan.init { container.has_succeeded() } else { running },
-        started: Some(running),
+        ready: match container.plan.role {
+            Role::Init => container.has_succeeded(),
+            Role::Sidecar | Role::Main => container.is_ready(),
+            Role::Ephemeral => false,
+        },
+        started: Some(container.is_started()),
         restart_count: i32::try_from(container.attempt).unwrap_or(i32::MAX),
         state: Some(state),
         last_state: Some(last.map(terminated).unwrap_or_default()),

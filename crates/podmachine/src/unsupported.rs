@@ -1,6 +1,11 @@
 //! Which fields of a pod this node does not act on yet, so that none is ignored in silence.
 
-use k8s_openapi::api::core::v1::{Container, EnvVarSource, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, PodSpec, Volume, VolumeProjection};
+
+use crate::restart;
+
+/// Volumes of one kind that this node makes. One of no kind is an `emptyDir`.
+const VOLUMES: [&str; 5] = ["emptyDir", "hostPath", "configMap", "secret", "downwardAPI"];
 
 /// A field that this node does not act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,94 +21,81 @@ pub struct Unsupported {
 #[must_use]
 pub fn unsupported(spec: &PodSpec) -> Vec<Unsupported> {
     let mut found = Findings(Vec::new());
-    let on = Some(true);
-    found.block(spec.host_pid == on, || "spec.hostPID".into());
-    found.block(spec.host_ipc == on, || "spec.hostIPC".into());
     found.block(spec.host_users == Some(false), || "spec.hostUsers".into());
-    found.block(spec.share_process_namespace == on, || "spec.shareProcessNamespace".into());
     found.block(spec.runtime_class_name.is_some(), || "spec.runtimeClassName".into());
     found.block(filled(&spec.resource_claims), || "spec.resourceClaims".into());
-    found.block(filled(&spec.readiness_gates), || "spec.readinessGates".into());
-    found.note(filled(&spec.ephemeral_containers), || "spec.ephemeralContainers".into());
-    found.note(filled(&spec.image_pull_secrets), || "spec.imagePullSecrets".into());
     if let Some(security) = &spec.security_context {
         let at = |field: &str| format!("spec.securityContext.{field}");
-        found.block(filled(&security.sysctls), || at("sysctls"));
         found.block(security.se_linux_options.is_some(), || at("seLinuxOptions"));
         found.note(security.app_armor_profile.is_some(), || at("appArmorProfile"));
-        found.note(security.fs_group.is_some(), || at("fsGroup"));
-        found.note(security.seccomp_profile.is_some(), || at("seccompProfile"));
     }
     for volume in spec.volumes.iter().flatten() {
         check_volume(volume, &mut found);
     }
     let init = spec.init_containers.iter().flatten().map(|it| ("spec.initContainers", it));
     for (list, container) in init.chain(spec.containers.iter().map(|it| ("spec.containers", it))) {
+        let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
+        found.block(!rules.iter().all(restart::acts), || {
+            format!("{list}[{}].restartPolicyRules", container.name)
+        });
         check_container(&format!("{list}[{}]", container.name), container, &mut found);
     }
     found.0
 }
 
 fn check_volume(volume: &Volume, found: &mut Findings) {
-    if volume.empty_dir.is_some() || volume.host_path.is_some() {
+    if let Some(projected) = &volume.projected {
+        for source in projected.sources.iter().flatten() {
+            if let Some(kind) = unsupported_projection(source) {
+                found.block(true, || {
+                    format!("spec.volumes[{}].projected.sources[].{kind}", volume.name)
+                });
+            }
+        }
         return;
     }
-    // What admission adds to every pod must not keep every pod from running.
-    let injected = volume.projected.is_some() && volume.name.starts_with("kube-api-access-");
+    found.block(is_huge(volume), || format!("spec.volumes[{}].emptyDir.medium", volume.name));
     let kind = serde_json::to_value(volume).ok().and_then(|value| {
-        value.as_object()?.keys().find(|key| *key != "name").map(ToOwned::to_owned)
+        let unknown = |key: &&String| !VOLUMES.contains(&key.as_str()) && *key != "name";
+        value.as_object()?.keys().find(unknown).map(ToOwned::to_owned)
     });
-    // A volume of no kind is an emptyDir.
     if let Some(kind) = kind {
-        let field = format!("spec.volumes[{}].{kind}", volume.name);
-        found.0.push(Unsupported { field, blocks: !injected });
+        found.block(true, || format!("spec.volumes[{}].{kind}", volume.name));
+    }
+}
+
+fn is_huge(volume: &Volume) -> bool {
+    let medium = volume.empty_dir.as_ref().and_then(|it| it.medium.as_deref());
+    medium.is_some_and(|medium| medium.starts_with("HugePages"))
+}
+
+fn unsupported_projection(source: &VolumeProjection) -> Option<&'static str> {
+    if source.cluster_trust_bundle.is_some() {
+        Some("clusterTrustBundle")
+    } else if source.pod_certificate.is_some() {
+        Some("podCertificate")
+    } else {
+        None
     }
 }
 
 fn check_container(path: &str, container: &Container, found: &mut Findings) {
     let at = |field: &str| format!("{path}.{field}");
-    found.block(container.restart_policy.is_some(), || at("restartPolicy"));
-    found.block(filled(&container.env_from), || at("envFrom"));
     for variable in container.env.iter().flatten() {
         let source = variable.value_from.as_ref();
-        if let Some(kind) = source.and_then(unsupported_source) {
-            found.block(true, || at(&format!("env[{}].valueFrom.{kind}", variable.name)));
-        }
+        let is_file = source.is_some_and(|it: &EnvVarSource| it.file_key_ref.is_some());
+        found.block(is_file, || at(&format!("env[{}].valueFrom.fileKeyRef", variable.name)));
     }
     found.block(filled(&container.volume_devices), || at("volumeDevices"));
     for mount in container.volume_mounts.iter().flatten() {
         let here = |field: &str| at(&format!("volumeMounts[{}].{field}", mount.name));
-        found.block(mount.sub_path_expr.is_some(), || here("subPathExpr"));
-        let propagation = mount.mount_propagation.as_deref();
-        found.block(propagation.is_some_and(|it| it != "None"), || here("mountPropagation"));
+        let to_host = mount.mount_propagation.as_deref() == Some("Bidirectional");
+        found.block(to_host, || here("mountPropagation"));
     }
     if let Some(security) = &container.security_context {
         let here = |field: &str| at(&format!("securityContext.{field}"));
-        found.block(security.proc_mount.as_deref() == Some("Unmasked"), || here("procMount"));
         found.block(security.se_linux_options.is_some(), || here("seLinuxOptions"));
         found.note(security.app_armor_profile.is_some(), || here("appArmorProfile"));
-        found.note(security.seccomp_profile.is_some(), || here("seccompProfile"));
-    }
-    found.note(container.liveness_probe.is_some(), || at("livenessProbe"));
-    found.note(container.readiness_probe.is_some(), || at("readinessProbe"));
-    found.note(container.startup_probe.is_some(), || at("startupProbe"));
-    if let Some(lifecycle) = &container.lifecycle {
-        found.note(lifecycle.post_start.is_some(), || at("lifecycle.postStart"));
-        found.note(lifecycle.pre_stop.is_some(), || at("lifecycle.preStop"));
-    }
-}
-
-fn unsupported_source(source: &EnvVarSource) -> Option<&'static str> {
-    if source.config_map_key_ref.is_some() {
-        Some("configMapKeyRef")
-    } else if source.secret_key_ref.is_some() {
-        Some("secretKeyRef")
-    } else if source.resource_field_ref.is_some() {
-        Some("resourceFieldRef")
-    } else if source.file_key_ref.is_some() {
-        Some("fileKeyRef")
-    } else {
-        None
     }
 }
 
@@ -140,9 +132,15 @@ mod tests {
     fn a_plain_pod_is_supported_whole() {
         let found = of(serde_json::json!({
             "hostNetwork": true,
-            "volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "hostPath": {"path": "/"}}],
-            "containers": [{"name": "web", "image": "x", "env": [
+            "securityContext": {"fsGroup": 7, "sysctls": [{"name": "x", "value": "y"}],
+                "seccompProfile": {"type": "RuntimeDefault"}},
+            "volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "hostPath": {"path": "/"}}, {"name": "c"},
+                {"name": "d", "configMap": {"name": "x"}}, {"name": "e", "secret": {"secretName": "x"}},
+                {"name": "f", "downwardAPI": {"items": []}},
+                {"name": "g", "projected": {"sources": [{"secret": {"name": "x"}}, {"serviceAccountToken": {"path": "t"}}]}}],
+            "containers": [{"name": "web", "image": "x", "envFrom": [{"secretRef": {"name": "s"}}], "env": [
                 {"name": "A", "value": "1"},
+                {"name": "C", "valueFrom": {"secretKeyRef": {"key": "k", "name": "s"}}},
                 {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}],
         }));
         assert_eq!(found, []);
@@ -151,23 +149,28 @@ mod tests {
     #[test]
     fn every_finding_names_its_field() {
         let found = of(serde_json::json!({
-            "hostPID": true,
+            "hostUsers": false,
             "volumes": [
-                {"name": "conf", "configMap": {"name": "x"}},
-                {"name": "kube-api-access-x", "projected": {"sources": []}}],
-            "initContainers": [{"name": "car", "restartPolicy": "Always"}],
+                {"name": "huge", "emptyDir": {"medium": "HugePages-2Mi"}},
+                {"name": "disk", "persistentVolumeClaim": {"claimName": "x"}},
+                {"name": "own", "projected": {"sources": [{"clusterTrustBundle": {"path": "t"}}]}}],
+            "initContainers": [
+                {"name": "car", "restartPolicy": "Always"}, {"name": "odd", "restartPolicy": "Never",
+                    "restartPolicyRules": [{"action": "RestartAllContainers"}]}],
             "containers": [{"name": "web", "livenessProbe": {},
-                "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"key": "k", "name": "s"}}}],
-                "securityContext": {"procMount": "Unmasked"}}],
+                "env": [{"name": "A", "valueFrom": {"fileKeyRef": {"key": "k", "path": "p", "volumeName": "v"}}}],
+                "volumeMounts": [{"name": "own", "mountPath": "/o", "mountPropagation": "Bidirectional"}],
+                "securityContext": {"seLinuxOptions": {"type": "t"}}}],
         }));
         let expected = [
-            ("spec.hostPID", true),
-            ("spec.volumes[conf].configMap", true),
-            ("spec.volumes[kube-api-access-x].projected", false),
-            ("spec.initContainers[car].restartPolicy", true),
-            ("spec.containers[web].env[A].valueFrom.secretKeyRef", true),
-            ("spec.containers[web].securityContext.procMount", true),
-            ("spec.containers[web].livenessProbe", false),
+            ("spec.hostUsers", true),
+            ("spec.volumes[huge].emptyDir.medium", true),
+            ("spec.volumes[disk].persistentVolumeClaim", true),
+            ("spec.volumes[own].projected.sources[].clusterTrustBundle", true),
+            ("spec.initContainers[odd].restartPolicyRules", true),
+            ("spec.containers[web].env[A].valueFrom.fileKeyRef", true),
+            ("spec.containers[web].volumeMounts[own].mountPropagation", true),
+            ("spec.containers[web].securityContext.seLinuxOptions", true),
         ];
         assert_eq!(found, expected.map(|(field, blocks)| (field.to_owned(), blocks)));
     }

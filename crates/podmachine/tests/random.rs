@@ -15,8 +15,8 @@ use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::json;
 use toono_podmachine::{
-    Action, ContainerFound, Exit, Moment, Observation, PodMachine, Recovered, SandboxFound,
-    StartFailure, StopSignal,
+    Action, ContainerFound, Exit, Moment, Observation, PodMachine, ProbeOutcome, Recovered,
+    SandboxFound, StartFailure, StopSignal,
 };
 
 /// One thing that the world does to the pod. Numbers choose among what there is.
@@ -85,8 +85,14 @@ impl World {
             "metadata": {"name": "p", "namespace": "n", "uid": "u"},
             "spec": {
                 "restartPolicy": policy,
-                "initContainers": [{"name": "i", "image": "x:1"}],
-                "containers": [{"name": "a", "image": "x:1"}, {"name": "b", "image": "x"}],
+                "initContainers": [
+                    {"name": "s", "image": "x:1", "restartPolicy": "Always", "startupProbe": {},
+                     "lifecycle": {"preStop": {}}},
+                    {"name": "i", "image": "x:1"}],
+                "containers": [
+                    {"name": "a", "image": "x:1", "livenessProbe": {}, "readinessProbe": {},
+                     "lifecycle": {"postStart": {}, "preStop": {}}},
+                    {"name": "b", "image": "x"}],
             },
         }))
         .unwrap();
@@ -154,7 +160,10 @@ impl World {
                 self.dead.remove(container);
                 return;
             }
-            Action::LookUpImage { .. } | Action::PullImage { .. } => {}
+            Action::Probe { .. } => {
+                assert!(!self.asked.contains(&action), "{action:?} although it is under way");
+            }
+            Action::LookUpImage { .. } | Action::PullImage { .. } | Action::RunHook { .. } => {}
         }
         self.asked.push(action);
     }
@@ -266,6 +275,15 @@ impl World {
                 self.sandbox = false;
                 self.dead.clear();
                 self.see(Observation::SandboxGone);
+            }
+            Action::RunHook { container, attempt, hook } => {
+                let error = (!well).then(|| "no".to_owned());
+                self.see(Observation::HookDone { container, attempt, hook, error });
+            }
+            Action::Probe { container, attempt, kind } => {
+                let failure = || ProbeOutcome::Failure("no".to_owned());
+                let outcome = if well { ProbeOutcome::Success } else { failure() };
+                self.see(Observation::Probed { container, attempt, kind, outcome });
             }
             Action::SignalContainer { .. } => unreachable!("answered when taken"),
         }

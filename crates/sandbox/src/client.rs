@@ -43,6 +43,8 @@ pub const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a list of processes shows as the keeper's program, whose path is of no help to anybody.
 const KEEPER_NAME: &str = "toono";
+/// What a keeper's refusal of a call says that has a field which it does not know.
+const UNKNOWN_FIELD: &str = "unknown field `ends_with_client`";
 /// The pause before a connection is tried again while the keeper's backlog is full.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
@@ -239,11 +241,22 @@ impl Keeper {
         }
     }
 
-    /// Runs a command in a running container. It goes on when the returned value is dropped.
+    /// Runs a command in a running container. It goes on when the returned value is dropped, unless
+    /// the specification says otherwise.
     ///
     /// # Errors
     /// [`KeeperError::Refused`], for example `exec: "nope": executable file not found in $PATH`.
     pub async fn exec(&self, spec: &ExecSpec) -> Result<ExecIo, KeeperError> {
+        match self.try_exec(spec).await {
+            // An older keeper, which does not know that a command may be killed.
+            Err(KeeperError::Refused { reason }) if reason.contains(UNKNOWN_FIELD) => {
+                self.try_exec(&ExecSpec { ends_with_client: false, ..spec.clone() }).await
+            }
+            other => other,
+        }
+    }
+
+    async fn try_exec(&self, spec: &ExecSpec) -> Result<ExecIo, KeeperError> {
         let connection = self.ask(Call::Exec(spec.clone())).await?;
         let (reply, fds) =
             within(&self.dir, CREATE_TIMEOUT, answer(&self.dir, &connection)).await?;

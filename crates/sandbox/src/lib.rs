@@ -11,6 +11,8 @@ mod keeper;
 mod layout;
 mod protocol;
 mod spec;
+mod stalls;
+mod usage;
 
 pub use cgroups::{pod_path, prune_cgroups};
 pub use client::{
@@ -18,7 +20,10 @@ pub use client::{
     Terminal, reclaim,
 };
 pub use keeper::keeper_main;
+pub use layout::{MAX_LOG_FILES, mounted_layers, rotated, writable_layer, writable_layers};
 pub use spec::{
     ContainerId, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, ExitStatus,
-    KeeperProgram, Mount, Resources, SandboxSpec, Security, Snapshot,
+    KeeperProgram, Mount, Processes, Resources, SandboxSpec, Seccomp, Security, Snapshot,
 };
+pub use stalls::Stalls;
+pub use usage::{Trees, Usage};

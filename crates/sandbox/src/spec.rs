@@ -23,10 +23,49 @@ pub struct SandboxSpec {
     pub cgroup_parent: String,
     /// Stay in the host's network and UTS namespaces.
     pub host_network: bool,
+    /// Stay in the host's IPC namespace, with the host's `/dev/shm`.
+    pub host_ipc: bool,
+    /// Whose processes a container sees.
+    pub processes: Processes,
+    /// Kernel settings of the pod's own namespaces, by names such as `net.ipv4.tcp_syncookies`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<(String, String)>,
     /// What a list of processes shows of the keeper, such as `NAMESPACE/POD`. For people only.
     pub title: String,
     /// The program that is started as the keeper, and the arguments that make it one.
     pub program: KeeperProgram,
+}
+
+/// Whose processes a container of a sandbox sees and may signal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Processes {
+    /// Its own.
+    #[default]
+    Own,
+    /// Those of all containers of its pod.
+    Pod,
+    /// The host's.
+    Host,
+}
+
+impl SandboxSpec {
+    /// What there is to know of a sandbox that is only to be cleared away.
+    #[must_use]
+    pub fn leftover(dir: PathBuf, pod_uid: &str, cgroup_parent: &str) -> Self {
+        Self {
+            dir,
+            pod_uid: pod_uid.to_owned(),
+            hostname: String::new(),
+            cgroup_parent: cgroup_parent.to_owned(),
+            host_network: false,
+            host_ipc: false,
+            processes: Processes::Own,
+            sysctls: Vec::new(),
+            title: String::new(),
+            program: KeeperProgram::this(),
+        }
+    }
 }
 
 /// How to start the program whose `main` calls [`crate::keeper_main`].
@@ -92,6 +131,9 @@ pub struct ContainerSpec {
     pub user: String,
     /// More groups of the process, besides those that the image's `/etc/group` says.
     pub supplementary_groups: Vec<u32>,
+    /// The image's `/etc/group` says nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_these_groups: bool,
     /// Bind mounts and memory file systems, in order.
     pub mounts: Vec<Mount>,
     /// Limits.
@@ -106,6 +148,9 @@ pub struct ContainerSpec {
     /// are older than this get no word that they do not know, unless it is needed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdin_once: bool,
+    /// The container of the same pod whose processes this one is to see, where each sees its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<ContainerId>,
     /// The log file, in the format of the container runtime interface. Its folder is created.
     pub log_path: PathBuf,
 }
@@ -123,12 +168,14 @@ impl ContainerSpec {
             cwd: String::new(),
             user: String::new(),
             supplementary_groups: Vec::new(),
+            only_these_groups: false,
             mounts: Vec::new(),
             resources: Resources::default(),
             security: Security::default(),
             tty: false,
             stdin: false,
             stdin_once: false,
+            beside: None,
             log_path,
         }
     }
@@ -152,6 +199,12 @@ pub enum Mount {
         target: PathBuf,
         /// Refuse writes.
         read_only: bool,
+        /// Refuse writes below what is mounted in it, too.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        all_read_only: bool,
+        /// What the host mounts below it later is seen.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        follows_host: bool,
     },
     /// A file system in memory, counted as the container's memory.
     Memory {
@@ -160,6 +213,15 @@ pub enum Mount {
         /// Its size limit; half of the machine's memory without one.
         size_bytes: Option<u64>,
     },
+}
+
+impl Mount {
+    /// A bind mount that is writable and its own.
+    #[must_use]
+    pub fn bind(source: PathBuf, target: PathBuf) -> Self {
+        let (read_only, all_read_only, follows_host) = (false, false, false);
+        Self::Bind { source, target, read_only, all_read_only, follows_host }
+    }
 }
 
 /// Limits, as the kernel takes them. `None` is no limit.
@@ -192,6 +254,31 @@ pub struct Security {
     pub no_new_privileges: bool,
     /// The root file system refuses writes.
     pub read_only_root: bool,
+    /// Nothing of `/proc` is hidden or read-only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unmasked_proc: bool,
+    /// Which system calls may be made; all of them when privileged.
+    #[serde(skip_serializing_if = "Seccomp::is_unconfined")]
+    pub seccomp: Seccomp,
+}
+
+/// Which system calls a container may make.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Seccomp {
+    /// All.
+    #[default]
+    Unconfined,
+    /// All but those that reach beyond a container.
+    Default,
+    /// What the profile in this file says, in the form of the OCI runtime specification.
+    File(PathBuf),
+}
+
+impl Seccomp {
+    fn is_unconfined(&self) -> bool {
+        *self == Self::Unconfined
+    }
 }
 
 /// A command to run in a running container.
@@ -206,6 +293,10 @@ pub struct ExecSpec {
     pub tty: bool,
     /// Give it a standard input; otherwise it reads `/dev/null`.
     pub stdin: bool,
+    /// Kill it when the client leaves before its end. Keepers that are older than this run it all
+    /// the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends_with_client: bool,
 }
 
 /// How a process ended.

@@ -12,7 +12,8 @@ use std::{
 };
 
 use toono_session::{
-    Answer, ClusterSecret, Datagram, NodeIndex, NodeSession, NodeUid, ReplyFlags, ServerSessions,
+    Answer, ClusterSecret, Datagram, NodeIndex, NodeSession, NodeUid, Observed, ReplyFlags,
+    ServerSessions,
 };
 use toono_wire::join::SessionGrant;
 
@@ -21,6 +22,7 @@ const NODES: u32 = 1_000_000;
 const ROUNDS: u64 = 3;
 const ANSWER: Answer =
     Answer { desired_revision: 7, flags: ReplyFlags(0), interval: Duration::from_secs(10) };
+const OBSERVED: Observed = Observed { revision: 7, bundle: 1, status: 1 };
 
 fn main() {
     let nodes = std::env::args().nth(1).map_or(NODES, |text| text.parse().unwrap());
@@ -80,7 +82,7 @@ fn learn(fleet: &mut [NodeSession], replies: &[Option<Datagram>]) {
 }
 
 fn beat(node: &mut NodeSession, round: u64) -> Datagram {
-    node.heartbeat(Duration::from_secs(10 * round), 7, round).unwrap()
+    node.heartbeat(Duration::from_secs(10 * round), OBSERVED).unwrap()
 }
 
 fn node(secret: &ClusterSecret, index: u32) -> NodeSession {
@@ -92,6 +94,7 @@ fn node(secret: &ClusterSecret, index: u32) -> NodeSession {
         udp_port: 1,
         interval_ms: 10_000,
         boot_floor: 0,
+        servers: Vec::new(),
     };
     NodeSession::new(&grant, 1, index).unwrap()
 }

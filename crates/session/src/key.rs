@@ -64,6 +64,10 @@ impl NodeUid {
         }
         Self(short)
     }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// `K`: what a node is granted when it joins, and what a server derives again for each datagram.

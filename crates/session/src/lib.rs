@@ -8,14 +8,19 @@
 //! The rules, and what each one is for, are in `docs/protocol.md`.
 
 mod datagram;
+mod digest;
 mod key;
 mod keyring;
 mod node;
 mod server;
+pub mod servers;
 
 pub use datagram::Datagram;
+pub use digest::{
+    BundleDigest, Counted, Desired, PodDigest, PodFacts, ReferentDigest, Standing, gates,
+};
 pub use key::{ClusterSecret, NodeUid, SessionKey};
 pub use keyring::{BadKeyring, Keyring, MAX_EPOCHS};
-pub use node::{Dropped, GrantError, NodeEvent, NodeSession, SessionExhausted};
+pub use node::{Dropped, GrantError, NodeEvent, NodeSession, Observed, SessionExhausted};
 pub use server::{Address, Answer, Fresh, NodeIndex, Opened, Record, Refused, ServerSessions};
-pub use toono_wire::datagram::{HeartbeatFlags, Poke, ReplyFlags};
+pub use toono_wire::datagram::{Poke, ReplyFlags};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use toono_wire::{
     datagram::{
-        DownlinkHeader, HeartbeatBody, HeartbeatFlags, Poke, ReplyBody, ReplyFlags, SealedDownlink,
-        UplinkHeader,
+        DownlinkHeader, HeartbeatBody, Poke, ReplyBody, ReplyFlags, SealedDownlink, UplinkHeader,
+        UplinkKind,
     },
     join::SessionGrant,
 };
@@ -14,6 +14,9 @@ use crate::{
     Datagram, SessionKey,
     key::{Cipher, downlink_nonce, uplink_nonce},
 };
+
+/// The part of a counter that counts within a start.
+const SEQUENCE: u64 = 0xffff_ffff;
 
 /// One start of the node daemon, under one grant.
 ///
@@ -26,7 +29,7 @@ pub struct NodeSession {
     index: u32,
     salt: u32,
     key: SessionKey,
-    uplink: Cipher,
+    cipher: Cipher,
     /// Counter of the newest heartbeat; its high half is the boot number.
     sent: u64,
     sent_at: Duration,
@@ -50,6 +53,17 @@ enum Repeat {
     Sent,
 }
 
+/// What a node says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// The bundle revision on its disk; 0 when nothing is whole there.
+    pub revision: u64,
+    /// The digest that came with that bundle.
+    pub bundle: u32,
+    /// The digest of the status that the cloud acknowledged last; 0 for none.
+    pub status: u32,
+}
+
 /// The server process that the node last learnt.
 struct Instance {
     id: u64,
@@ -64,7 +78,7 @@ struct Instance {
 pub enum NodeEvent {
     /// The cloud answered a heartbeat.
     Reply {
-        /// Fetch the bundle when this differs from the observed revision.
+        /// Fetch what is newer when this is above the observed revision.
         desired_revision: u64,
         /// What else the cloud asks for.
         flags: ReplyFlags,
@@ -137,7 +151,7 @@ impl NodeSession {
             generation: grant.generation,
             index: grant.index,
             salt,
-            uplink: key.uplink(),
+            cipher: key.uplink(),
             key,
             sent: start,
             sent_at: Duration::ZERO,
@@ -149,18 +163,16 @@ impl NodeSession {
         })
     }
 
-    /// The next heartbeat. `observed` is the bundle revision on disk, `digest` that of the last
-    /// acknowledged status (0 for none).
+    /// The next heartbeat.
     ///
     /// # Errors
     /// When this start has no counter left.
     pub fn heartbeat(
         &mut self,
         now: Duration,
-        observed: u64,
-        digest: u64,
+        observed: Observed,
     ) -> Result<Datagram, SessionExhausted> {
-        self.flagged(now, observed, digest, HeartbeatFlags::default())
+        self.uplink(UplinkKind::Heartbeat, now, observed)
     }
 
     /// As [`heartbeat`](Self::heartbeat), to find out whether answers come back on another way than the one
@@ -171,26 +183,25 @@ impl NodeSession {
     pub fn probe(
         &mut self,
         now: Duration,
-        observed: u64,
-        digest: u64,
+        observed: Observed,
     ) -> Result<Datagram, SessionExhausted> {
-        self.flagged(now, observed, digest, HeartbeatFlags::PROBE)
+        self.uplink(UplinkKind::Probe, now, observed)
     }
 
-    fn flagged(
+    fn uplink(
         &mut self,
+        kind: UplinkKind,
         now: Duration,
-        observed: u64,
-        digest: u64,
-        flags: HeartbeatFlags,
+        observed: Observed,
     ) -> Result<Datagram, SessionExhausted> {
-        if self.sent & 0xffff_ffff == 0xffff_ffff {
+        if self.sent & SEQUENCE == SEQUENCE {
             return Err(SessionExhausted);
         }
         self.sent += 1;
         self.sent_at = now;
         self.repeat = if self.repeat == Repeat::Next { Repeat::Sent } else { Repeat::No };
         let header = UplinkHeader {
+            kind,
             epoch: self.epoch,
             generation: self.generation,
             index: self.index,
@@ -199,13 +210,13 @@ impl NodeSession {
         }
         .encode();
         let mut body = HeartbeatBody {
-            observed_revision: observed,
-            status_digest: digest,
+            observed_revision: observed.revision,
+            status_digest: observed.status,
+            bundle_digest: observed.bundle,
             instance: self.instance.as_ref().map_or(0, |instance| instance.id),
-            flags,
         }
         .encode();
-        let tag = self.uplink.seal(uplink_nonce(self.sent, self.salt), &header, &mut body);
+        let tag = self.cipher.seal(uplink_nonce(self.sent, self.salt), &header, &mut body);
         Ok(Datagram::assemble(&header, &body, &tag))
     }
 
@@ -270,11 +281,13 @@ impl NodeSession {
         stranger: Option<Instance>,
         now: Duration,
     ) -> Result<NodeEvent, Dropped> {
-        let expected = body.echo > self.answered && body.echo <= self.sent;
-        if !expected || (stranger.is_some() && body.echo != self.sent) {
+        // Of this start: what answers another one does not open with this one's salt.
+        let echo = self.sent & !SEQUENCE | u64::from(body.echo);
+        let expected = echo > self.answered && echo <= self.sent;
+        if !expected || (stranger.is_some() && echo != self.sent) {
             return Err(Dropped::Stale);
         }
-        self.answered = body.echo;
+        self.answered = echo;
         self.answered_at = Some(now);
         let mut send_again = false;
         self.counted = stranger.is_none();

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use toono_wire::datagram::{
-    DownlinkHeader, DownlinkKind, HeartbeatBody, HeartbeatFlags, Poke, ReplyBody, ReplyFlags,
-    UplinkHeader,
+    DownlinkHeader, DownlinkKind, HeartbeatBody, Poke, ReplyBody, ReplyFlags, UplinkHeader,
+    UplinkKind,
 };
 
 use crate::{
@@ -69,14 +69,16 @@ pub struct Fresh {
     pub epoch: u8,
     /// The bundle revision that the node has on disk.
     pub observed_revision: u64,
+    /// The digest that came with that bundle.
+    pub bundle_digest: u32,
     /// Digest of the status that the node believes the cloud has; 0 for none.
-    pub status_digest: u64,
+    pub status_digest: u32,
 }
 
 /// What the cloud tells a node in a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
-    /// The newest revision of the node's bundle.
+    /// What the node's bundle should hold; above what it holds is a cue to fetch.
     pub desired_revision: u64,
     /// What the node should do besides.
     pub flags: ReplyFlags,
@@ -94,8 +96,9 @@ pub struct Opened {
     /// Whether the node is alive now: the heartbeat was made for this server instance and is new.
     /// When not, nothing but the reply may follow from it.
     pub fresh: bool,
-    /// Whether it is the node's first fresh heartbeat since it was admitted here.
-    pub first: bool,
+    /// Whether the node's fresh heartbeat before this one named the same bundle: what differs in both is not
+    /// just on its way.
+    pub repeats: bool,
     /// Whether its key is of another epoch than the current one: sooner or later an answer should tell the
     /// node so, by [`ReplyFlags::REKEY`].
     pub old_key: bool,
@@ -230,10 +233,14 @@ impl ServerSessions {
         let heartbeat = HeartbeatBody::decode(&sealed);
 
         let fresh = heartbeat.instance == self.instance;
-        let first = fresh && record.fresh.is_none();
+        let same = |newest: Fresh| {
+            (newest.observed_revision, newest.bundle_digest)
+                == (heartbeat.observed_revision, heartbeat.bundle_digest)
+        };
+        let repeats = fresh && record.fresh.is_some_and(same);
         if fresh {
             // A probe may have come on a way that leads up only.
-            let probes = heartbeat.flags.contains(HeartbeatFlags::PROBE);
+            let probes = header.kind == UplinkKind::Probe;
             let before = record.fresh.filter(|_| probes).map(|newest| newest.address);
             let newest = Fresh {
                 at: now,
@@ -242,6 +249,7 @@ impl ServerSessions {
                 salt: header.salt,
                 epoch: header.epoch,
                 observed_revision: heartbeat.observed_revision,
+                bundle_digest: heartbeat.bundle_digest,
                 status_digest: heartbeat.status_digest,
             };
             if let Some(record) = self.records.get_mut(index.place()).and_then(Option::as_mut) {
@@ -249,14 +257,14 @@ impl ServerSessions {
             }
         }
         let old_key = self.current_epoch() != Some(header.epoch);
-        Ok(Opened { index, heartbeat, fresh, first, old_key, header, key })
+        Ok(Opened { index, heartbeat, fresh, repeats, old_key, header, key })
     }
 
     /// The answer to a heartbeat. One that was not fresh is answered too: the node learns this
     /// server's instance from it.
     pub fn reply(&mut self, to: &Opened, answer: &Answer) -> Datagram {
         let body = ReplyBody {
-            echo: to.header.counter,
+            echo: u32::try_from(to.header.counter & 0xffff_ffff).unwrap_or(0),
             desired_revision: answer.desired_revision,
             flags: answer.flags,
             interval_ms: u32::try_from(answer.interval.as_millis()).unwrap_or(u32::MAX),

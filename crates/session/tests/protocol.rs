@@ -5,8 +5,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use proptest::prelude::*;
 use toono_session::{
-    Address, Answer, ClusterSecret, Dropped, GrantError, NodeEvent, NodeIndex, NodeSession,
-    NodeUid, Poke, Refused, ReplyFlags, ServerSessions,
+    Address, Answer, BundleDigest, ClusterSecret, Dropped, GrantError, NodeEvent, NodeIndex,
+    NodeSession, NodeUid, Observed, PodDigest, Poke, ReferentDigest, Refused, ReplyFlags,
+    ServerSessions,
 };
 use toono_wire::join::SessionGrant;
 
@@ -32,7 +33,13 @@ fn grant(epoch: u8) -> SessionGrant {
         udp_port: 6443,
         interval_ms: 10_000,
         boot_floor: 0,
+        servers: Vec::new(),
     }
+}
+
+/// A node that holds the bundle of this revision.
+fn held(revision: u64) -> Observed {
+    Observed { revision, ..Observed::default() }
 }
 
 fn server(instance: u64) -> ServerSessions {
@@ -47,7 +54,7 @@ fn node() -> NodeSession {
 
 /// One heartbeat and its reply; whether it was fresh, and what the node makes of the reply.
 fn exchange(node: &mut NodeSession, server: &mut ServerSessions) -> (bool, NodeEvent) {
-    let heartbeat = node.heartbeat(NOW, 70, 0).unwrap();
+    let heartbeat = node.heartbeat(NOW, held(70)).unwrap();
     let opened = server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap();
     let reply = server.reply(&opened, &ANSWER);
     (opened.fresh, node.receive(reply.as_bytes(), NOW).unwrap())
@@ -85,7 +92,7 @@ fn a_boot_number_that_was_set_back_is_noticed() {
 
     // The disk of before comes back: the same boot number, another salt.
     let mut again = NodeSession::new(&grant(1), 1, 7).unwrap();
-    let refused = again.heartbeat(NOW, 70, 0).unwrap();
+    let refused = again.heartbeat(NOW, held(70)).unwrap();
     let judged = server.receive(refused.as_bytes(), FROM, NOW).map(|opened| opened.fresh);
     assert_eq!(judged, Err(Refused::Replayed));
     assert_eq!((again.counted(), again.unanswered()), (false, 1));
@@ -108,8 +115,8 @@ fn two_servers_in_turn_do_not_drive_a_node_in_circles() {
 fn duplicates_and_older_counters_are_refused() {
     let (mut node, mut server) = (node(), server(5));
     exchange(&mut node, &mut server);
-    let first = node.heartbeat(NOW, 0, 0).unwrap();
-    let second = node.heartbeat(NOW, 0, 0).unwrap();
+    let first = node.heartbeat(NOW, held(0)).unwrap();
+    let second = node.heartbeat(NOW, held(0)).unwrap();
     assert!(server.receive(second.as_bytes(), FROM, NOW).unwrap().fresh);
     for late in [first, second] {
         assert_eq!(server.receive(late.as_bytes(), FROM, NOW).unwrap_err(), Refused::Replayed);
@@ -120,14 +127,14 @@ fn duplicates_and_older_counters_are_refused() {
 fn a_reply_counts_once_and_a_stranger_must_answer_the_newest() {
     let (mut node, mut server, mut other) = (node(), server(5), server(6));
     exchange(&mut node, &mut server);
-    let first = node.heartbeat(NOW, 0, 0).unwrap();
+    let first = node.heartbeat(NOW, held(0)).unwrap();
     let opened = server.receive(first.as_bytes(), FROM, NOW).unwrap();
     let reply = server.reply(&opened, &ANSWER);
     let from_other = {
         let opened = other.receive(first.as_bytes(), FROM, NOW).unwrap();
         other.reply(&opened, &ANSWER)
     };
-    node.heartbeat(NOW, 0, 0).unwrap();
+    node.heartbeat(NOW, held(0)).unwrap();
     assert_eq!(node.receive(from_other.as_bytes(), NOW), Err(Dropped::Stale));
     assert!(node.receive(reply.as_bytes(), NOW).is_ok(), "late, but from the server it knows");
     assert_eq!(node.receive(reply.as_bytes(), NOW), Err(Dropped::Stale));
@@ -159,17 +166,33 @@ fn pokes_need_the_known_instance_and_count_once() {
 }
 
 #[test]
+fn who_names_the_same_bundle_twice_is_seen_to() {
+    let (mut node, mut server) = (node(), server(5));
+    exchange(&mut node, &mut server);
+    let other = Observed { bundle: 1, ..held(70) };
+    let told = [held(70), held(70), other, other, held(71), held(70), held(70)];
+    let repeats = told.map(|observed| {
+        let heartbeat = node.heartbeat(NOW, observed).unwrap();
+        server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap().repeats
+    });
+    assert_eq!(repeats, [false, true, false, true, false, false, true]);
+}
+
+#[test]
 fn a_probe_counts_and_moves_nothing() {
     let (mut node, mut server) = (node(), server(5));
     exchange(&mut node, &mut server);
     exchange(&mut node, &mut server);
     let elsewhere = SocketAddr::from(([192, 0, 2, 9], 9));
-    let probe = node.probe(NOW, 71, 0).unwrap();
+    let probe = node.probe(NOW, held(71)).unwrap();
+    let mut posing = probe.as_bytes().to_vec();
+    posing[0] = 0x11;
+    assert_eq!(server.receive(&posing, elsewhere, NOW).unwrap_err(), Refused::Unauthentic);
     let opened = server.receive(probe.as_bytes(), elsewhere, NOW).unwrap();
     let newest = *server.fresh(NodeIndex(3)).unwrap();
     assert_eq!((opened.fresh, newest.observed_revision), (true, 71));
     assert_eq!(newest.address, FROM.into());
-    let heartbeat = node.heartbeat(NOW, 71, 0).unwrap();
+    let heartbeat = node.heartbeat(NOW, held(71)).unwrap();
     server.receive(heartbeat.as_bytes(), Address::Stream(4), NOW).unwrap();
     let (_, to) = server.poke(NodeIndex(3), Poke::DialBack { ticket: 1 }).unwrap();
     assert_eq!(to, Address::Stream(4));
@@ -179,22 +202,22 @@ fn a_probe_counts_and_moves_nothing() {
 fn older_epochs_are_accepted_and_seen() {
     let mut server = server(5);
     let mut node = NodeSession::new(&grant(9), 1, 1).unwrap();
-    let heartbeat = node.heartbeat(NOW, 0, 0).unwrap();
+    let heartbeat = node.heartbeat(NOW, held(0)).unwrap();
     assert!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap().old_key);
     exchange(&mut node, &mut server);
     // The epochs change in the middle of a session: both ends go on, and what was said stays said.
     let mut current = NodeSession::new(&grant(1), 2, 1).unwrap();
     server.set_secrets(vec![secret(9), secret(1)]);
-    let heartbeat = current.heartbeat(NOW, 0, 0).unwrap();
+    let heartbeat = current.heartbeat(NOW, held(0)).unwrap();
     assert!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap().old_key);
-    let heartbeat = node.heartbeat(NOW, 0, 0).unwrap();
+    let heartbeat = node.heartbeat(NOW, held(0)).unwrap();
     assert!(!server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap().old_key);
     server.set_secrets(vec![secret(1)]);
-    let heartbeat = node.heartbeat(NOW, 0, 0).unwrap();
+    let heartbeat = node.heartbeat(NOW, held(0)).unwrap();
     assert_eq!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap_err(), Refused::Unknown);
     assert!(server.poke(NodeIndex(3), Poke::DialBack { ticket: 1 }).is_none(), "no key to seal it");
     let mut unknown = NodeSession::new(&grant(4), 1, 1).unwrap();
-    let heartbeat = unknown.heartbeat(NOW, 0, 0).unwrap();
+    let heartbeat = unknown.heartbeat(NOW, held(0)).unwrap();
     assert_eq!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap_err(), Refused::Unknown);
 }
 
@@ -202,7 +225,7 @@ fn older_epochs_are_accepted_and_seen() {
 fn another_generation_or_uid_ends_the_session() {
     let (mut node, mut server) = (node(), server(5));
     server.admit(NodeIndex(3), NodeUid::new("another"), 2);
-    let heartbeat = node.heartbeat(NOW, 0, 0).unwrap();
+    let heartbeat = node.heartbeat(NOW, held(0)).unwrap();
     assert_eq!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap_err(), Refused::Unauthentic);
     server.admit(NodeIndex(3), NodeUid::new("uid"), 3);
     assert_eq!(server.receive(heartbeat.as_bytes(), FROM, NOW).unwrap_err(), Refused::Unknown);
@@ -223,11 +246,12 @@ fn the_documented_vectors_hold() {
     let mut node = node();
     let mut server = ServerSessions::new(0x1112_1314_1516_1718, vec![secret(1)]);
     server.admit(NodeIndex(3), NodeUid::new("uid"), 2);
-    let first = node.heartbeat(NOW, 70, 9).unwrap();
+    let all = Observed { revision: 70, bundle: pods().0, status: 9 };
+    let first = node.heartbeat(NOW, all).unwrap();
     let opened = server.receive(first.as_bytes(), FROM, NOW).unwrap();
     let reply = server.reply(&opened, &ANSWER);
     node.receive(reply.as_bytes(), NOW).unwrap();
-    let second = node.probe(NOW, 70, 9).unwrap();
+    let second = node.probe(NOW, all).unwrap();
     assert!(server.receive(second.as_bytes(), FROM, NOW).unwrap().fresh);
     let (poke, _) = server.poke(NodeIndex(3), Poke::BundleMoved { revision: 78 }).unwrap();
     assert!(node.receive(poke.as_bytes(), NOW).is_ok());
@@ -241,19 +265,54 @@ fn the_documented_vectors_hold() {
     }
 }
 
+/// The digest of the two pods in the document.
+fn pods() -> BundleDigest {
+    let document = include_str!("../../../docs/protocol.md");
+    let pods = document.lines().filter(|line| line.starts_with(r#"{"metadata""#));
+    pods.map(|pod| PodDigest::of_json(pod).unwrap()).collect()
+}
+
+#[test]
+fn the_documented_digests_hold() {
+    let document = include_str!("../../../docs/protocol.md");
+    let mut sum = BundleDigest::default();
+    let mut lines = document.lines().skip_while(|line| !line.starts_with(r#"{"metadata""#));
+    for _ in 0..2 {
+        let pod = PodDigest::of_json(lines.next().unwrap()).unwrap();
+        assert_eq!(lines.next().unwrap(), format!("pod     {:016x}", pod.0));
+        sum = sum.with(pod);
+    }
+    assert_eq!(lines.next().unwrap(), format!("sum     {:08x}", sum.0));
+    assert_eq!(sum, pods());
+}
+
+#[test]
+fn the_documented_digests_of_referents_hold() {
+    let document = include_str!("../../../docs/protocol.md");
+    let mut sum = BundleDigest::default();
+    let mut lines = document.lines().skip_while(|line| !line.starts_with(r#"{"kind""#));
+    for _ in 0..2 {
+        let referent = serde_json::from_str(lines.next().unwrap()).unwrap();
+        let digest = ReferentDigest::of(&referent).unwrap();
+        assert_eq!(lines.next().unwrap(), format!("referent {:016x}", digest.0));
+        sum = sum.with(digest);
+    }
+    assert_eq!(lines.next().unwrap(), format!("sum     {:08x}", sum.0));
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 proptest! {
     #[test]
-    fn bytes_from_anywhere_change_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0x10u8..0x15) {
+    fn bytes_from_anywhere_change_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0x10u8..0x16) {
         let (mut node, mut server) = (node(), server(5));
         exchange(&mut node, &mut server);
         exchange(&mut node, &mut server);
         let before = *server.fresh(NodeIndex(3)).unwrap();
         let mut likely = bytes.clone();
-        likely.resize(if kind == 0x13 { 49 } else { 64 }, 0);
+        likely.resize(match kind { 0x12 => 56, 0x13 => 49, _ => 60 }, 0);
         likely[0] = kind;
         likely[1..8].copy_from_slice(&[1, 0, 2, 0, 0, 0, 3]);
         for bytes in [&bytes, &likely] {
@@ -264,12 +323,13 @@ proptest! {
     }
 
     #[test]
-    fn any_flipped_bit_is_noticed(bit in 0usize..512) {
+    fn any_flipped_bit_is_noticed(bit in 0usize..480) {
         let (mut node, mut server) = (node(), server(5));
-        let mut heartbeat = node.heartbeat(NOW, 0, 0).unwrap().as_bytes().to_vec();
+        let mut heartbeat = node.heartbeat(NOW, held(0)).unwrap().as_bytes().to_vec();
         let opened = server.receive(&heartbeat, FROM, NOW).unwrap();
         let mut reply = server.reply(&opened, &ANSWER).as_bytes().to_vec();
         heartbeat[bit / 8] ^= 1 << (bit % 8);
+        let bit = bit % (reply.len() * 8);
         reply[bit / 8] ^= 1 << (bit % 8);
         prop_assert!(server.receive(&heartbeat, FROM, NOW).is_err());
         prop_assert!(node.receive(&reply, NOW).is_err());

@@ -16,8 +16,8 @@ use std::{
 };
 
 use toono_session::{
-    Answer, ClusterSecret, Dropped, NodeEvent, NodeIndex, NodeSession, NodeUid, Opened, Poke,
-    Refused, ReplyFlags, ServerSessions,
+    Answer, ClusterSecret, Dropped, NodeEvent, NodeIndex, NodeSession, NodeUid, Observed, Opened,
+    Poke, Refused, ReplyFlags, ServerSessions,
 };
 use toono_wire::{datagram, join::SessionGrant};
 
@@ -137,6 +137,7 @@ fn grant(node: usize) -> SessionGrant {
         udp_port: 1,
         interval_ms: 10_000,
         boot_floor: 0,
+        servers: Vec::new(),
     }
 }
 
@@ -237,7 +238,7 @@ impl World {
     fn beat(&mut self, node: usize) {
         let now = self.now;
         let sender = &mut self.nodes[node];
-        let datagram = sender.session.heartbeat(now, 1, 0).unwrap();
+        let datagram = sender.session.heartbeat(now, Observed::default()).unwrap();
         sender.next_beat = now + INTERVAL;
         sender.beats += 1;
         sender.spoke_under = self.instances.len();
@@ -467,7 +468,7 @@ impl Node {
     fn amnesiac(&self, node: usize) -> NodeSession {
         let mut session = NodeSession::new(&grant(node), self.boot, self.salt).unwrap();
         for _ in 0..self.beats {
-            session.heartbeat(Duration::ZERO, 1, 0).unwrap();
+            session.heartbeat(Duration::ZERO, Observed::default()).unwrap();
             if session.receive(&self.reply, Duration::ZERO).is_ok() {
                 break;
             }
@@ -535,7 +536,7 @@ fn forgetting_a_node_and_admitting_it_again_repeats_no_nonce() {
     let mut counters = Vec::new();
     for _ in 0..3 {
         for _ in 0..3 {
-            let heartbeat = node.heartbeat(Duration::ZERO, 0, 0).unwrap();
+            let heartbeat = node.heartbeat(Duration::ZERO, Observed::default()).unwrap();
             let opened = server.receive(heartbeat.as_bytes(), from, Duration::ZERO).unwrap();
             let answer =
                 Answer { desired_revision: 0, flags: ReplyFlags::default(), interval: INTERVAL };

@@ -6,6 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
+use rustls::{ClientConfig, client::Resumption};
 use toono_http::{
     client::{Connection, Endpoint},
     http2,
@@ -21,9 +22,9 @@ const AGENT: &str = concat!("toono-sim/", env!("CARGO_PKG_VERSION"));
 #[derive(Clone)]
 pub(crate) struct Access {
     pub(crate) endpoint: Endpoint,
-    tls: Arc<rustls::ClientConfig>,
+    tls: Arc<ClientConfig>,
     /// The same without a certificate of its own.
-    anonymous: Arc<rustls::ClientConfig>,
+    anonymous: Arc<ClientConfig>,
     ca: Arc<str>,
 }
 
@@ -47,14 +48,23 @@ impl Access {
         Ok(Self { endpoint, tls, anonymous, ca: ca.into() })
     }
 
-    /// The same server for who has this certificate.
+    /// The same server for who has this certificate. There may be thousands of them, so each remembers the
+    /// sessions with one server, and no room for more.
     pub(crate) fn with(&self, own: &Issued) -> Result<Self, Failure> {
-        Ok(Self { tls: toono_pki::client_config(&self.ca, Some(own))?, ..self.clone() })
+        let mut tls = ClientConfig::clone(&*toono_pki::client_config(&self.ca, Some(own))?);
+        tls.resumption = Resumption::in_memory_sessions(1);
+        Ok(Self { tls: Arc::new(tls), ..self.clone() })
     }
 
     /// A connection of HTTP/1.1 for who has a token.
     pub(crate) async fn connect_anonymously(&self) -> Result<Connection, Failure> {
         Ok(Connection::open(&self.endpoint, &self.anonymous).await?)
+    }
+
+    /// The same over a connection by TCP that there is already.
+    pub(crate) async fn begin_tls(&self, stream: tokio::net::TcpStream) -> Result<(), Failure> {
+        Connection::over(stream, &self.endpoint, Some(&self.anonymous)).await?;
+        Ok(())
     }
 
     /// A connection of HTTP/1.1.

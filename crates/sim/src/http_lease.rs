@@ -23,6 +23,7 @@ use toono_pki::{ClusterCa, Issued};
 use crate::{
     Failure,
     access::{Access, ask},
+    ending,
     percentiles::Percentiles,
     server::Server,
 };
@@ -59,7 +60,7 @@ pub(crate) struct HttpLeaseArgs {
 
 pub(crate) fn run(args: &HttpLeaseArgs) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure(args)).map_err(|error| -> Box<dyn Error> { error })
+    ending::run(&runtime, measure(args))
 }
 
 async fn measure(args: &HttpLeaseArgs) -> Result<(), Failure> {

@@ -1,18 +1,24 @@
 //! Benchmarks of a running edge, and of the API server alone.
 //!
-//! They print figures and judge nothing; docs/benchmarks.md keeps figures with their commands.
+//! They print figures and, but for `edge`, judge nothing; docs/benchmarks.md keeps figures with their commands.
 
 mod access;
 mod api;
+mod ending;
+mod events;
 mod fleet;
 mod footprint;
 mod hostile;
 mod http_lease;
 mod lists;
+mod node;
 mod percentiles;
 mod place;
+mod process;
+mod real;
+mod replicas;
+mod rollout;
 mod server;
-mod start;
 mod storm;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -37,10 +43,22 @@ enum Command {
     Api(api::ApiArgs),
     /// A server and its simulated nodes, which speak the true protocol.
     Fleet(fleet::FleetArgs),
+    /// As `fleet --seconds 0 --changes 1000`: changes of desired state, and when the nodes have them.
+    Change(fleet::FleetArgs),
+    /// As `fleet --seconds 0 --restart`: the server killed and started again, with all nodes sending.
+    Restart(fleet::FleetArgs),
+    /// As `fleet --seconds 0 --list`: all nodes, in pages and as one stream.
+    List(fleet::FleetArgs),
+    /// Several servers on one etcd, over which nodes are spread, and the loss of one.
+    Replicas(replicas::ReplicasArgs),
     /// Thousands of nodes that need a TLS handshake at once.
     Storm(storm::StormArgs),
     /// Stock-shaped clients that renew the Leases of their nodes over HTTPS.
     HttpLease(http_lease::HttpLeaseArgs),
+    /// Real nodes in namespaces of this machine, cut off and healed in groups at random.
+    Edge(real::EdgeArgs),
+    /// A Service whose endpoints move, and what leaves the cloud until every node knows.
+    Rollout(rollout::RolloutArgs),
     /// A server, its nodes, and a flood of datagrams that mean it no good.
     Hostile(hostile::HostileArgs),
     /// Memory of the server, and of each node daemon with its keepers.
@@ -51,45 +69,32 @@ enum Command {
     },
     /// The scheduler's decisions alone, on one core: pods onto up to a million nodes.
     Place(place::PlaceArgs),
+    /// A node by itself: memory, processor and disk at rest, starts of pods; beside containerd and runc if asked.
+    Node(node::NodeArgs),
     /// Creates pods and times bind → running for each, and all of them together.
-    Start {
-        /// The administrator's kubeconfig.
-        #[arg(long, default_value = "/var/lib/toono/admin.kubeconfig")]
-        kubeconfig: PathBuf,
-        /// How many pods, at once.
-        #[arg(long, default_value_t = 20)]
-        pods: usize,
-        /// How often.
-        #[arg(long, default_value_t = 5)]
-        rounds: usize,
-        /// An image that is present on every node.
-        #[arg(long, default_value = "lab.toono.io/busybox:1")]
-        image: String,
-    },
+    Start(node::StartArgs),
 }
 
 /// Why a measurement ended early.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("no runtime: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
     let outcome = match Cli::parse().command {
         Command::Api(args) => api::run(&args),
         Command::Fleet(args) => fleet::run(&args),
+        Command::Change(args) => fleet::run(&args.for_changes()),
+        Command::Restart(args) => fleet::run(&args.for_restart()),
+        Command::List(args) => fleet::run(&args.for_lists()),
+        Command::Edge(args) => real::run(&args),
         Command::Hostile(args) => hostile::run(&args),
+        Command::Replicas(args) => replicas::run(&args),
+        Command::Rollout(args) => rollout::run(&args),
         Command::Storm(args) => storm::run(&args),
         Command::HttpLease(args) => http_lease::run(&args),
         Command::Footprint { data } => footprint::run(&data),
         Command::Place(args) => place::run(&args),
-        Command::Start { kubeconfig, pods, rounds, image } => {
-            runtime.block_on(start::run(&kubeconfig, pods, rounds, &image))
-        }
+        Command::Node(args) => node::run(&args),
+        Command::Start(args) => node::start(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

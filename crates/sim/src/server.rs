@@ -1,22 +1,24 @@
-//! The server under test as a process, and what the kernel says of it.
+//! The server under test: started, asked what it uses, ended.
 
 use std::{
     fs::{self, File},
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use tokio::process::{Child, Command};
 
-use crate::{Failure, access::Access};
+use crate::{Failure, access::Access, process::Process};
 
 /// A server that does not answer for so long has failed.
 const START_MAX: Duration = Duration::from_secs(120);
+/// A server that has work left is looked at for so long.
+const SETTLE_LOOK: Duration = Duration::from_secs(5);
+/// No work takes longer.
+const SETTLE_MAX: Duration = Duration::from_secs(900);
 /// How often a starting server is asked.
 const POLL: Duration = Duration::from_millis(5);
-/// Clock ticks a second in `/proc` (proc(5)): a constant of the kernel's interface.
-const TICKS: f64 = 100.0;
 
 /// A running server. It is killed when this is dropped.
 pub(crate) struct Server {
@@ -56,7 +58,10 @@ impl Server {
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true)
-            .spawn()?;
+            .spawn()
+            .map_err(|error| {
+                format!("{}: {error}; name the program with --toono", toono.display())
+            })?;
         let mut server = Self { child, port, started_in: Duration::ZERO };
         loop {
             if let Some(status) = server.child.try_wait()? {
@@ -86,58 +91,59 @@ impl Server {
         Ok(())
     }
 
+    /// Lets it run no further until [`Self::go_on`].
+    pub(crate) fn pause(&self) -> Result<(), Failure> {
+        self.signal(nix::sys::signal::Signal::SIGSTOP)
+    }
+
+    /// Lets it run again.
+    pub(crate) fn go_on(&self) -> Result<(), Failure> {
+        self.signal(nix::sys::signal::Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) -> Result<(), Failure> {
+        let pid = i32::try_from(self.child.id().ok_or("the server has ended")?)?;
+        Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal)?)
+    }
+
     /// Ends it as a power cut would.
     pub(crate) async fn kill(&mut self) -> Result<(), Failure> {
         Ok(self.child.kill().await?)
     }
 
-    /// Waits until it uses no more than so many cores.
+    /// Waits until it uses no more than so many cores, for some seconds.
     pub(crate) async fn settle(&self, cores: f64) -> Result<(), Failure> {
-        for _ in 0..120 {
+        for _ in 0..SETTLE_MAX.as_secs().div_ceil(SETTLE_LOOK.as_secs()) {
             let before = self.cpu_seconds()?;
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            if self.cpu_seconds()? - before < cores {
+            tokio::time::sleep(SETTLE_LOOK).await;
+            if self.cpu_seconds()? - before < cores * SETTLE_LOOK.as_secs_f64() {
                 return Ok(());
             }
         }
-        println!("(the server was still busy after two minutes)");
+        println!("(the server was still busy after {SETTLE_MAX:?})");
         Ok(())
     }
 
     pub(crate) fn rss_mb(&self) -> Result<f64, Failure> {
-        self.status_mb("VmRSS:")
+        self.process()?.rss_mb()
     }
 
     /// The largest RSS since [`Self::reset_peak`].
     pub(crate) fn peak_mb(&self) -> Result<f64, Failure> {
-        self.status_mb("VmHWM:")
+        self.process()?.peak_mb()
     }
 
     pub(crate) fn reset_peak(&self) -> Result<(), Failure> {
-        Ok(fs::write(self.proc("clear_refs")?, "5")?)
+        self.process()?.reset_peak()
     }
 
     /// User and system time.
     pub(crate) fn cpu_seconds(&self) -> Result<f64, Failure> {
-        let stat = fs::read_to_string(self.proc("stat")?)?;
-        let (_, fields) = stat.rsplit_once(')').ok_or("no name in stat")?;
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        let ticks = |index: usize| -> f64 {
-            fields.get(index).and_then(|field| field.parse().ok()).unwrap_or(0.0)
-        };
-        Ok((ticks(11) + ticks(12)) / TICKS)
+        self.process()?.cpu_seconds()
     }
 
-    fn status_mb(&self, name: &str) -> Result<f64, Failure> {
-        let status = fs::read_to_string(self.proc("status")?)?;
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let kib: f64 = line.ok_or("no such line")?.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib * 1024.0 / 1e6)
-    }
-
-    fn proc(&self, file: &str) -> Result<PathBuf, Failure> {
-        let pid = self.child.id().ok_or("the server has ended")?;
-        Ok(Path::new("/proc").join(pid.to_string()).join(file))
+    fn process(&self) -> Result<Process, Failure> {
+        Ok(Process(self.child.id().ok_or("the server has ended")?))
     }
 }
 

@@ -28,6 +28,7 @@ use toono_wire::path;
 use crate::{
     Failure,
     access::{Access, ask},
+    ending,
     fleet::join,
     percentiles::Percentiles,
     server::Server,
@@ -62,7 +63,7 @@ pub(crate) struct StormArgs {
 
 pub(crate) fn run(args: &StormArgs) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(simulate(args)).map_err(|error| -> Box<dyn Error> { error })
+    ending::run(&runtime, simulate(args))
 }
 
 async fn simulate(args: &StormArgs) -> Result<(), Failure> {
@@ -143,13 +144,13 @@ async fn be_served(access: &Access, tls: &Arc<ClientConfig>) -> Result<(), Failu
 }
 
 /// Another client, on a thread of its own, that asks for an object over a connection that stands.
-struct Other {
+pub(crate) struct Other {
     ends: Arc<AtomicBool>,
     thread: JoinHandle<Result<Vec<Duration>, Failure>>,
 }
 
 impl Other {
-    fn start(access: Access) -> Self {
+    pub(crate) fn start(access: Access) -> Self {
         let ends = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
             let ends = Arc::clone(&ends);
@@ -161,7 +162,7 @@ impl Other {
         Self { ends, thread }
     }
 
-    fn end(self) -> Result<Vec<Duration>, Failure> {
+    pub(crate) fn end(self) -> Result<Vec<Duration>, Failure> {
         self.ends.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| "the other client failed")?
     }

@@ -10,6 +10,8 @@ use toono_mvcc::{Compacted, Entry, Key, Owner, Page, Prefix, Rev, Table};
 
 /// Objects that a list collects before it lets the writer in: some 100 µs.
 const LIST_AT_ONCE: usize = 1024;
+/// Objects that are counted under one lock: a millisecond.
+const COUNT_AT_ONCE: usize = 10_000;
 
 /// The table, the newest revision that readers may see, and one feed per watched resource.
 #[derive(Debug)]
@@ -102,6 +104,25 @@ impl Memory {
         let table = self.read();
         let visible = self.visible();
         table.get(key, at.map_or(visible, |at| at.min(visible)))
+    }
+
+    /// How many objects come after a key. None of them is read.
+    pub(crate) fn count(
+        &self,
+        prefix: &Prefix,
+        at: Rev,
+        after: Option<&Key>,
+    ) -> Result<usize, Compacted> {
+        let at = at.min(self.visible());
+        let (mut count, mut after) = (0, after.cloned());
+        loop {
+            let counted = self.read().count(prefix, at, after.as_ref(), COUNT_AT_ONCE)?;
+            count += counted.objects;
+            match counted.last {
+                Some(last) => after = Some(last),
+                None => return Ok(count),
+            }
+        }
     }
 
     /// As [`Table::list`], or [`Table::list_owned`] if an owner is given, letting the writer in between.

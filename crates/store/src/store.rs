@@ -227,6 +227,14 @@ impl Store {
         self.memory.list(prefix, None, at, after, limit)
     }
 
+    /// How many objects [`Store::list`] would read after a key, without a limit.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub fn count(&self, prefix: &Prefix, at: Rev, after: Option<&Key>) -> Result<usize, Compacted> {
+        self.memory.count(prefix, at, after)
+    }
+
     /// As [`Store::list`], only the objects of one owner: it reads those and no others, and skips over
     /// the others only for the platform itself.
     pub fn list_owned(

@@ -8,11 +8,11 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use toono_mvcc::{Compacted, Event, Owner, Prefix, Rev};
+use toono_mvcc::{Compacted, Event, Logged, Owner, Prefix, Rev};
 
 use crate::memory::Memory;
 
-/// Events that a watcher looks at before it lets the writer in.
+/// Events that a watcher looks at before it lets the writer in, and holds then.
 const READ_AT_ONCE: usize = 1024;
 
 /// How often a watcher without events is told how far the store has come. The API server sends its
@@ -136,18 +136,23 @@ impl Watcher {
         let read = |source: &Source, through| {
             table.events(&source.prefix, owner, self.read, through, READ_AT_ONCE)
         };
-        let mut found = read(&self.source, visible).map_err(lagged)?;
-        if let Some(also) = &self.also {
-            // Both are read as far as both got; what one has beyond that is read again.
-            let others = read(also, found.through).map_err(lagged)?;
-            found.through = others.through;
-            found.events.retain(|event| event.rev <= others.through);
-            found.events.extend(others.events);
-            found.events.sort_by_key(|event| event.rev);
-        }
+        let found = read(&self.source, visible).map_err(lagged)?;
+        // Both are read as far as both got; what one has beyond that is read again.
+        let others = self.also.as_ref().map(|also| read(also, found.through)).transpose();
+        let others = others.map_err(lagged)?;
         drop(table);
-        self.read = found.through;
-        self.pending.extend(found.events);
+        self.read = others.as_ref().map_or(found.through, |others| others.through);
+        // Unpacked when the writer is let in again.
+        let whole = |events: Vec<Logged>| events.into_iter().map(Arc::<Event>::from);
+        match others {
+            None => self.pending.extend(whole(found.events)),
+            Some(others) => {
+                let mut both: Vec<_> = whole(found.events).chain(whole(others.events)).collect();
+                both.retain(|event| event.rev <= self.read);
+                both.sort_by_key(|event| event.rev);
+                self.pending.extend(both);
+            }
+        }
         Ok(())
     }
 

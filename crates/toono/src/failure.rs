@@ -24,6 +24,7 @@ impl Failure {
     }
 
     /// The same failure with another hint.
+    #[cfg(feature = "cloud")]
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
         self

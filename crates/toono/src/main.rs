@@ -1,23 +1,14 @@
 //! `toono`: parses the command line, wires the services together, chooses the exit code.
 
-mod allocator;
 mod cli;
+#[cfg(feature = "cloud")]
+mod cloud;
 mod failure;
-mod kubeconfig;
-mod lab;
 mod logging;
 mod node;
-mod node_link;
 mod preflight;
-mod rotation;
-mod secret;
-mod server;
 mod shutdown;
-mod status;
-mod store;
 mod table;
-mod token;
-mod up;
 
 use std::process::ExitCode;
 
@@ -49,9 +40,10 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     logging::start(&cli.log)?;
-    let mut runtime = match cli.command {
-        Command::Server(_) => Builder::new_multi_thread(),
-        _ => Builder::new_current_thread(),
+    let mut runtime = match &cli.command {
+        #[cfg(feature = "cloud")]
+        Command::Cloud(command) => command.runtime(),
+        Command::Node(_) => Builder::new_current_thread(),
     };
     let runtime = runtime.enable_all().build().map_err(|error| {
         Failure::caused(
@@ -64,14 +56,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 }
 
 async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
-    let done = |()| ExitCode::SUCCESS;
     match command {
-        Command::Server(args) => server::run(&args).await.map(done),
-        Command::Node(args) => node::run(args).await.map(done),
-        Command::Up(args) => up::run(&args).await.map(done),
-        Command::Down(args) => up::down(&args).await.map(done),
-        Command::Status(args) => status::run(&args).await.map(done),
-        Command::Token(args) => token::run(&args).await.map(done),
-        Command::Lab(args) => lab::run(args).await,
+        #[cfg(feature = "cloud")]
+        Command::Cloud(command) => cloud::run(command).await,
+        Command::Node(args) => node::run(*args).await.map(|()| ExitCode::SUCCESS),
     }
 }

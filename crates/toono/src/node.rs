@@ -1,15 +1,22 @@
 //! `toono node`: looks at the machine, then hands over to the agent.
 
-use toono_agent::{Agent, AgentError, Bootstrap, Config};
+pub(crate) mod cli;
+mod image;
+
+use toono_agent::{Agent, AgentError, Bootstrap, Config, Reserve, Room};
 use toono_images::RegistryConfig;
 use toono_sandbox::KeeperProgram;
 
-use crate::{cli::NodeArgs, failure::Failure, preflight, shutdown::Shutdown};
+use self::cli::{NodeArgs, NodeCommand, RoomArgs};
+use crate::{failure::Failure, preflight, shutdown::Shutdown};
 
 /// The bridge of the pod network.
 const BRIDGE: &str = "toono0";
 
 pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
+    if let Some(NodeCommand::Image(args)) = args.command {
+        return image::run(args.command);
+    }
     preflight::node()?;
     let shutdown = Shutdown::on_signal()?;
     let config = configure(args)?;
@@ -28,18 +35,39 @@ fn configure(args: NodeArgs) -> Result<Config, Failure> {
         (Some(token), Some(ca_pin)) => Some(Bootstrap { token, ca_pin }),
         _ => None,
     };
+    let manifests = args.room.pod_manifest_path.clone();
+    let manifests = Some(manifests.unwrap_or_else(|| args.data.dir.join("manifests")));
     Ok(Config {
-        server: args.server,
+        server: args.server.ok_or_else(|| {
+            Failure::new("no-server", "no server is given", "give one with --server")
+        })?,
         name,
         pool: args.pool,
         data: args.data.dir,
         bootstrap,
         cgroup_parent: args.cgroup_root,
         bridge,
+        resolv_conf: args.resolv_conf,
         registries: registries(&args.registry)?,
         keeper: KeeperProgram::this(),
+        room: room(&args.room),
+        manifests,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
+}
+
+fn room(args: &RoomArgs) -> Room {
+    let mut reserved = Reserve::default();
+    for list in [&args.system_reserved, &args.kube_reserved].into_iter().flatten() {
+        reserved.cpu_millis = reserved.cpu_millis.saturating_add(list.0.cpu_millis);
+        reserved.memory = reserved.memory.saturating_add(list.0.memory);
+        reserved.storage = reserved.storage.saturating_add(list.0.storage);
+    }
+    Room {
+        reserved,
+        eviction_hard: args.eviction_hard.clone().unwrap_or_default(),
+        max_pods: args.max_pods,
+    }
 }
 
 fn host_name() -> Result<String, Failure> {

@@ -18,27 +18,44 @@ pub const UPLINK_HEADER: usize = 20;
 /// Length of [`DownlinkHeader`].
 pub const DOWNLINK_HEADER: usize = 24;
 /// Length of [`HeartbeatBody`].
-pub const HEARTBEAT_BODY: usize = 28;
+pub const HEARTBEAT_BODY: usize = 24;
 /// Length of [`ReplyBody`].
-pub const REPLY_BODY: usize = 24;
+pub const REPLY_BODY: usize = 16;
 /// Length of [`Poke`].
 pub const POKE_BODY: usize = 9;
 
 const HEARTBEAT: u8 = 0x11;
 const REPLY: u8 = 0x12;
 const POKE: u8 = 0x13;
+const PROBE: u8 = 0x14;
+
+/// The longest interval that three bytes hold, over four hours.
+const INTERVAL_MOST_MS: u32 = 0xff_ffff;
 
 const POKE_BUNDLE_MOVED: u8 = 1;
 const POKE_DIAL_BACK: u8 = 2;
+const POKE_POOL_MOVED: u8 = 3;
 
 /// The bytes are no datagram of this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a session datagram: {0} bytes")]
 pub struct Malformed(pub usize);
 
+/// How a heartbeat is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UplinkKind {
+    /// It says all that a heartbeat says.
+    Heartbeat,
+    /// Tries whether answers come back on this way: it counts, but the cloud's own words go on to where the
+    /// node was before.
+    Probe,
+}
+
 /// Clear header of a heartbeat: 20 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UplinkHeader {
+    /// A heartbeat, or a probe.
+    pub kind: UplinkKind,
     /// Which cluster secret the key comes from.
     pub epoch: u8,
     /// Which identity of the node's name.
@@ -51,33 +68,17 @@ pub struct UplinkHeader {
     pub salt: u32,
 }
 
-/// What a heartbeat says, once opened: 28 bytes.
+/// What a heartbeat says, once opened: 24 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeartbeatBody {
-    /// The bundle revision that the node has on disk.
+    /// The bundle revision that the node has on disk; 0 when nothing is whole there.
     pub observed_revision: u64,
-    /// Digest of the status that the cloud last acknowledged to this node; 0 before the first.
-    pub status_digest: u64,
+    /// Digest of the status that the cloud last acknowledged to this node; 0 for none.
+    pub status_digest: u32,
+    /// The digest that came with the bundle on disk. Without a revision it means nothing.
+    pub bundle_digest: u32,
     /// The server instance that the node last learnt; 0 before the first reply.
     pub instance: u64,
-    /// How the heartbeat is meant.
-    pub flags: HeartbeatFlags,
-}
-
-/// How a heartbeat is meant. Unknown bits are ignored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct HeartbeatFlags(pub u32);
-
-impl HeartbeatFlags {
-    /// Tries whether answers come back on this way: it counts, but the cloud's own words go on to where the
-    /// node was before.
-    pub const PROBE: Self = Self(1);
-
-    /// Whether all bits of `other` are set.
-    #[must_use]
-    pub fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
 }
 
 /// Which kind of datagram travels down.
@@ -106,28 +107,31 @@ pub struct DownlinkHeader {
     pub counter: u64,
 }
 
-/// What a reply says, once opened: 24 bytes.
+/// What a reply says, once opened: 16 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyBody {
-    /// Counter of the heartbeat being answered.
-    pub echo: u64,
-    /// The newest revision of the node's bundle; unequal to the observed one means: fetch.
+    /// Sequence of the heartbeat being answered: the low half of its counter. The high half, which start of
+    /// the node sent it, is bound by that start's salt in the nonce.
+    pub echo: u32,
+    /// What the node's bundle should hold: above the observed revision means: fetch what is newer.
     pub desired_revision: u64,
     /// What else the node should do.
     pub flags: ReplyFlags,
-    /// Milliseconds until the next heartbeat.
+    /// Milliseconds until the next heartbeat: three bytes, and what they do not hold is told as their most.
     pub interval_ms: u32,
 }
 
 /// Requests of the cloud that ride on a reply. Unknown bits are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ReplyFlags(pub u32);
+pub struct ReplyFlags(pub u8);
 
 impl ReplyFlags {
     /// The cloud's record of the node's status differs from the digest: send a full report.
     pub const RESEND_STATUS: Self = Self(1);
     /// The key's epoch ends soon: ask [`path::SESSION`](crate::path::SESSION) for a new grant.
     pub const REKEY: Self = Self(2);
+    /// What the node holds is not what it should be, and no one knows since when: fetch the whole bundle.
+    pub const COMPARE: Self = Self(4);
 
     /// Whether all bits of `other` are set.
     #[must_use]
@@ -155,6 +159,11 @@ pub enum Poke {
         /// Valid for a few seconds, once.
         ticket: u64,
     },
+    /// The part of the node's pool moved to this revision.
+    PoolMoved {
+        /// As [`Version::revision`](crate::pool::Version::revision).
+        revision: u64,
+    },
 }
 
 impl UplinkHeader {
@@ -163,7 +172,10 @@ impl UplinkHeader {
     pub fn encode(&self) -> [u8; UPLINK_HEADER] {
         let mut out = [0; UPLINK_HEADER];
         let mut rest = out.as_mut_slice();
-        rest.put_u8(HEARTBEAT);
+        rest.put_u8(match self.kind {
+            UplinkKind::Heartbeat => HEARTBEAT,
+            UplinkKind::Probe => PROBE,
+        });
         rest.put_u8(self.epoch);
         rest.put_u16(self.generation);
         rest.put_u32(self.index);
@@ -182,11 +194,14 @@ impl UplinkHeader {
             .split_first_chunk::<UPLINK_HEADER>()
             .map(|(h, r)| (h.as_slice(), r))
             .ok_or(malformed)?;
-        if header.get_u8() != HEARTBEAT {
-            return Err(malformed);
-        }
+        let kind = match header.get_u8() {
+            HEARTBEAT => UplinkKind::Heartbeat,
+            PROBE => UplinkKind::Probe,
+            _ => return Err(malformed),
+        };
         let (body, tag) = sealed(rest).ok_or(malformed)?;
         let header = Self {
+            kind,
             epoch: header.get_u8(),
             generation: header.get_u16(),
             index: header.get_u32(),
@@ -204,9 +219,9 @@ impl HeartbeatBody {
         let mut out = [0; HEARTBEAT_BODY];
         let mut rest = out.as_mut_slice();
         rest.put_u64(self.observed_revision);
-        rest.put_u64(self.status_digest);
+        rest.put_u32(self.status_digest);
+        rest.put_u32(self.bundle_digest);
         rest.put_u64(self.instance);
-        rest.put_u32(self.flags.0);
         out
     }
 
@@ -216,9 +231,9 @@ impl HeartbeatBody {
         let mut rest = bytes.as_slice();
         Self {
             observed_revision: rest.get_u64(),
-            status_digest: rest.get_u64(),
+            status_digest: rest.get_u32(),
+            bundle_digest: rest.get_u32(),
             instance: rest.get_u64(),
-            flags: HeartbeatFlags(rest.get_u32()),
         }
     }
 }
@@ -286,10 +301,10 @@ impl ReplyBody {
     pub fn encode(&self) -> [u8; REPLY_BODY] {
         let mut out = [0; REPLY_BODY];
         let mut rest = out.as_mut_slice();
-        rest.put_u64(self.echo);
+        rest.put_u32(self.echo);
         rest.put_u64(self.desired_revision);
-        rest.put_u32(self.flags.0);
-        rest.put_u32(self.interval_ms);
+        rest.put_u8(self.flags.0);
+        rest.put_uint(self.interval_ms.min(INTERVAL_MOST_MS).into(), 3);
         out
     }
 
@@ -298,10 +313,10 @@ impl ReplyBody {
     pub fn decode(bytes: &[u8; REPLY_BODY]) -> Self {
         let mut rest = bytes.as_slice();
         Self {
-            echo: rest.get_u64(),
+            echo: rest.get_u32(),
             desired_revision: rest.get_u64(),
-            flags: ReplyFlags(rest.get_u32()),
-            interval_ms: rest.get_u32(),
+            flags: ReplyFlags(rest.get_u8()),
+            interval_ms: u32::try_from(rest.get_uint(3)).unwrap_or(INTERVAL_MOST_MS),
         }
     }
 }
@@ -315,6 +330,7 @@ impl Poke {
         let (reason, argument) = match *self {
             Self::BundleMoved { revision } => (POKE_BUNDLE_MOVED, revision),
             Self::DialBack { ticket } => (POKE_DIAL_BACK, ticket),
+            Self::PoolMoved { revision } => (POKE_POOL_MOVED, revision),
         };
         rest.put_u8(reason);
         rest.put_u64(argument);
@@ -329,6 +345,7 @@ impl Poke {
         match reason {
             POKE_BUNDLE_MOVED => Some(Self::BundleMoved { revision: argument }),
             POKE_DIAL_BACK => Some(Self::DialBack { ticket: argument }),
+            POKE_POOL_MOVED => Some(Self::PoolMoved { revision: argument }),
             _ => None,
         }
     }
@@ -338,87 +355,4 @@ impl Poke {
 fn sealed<const BODY: usize>(bytes: &[u8]) -> Option<([u8; BODY], [u8; TAG])> {
     let (body, tag) = bytes.split_first_chunk::<BODY>()?;
     Some((*body, tag.try_into().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn joined(header: &[u8], body: &[u8]) -> Vec<u8> {
-        [header, body, &[0xaa; TAG]].concat()
-    }
-
-    #[test]
-    fn a_heartbeat_is_laid_out_as_documented() {
-        let header = UplinkHeader {
-            epoch: 3,
-            generation: 0x0102,
-            index: 7,
-            counter: (9 << 32) | 5,
-            salt: 0xdead_beef,
-        };
-        let body = HeartbeatBody {
-            observed_revision: 0x55,
-            status_digest: 0x66,
-            instance: 0x77,
-            flags: HeartbeatFlags::PROBE,
-        };
-        let sent = joined(&header.encode(), &body.encode());
-        assert_eq!(sent.len(), 64);
-        assert_eq!(
-            sent[..UPLINK_HEADER],
-            [0x11, 3, 1, 2, 0, 0, 0, 7, 0, 0, 0, 9, 0, 0, 0, 5, 0xde, 0xad, 0xbe, 0xef]
-        );
-        let (parsed, sealed, tag) = UplinkHeader::split(&sent).unwrap();
-        assert_eq!((parsed, HeartbeatBody::decode(&sealed), tag), (header, body, [0xaa; TAG]));
-    }
-
-    #[test]
-    fn replies_and_pokes_are_laid_out_as_documented() {
-        let header = DownlinkHeader {
-            kind: DownlinkKind::Reply,
-            epoch: 1,
-            generation: 2,
-            index: 3,
-            instance: 4,
-            counter: 5,
-        };
-        let body = ReplyBody {
-            echo: 6,
-            desired_revision: 7,
-            flags: ReplyFlags::REKEY,
-            interval_ms: 10_000,
-        };
-        let sent = joined(&header.encode(), &body.encode());
-        assert_eq!((sent.len(), sent[0]), (64, 0x12));
-        let (parsed, sealed) = DownlinkHeader::split(&sent).unwrap();
-        assert_eq!(parsed, header);
-        assert!(
-            matches!(sealed, SealedDownlink::Reply(bytes, _) if ReplyBody::decode(&bytes) == body)
-        );
-
-        let header = DownlinkHeader { kind: DownlinkKind::Poke, ..header };
-        for poke in [Poke::BundleMoved { revision: 8 }, Poke::DialBack { ticket: u64::MAX }] {
-            let sent = joined(&header.encode(), &poke.encode());
-            assert_eq!((sent.len(), sent[0]), (49, 0x13));
-            let (parsed, sealed) = DownlinkHeader::split(&sent).unwrap();
-            assert_eq!(parsed, header);
-            assert!(
-                matches!(sealed, SealedDownlink::Poke(bytes, _) if Poke::decode(&bytes) == Some(poke))
-            );
-        }
-        assert_eq!(Poke::decode(&[9; POKE_BODY]), None);
-    }
-
-    #[test]
-    fn every_other_length_version_or_kind_is_refused() {
-        for length in 0..=2 * MAX_DATAGRAM {
-            for first in [0x11, 0x12, 0x13, 0x14, 0x21, 0x00, 0x51] {
-                let bytes = vec![first; length];
-                assert_eq!(UplinkHeader::split(&bytes).is_ok(), first == 0x11 && length == 64);
-                let down = (first == 0x12 && length == 64) || (first == 0x13 && length == 49);
-                assert_eq!(DownlinkHeader::split(&bytes).is_ok(), down);
-            }
-        }
-    }
 }

@@ -1,6 +1,10 @@
 //! How a node becomes a member: a bootstrap token buys a certificate and a session key.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
+
+use crate::pool::{PoolNews, ServiceRecord};
 
 /// What a joining node says of itself. The bootstrap token travels as the bearer token, as with
 /// kubeadm (<https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/>).
@@ -33,6 +37,51 @@ pub struct JoinResponse {
     /// The revision of a bundle without pods that a new Node has from the start; 0 when it must ask for it.
     #[serde(default)]
     pub bundle_revision: u64,
+    /// What the pool's part is, and who serves it there; none before the server has read it all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolNews>,
+    /// Where the cluster's DNS is; none before the server knows of its Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<ClusterDns>,
+}
+
+/// The cluster's DNS, as pods are told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterDns {
+    /// What the names of Services end with.
+    pub domain: String,
+    /// The addresses of the Service; none when it has none.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl ClusterDns {
+    /// The domain of clusters whose administrators chose no other.
+    pub const DOMAIN: &'static str = "cluster.local";
+    /// The namespace and the name of the Service, as every cluster has them.
+    pub const SERVICE: (&'static str, &'static str) = ("kube-system", "kube-dns");
+
+    /// What the Service's record, as JSON, says.
+    #[must_use]
+    pub fn of_record(domain: &str, text: &str) -> Option<Self> {
+        let record: ServiceRecord = serde_json::from_str(text).ok()?;
+        let addresses = record.cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        Some(Self { domain: domain.to_owned(), addresses })
+    }
+}
+
+/// A node asks for its next certificate, by the one that it has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateRequest {
+    /// A PKCS#10 request, PEM, as in [`JoinRequest::csr_pem`].
+    pub csr_pem: String,
+}
+
+/// A node's next certificate. The one that it asked by stays good until the next is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CertificateReply {
+    /// As [`JoinResponse::certificate_pem`].
+    pub certificate_pem: String,
 }
 
 /// The right to hold a heartbeat session.
@@ -54,6 +103,22 @@ pub struct SessionGrant {
     /// not above it (its disk was rolled back) goes on from here, or its heartbeats count as replays.
     #[serde(default)]
     pub boot_floor: u32,
+    /// The servers of a cluster that has several; none where there is one, which the node knows already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<Server>,
+}
+
+/// One of several servers, as a node dials it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Server {
+    /// Its name, which stays the same when it starts anew.
+    pub name: String,
+    /// A DNS name or an address; IPv6 without brackets.
+    pub host: String,
+    /// For HTTPS.
+    pub port: u16,
+    /// For datagrams.
+    pub udp_port: u16,
 }
 
 /// An administrator begins an epoch of the cluster secret.

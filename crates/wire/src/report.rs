@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Report {
     /// The digest that heartbeats will carry once this report is acknowledged in full; 0 for none.
     #[serde(default)]
-    pub digest: u64,
+    pub digest: u32,
     /// A `v1.NodeStatus`, present when it changed. The Ready condition in it is the node's own view.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<serde_json::Value>,

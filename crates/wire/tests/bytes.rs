@@ -15,7 +15,7 @@ use toono_wire::{
 /// Bytes as they come, and ones that begin like a datagram of ours.
 fn datagrams() -> impl Strategy<Value = Vec<u8>> {
     let anything = prop::collection::vec(any::<u8>(), 0..=2 * MAX_DATAGRAM);
-    let near = (0x10_u8..0x16, prop_oneof![Just(63), Just(48)])
+    let near = (0x10_u8..0x16, prop_oneof![Just(59), Just(55), Just(48)])
         .prop_flat_map(|(first, rest)| (Just(first), prop::collection::vec(any::<u8>(), rest)))
         .prop_map(|(first, rest)| [vec![first], rest].concat());
     prop_oneof![anything, near]

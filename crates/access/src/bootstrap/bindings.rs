@@ -4,9 +4,10 @@ use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Subject};
 use toono_api::user::{
     GROUP_AUTHENTICATED, GROUP_BOOTSTRAPPERS, GROUP_MASTERS, GROUP_NODES, GROUP_UNAUTHENTICATED,
 };
+use toono_wire::peer::GROUP_SERVERS;
 
 use super::{
-    cluster_roles::{JOIN_ROLE, LINK_ROLE},
+    cluster_roles::{JOIN_ROLE, LINK_ROLE, PEER_ROLE},
     group, metadata, role_ref, service_account, user,
 };
 
@@ -32,6 +33,7 @@ pub fn cluster_role_bindings() -> Vec<ClusterRoleBinding> {
         binding("system:service-account-issuer-discovery", vec![group("system:serviceaccounts")]),
         binding(JOIN_ROLE, vec![group(GROUP_BOOTSTRAPPERS)]),
         binding(LINK_ROLE, vec![group(GROUP_NODES)]),
+        binding(PEER_ROLE, vec![group(GROUP_SERVERS)]),
     ]
 }
 

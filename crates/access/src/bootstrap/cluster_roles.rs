@@ -15,6 +15,8 @@ use crate::aggregate::aggregate;
 pub(super) const JOIN_ROLE: &str = "system:toono:join";
 /// What a node may do with the fleet.
 pub(super) const LINK_ROLE: &str = "system:toono:node-link";
+/// What the servers of one cluster may ask each other.
+pub(super) const PEER_ROLE: &str = "system:toono:server-link";
 
 const AUTHENTICATION: &str = "authentication.k8s.io";
 const AUTHORIZATION: &str = "authorization.k8s.io";
@@ -460,9 +462,18 @@ fn certificates() -> Vec<ClusterRole> {
 
 /// Toono's own. Nodes do not join again, and the overview is for administrators: hence no pattern.
 fn fleet() -> Vec<ClusterRole> {
-    let link = [path::SESSION, path::SOCKET, path::BUNDLE, path::REPORT, path::TUNNEL];
+    let link = [
+        path::SESSION,
+        path::SOCKET,
+        path::CERTIFICATE,
+        path::BUNDLE,
+        path::POOL,
+        path::REPORT,
+        path::TUNNEL,
+    ];
     vec![
         role(JOIN_ROLE, vec![urls(&[path::JOIN], &["post"])]),
         role(LINK_ROLE, vec![urls(&link, &["get", "post"])]),
+        role(PEER_ROLE, vec![urls(&[path::PEER], &["post"])]),
     ]
 }

@@ -145,6 +145,8 @@ fn paths_are_open_to_whom_they_should_be() {
         (&joiner, "get", "/fleet/v1/bundle", false),
         (&node, "get", "/fleet/v1/bundle", true),
         (&node, "get", "/fleet/v1/session", true),
+        (&node, "get", "/fleet/v1/pool", true),
+        (&joiner, "get", "/fleet/v1/pool", false),
         (&node, "post", "/fleet/v1/report", true),
         (&node, "post", "/fleet/v1/tunnel", true),
         (&node, "post", "/fleet/v1/join", false),

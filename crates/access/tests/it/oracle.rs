@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use toono_access::{Kind, Rules};
+use toono_access::{Attributes, Grant, Kind, Rules, permits};
 use toono_api::UserInfo;
 
 use crate::{asks, object, user, visits};
@@ -190,7 +190,11 @@ fn the_index_decides_as_brute_force_does() {
                 let (decision, expected) = if generator.0.u8(..5) == 0 {
                     let path = generator.one(&URLS);
                     let said = Sentence::Path([verb, path]);
-                    (rules.decide(&visits(&who, verb, path)), oracle(&objects, &who, "", &said))
+                    let attributes = visits(&who, verb, path);
+                    if case % 8 == 0 {
+                        travels(&rules, &attributes);
+                    }
+                    (rules.decide(&attributes), oracle(&objects, &who, "", &said))
                 } else {
                     let (group, what) = (generator.one(&API_GROUPS), generator.one(&RESOURCES));
                     let namespace = generator.one(&["", "shop", "depot", "ops"]);
@@ -202,7 +206,11 @@ fn the_index_decides_as_brute_force_does() {
                         (group, "") => format!("{plural}.{group}"),
                         (group, below) => format!("{plural}.{group}/{below}"),
                     };
-                    let decision = rules.decide(&asks(&who, verb, &full, namespace, name));
+                    let attributes = asks(&who, verb, &full, namespace, name);
+                    if case % 8 == 0 {
+                        travels(&rules, &attributes);
+                    }
+                    let decision = rules.decide(&attributes);
                     (decision, oracle(&objects, &who, namespace, &said))
                 };
                 assert_eq!(
@@ -226,4 +234,13 @@ fn the_index_decides_as_brute_force_does() {
         cases >= 10_000 && (cases / 10..cases * 9 / 10).contains(&allowed_cases),
         "{allowed_cases}"
     );
+}
+
+/// What a user may read is the same where only the grants are.
+fn travels(rules: &Rules, attributes: &Attributes<'_>) {
+    let text = serde_json::to_string(&rules.readable(attributes.user)).unwrap();
+    let grants: Vec<Grant> = serde_json::from_str(&text).unwrap();
+    let reads = matches!(attributes.verb, "get" | "list" | "watch");
+    let expected = reads && rules.decide(attributes).is_allowed();
+    assert_eq!(permits(&grants, attributes), expected, "{attributes:?}: {text}");
 }

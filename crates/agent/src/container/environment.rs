@@ -1,36 +1,115 @@
-//! A container's variables and command line: values, the downward API, and `$(NAME)`.
+//! A container's variables and command line: values, what they are taken from, and `$(NAME)`.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource, Pod};
 use toono_images::Image;
+use toono_wire::referent::ReferentKind;
 
-use super::{ConfigError, Surroundings};
+use super::{ConfigError, Surroundings, downward};
 
 /// Names and values in the order of the pod; a later one of the same name wins.
-pub(super) type Variables = Vec<(String, String)>;
+pub(crate) type Variables = Vec<(String, String)>;
 
-/// The variables that the pod sets.
+/// The variables that the pod sets, and those that tell it of Services.
 pub(super) fn of_pod(
     pod: &Pod,
     container: &Container,
     around: Surroundings<'_>,
 ) -> Result<Variables, ConfigError> {
     let mut variables = Variables::new();
+    for source in container.env_from.iter().flatten() {
+        for (name, value) in all_of(pod, source, around)? {
+            set(&mut variables, name, value);
+        }
+    }
     for variable in container.env.iter().flatten() {
-        let field = variable.value_from.as_ref().and_then(|source| source.field_ref.as_ref());
-        let value = match (&variable.value_from, field) {
-            (None, _) => expand(variable.value.as_deref().unwrap_or_default(), &variables),
-            (Some(_), Some(field)) => downward(pod, &field.field_path, around)?,
-            (Some(_), None) => {
-                let path = format!("spec.containers[{}].env[{}]", container.name, variable.name);
-                return Err(ConfigError(format!("{path}.valueFrom is not supported by this node")));
-            }
+        let value = match (variable.value.as_deref().unwrap_or_default(), &variable.value_from) {
+            ("", Some(source)) => value_from(pod, container, source, around)?,
+            (text, _) => Some(expand_by(text, |name| {
+                value_of(name, &variables).or_else(|| value_of(name, around.services))
+            })),
         };
-        variables.retain(|(name, _)| *name != variable.name);
-        variables.push((variable.name.clone(), value));
+        // What is optional and missing is not set.
+        if let Some(value) = value {
+            set(&mut variables, variable.name.clone(), value);
+        }
+    }
+    for (name, value) in around.services {
+        if !variables.iter().any(|(known, _)| known == name) {
+            variables.push((name.clone(), value.clone()));
+        }
     }
     Ok(variables)
+}
+
+fn set(variables: &mut Variables, name: String, value: String) {
+    variables.retain(|(known, _)| *known != name);
+    variables.push((name, value));
+}
+
+/// All keys of a ConfigMap or Secret as variables.
+fn all_of(
+    pod: &Pod,
+    source: &EnvFromSource,
+    around: Surroundings<'_>,
+) -> Result<Variables, ConfigError> {
+    let (kind, name, optional) = match (&source.config_map_ref, &source.secret_ref) {
+        (Some(map), _) => (ReferentKind::ConfigMap, &map.name, map.optional),
+        (None, Some(secret)) => (ReferentKind::Secret, &secret.name, secret.optional),
+        (None, None) => return Ok(Variables::new()),
+    };
+    let content = around.find(pod, kind, name, optional == Some(true))?.unwrap_or_default();
+    let prefix = source.prefix.as_deref().unwrap_or_default();
+    let named =
+        |(key, value): (String, Vec<u8>)| Ok((format!("{prefix}{key}"), text(&key, value)?));
+    content.data.into_iter().map(named).collect()
+}
+
+/// The value that a variable takes from elsewhere; none when it is optional and missing.
+fn value_from(
+    pod: &Pod,
+    container: &Container,
+    source: &EnvVarSource,
+    around: Surroundings<'_>,
+) -> Result<Option<String>, ConfigError> {
+    if let Some(field) = &source.field_ref {
+        return downward::field(pod, &field.field_path, around).map(Some);
+    }
+    if let Some(wanted) = &source.resource_field_ref {
+        return downward::resource(pod, Some(container), wanted, around).map(Some);
+    }
+    let (kind, name, key, optional) = match (&source.config_map_key_ref, &source.secret_key_ref) {
+        (Some(map), _) => (ReferentKind::ConfigMap, &map.name, &map.key, map.optional),
+        (None, Some(secret)) => (ReferentKind::Secret, &secret.name, &secret.key, secret.optional),
+        (None, None) => {
+            return Err(ConfigError(format!(
+                "spec.containers[{}].env.valueFrom: no source that this node knows",
+                container.name
+            )));
+        }
+    };
+    let optional = optional == Some(true);
+    let Some(mut content) = around.find(pod, kind, name, optional)? else { return Ok(None) };
+    match content.data.remove(key) {
+        Some(value) => text(key, value).map(Some),
+        None if optional => Ok(None),
+        None => {
+            let what = match kind {
+                ReferentKind::ConfigMap => "ConfigMap",
+                _ => "Secret",
+            };
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            let text = format!("couldn't find key {key} in {what} {namespace}/{name}");
+            Err(ConfigError(text))
+        }
+    }
+}
+
+/// A variable's value cannot be any bytes.
+fn text(key: &str, bytes: Vec<u8>) -> Result<String, ConfigError> {
+    let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
+    text.ok_or_else(|| ConfigError(format!("the value of {key} cannot be that of a variable")))
 }
 
 /// The image's variables with the pod's over them.
@@ -58,8 +137,33 @@ pub(super) fn command(container: &Container, variables: &Variables, image: &Imag
     }
 }
 
+/// As [`expand`], where each variable must have a value.
+pub(super) fn expand_wholly(text: &str, variables: &Variables) -> Result<String, ConfigError> {
+    let mut missing = BTreeSet::new();
+    let expanded = expand_by(text, |name| {
+        let value = value_of(name, variables).filter(|value| !value.is_empty());
+        if value.is_none() {
+            missing.insert(name.to_owned());
+        }
+        value
+    });
+    if missing.is_empty() {
+        return Ok(expanded);
+    }
+    let names: Vec<String> = missing.into_iter().collect();
+    Err(ConfigError(format!("missing value for {}", names.join(", "))))
+}
+
 /// Replaces `$(NAME)` by the variable's value and `$$` by `$`. What names no variable stays.
 fn expand(text: &str, variables: &Variables) -> String {
+    expand_by(text, |name| value_of(name, variables))
+}
+
+fn value_of<'a>(name: &str, variables: &'a [(String, String)]) -> Option<&'a str> {
+    variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+fn expand_by<'a>(text: &str, mut value_of: impl FnMut(&str) -> Option<&'a str>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -71,8 +175,8 @@ fn expand(text: &str, variables: &Variables) -> String {
         } else if let Some((name, after)) =
             from.strip_prefix("$(").and_then(|it| it.split_once(')'))
         {
-            match variables.iter().find(|(known, _)| known == name) {
-                Some((_, value)) => out.push_str(value),
+            match value_of(name) {
+                Some(value) => out.push_str(value),
                 None => {
                     out.push_str("$(");
                     out.push_str(name);
@@ -89,57 +193,17 @@ fn expand(text: &str, variables: &Variables) -> String {
     out
 }
 
-/// A field of the pod, as `valueFrom.fieldRef` names it.
-fn downward(pod: &Pod, path: &str, around: Surroundings<'_>) -> Result<String, ConfigError> {
-    let meta = &pod.metadata;
-    let spec = pod.spec.as_ref();
-    let address = |ip: Option<IpAddr>| ip.map(|ip| ip.to_string()).unwrap_or_default();
-    if let Some((list, key)) = subscript(path) {
-        let map = match list {
-            "metadata.labels" => &meta.labels,
-            "metadata.annotations" => &meta.annotations,
-            _ => return Err(unsupported(path)),
-        };
-        return Ok(map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default());
-    }
-    Ok(match path {
-        "metadata.name" => meta.name.clone().unwrap_or_default(),
-        "metadata.namespace" => meta.namespace.clone().unwrap_or_default(),
-        "metadata.uid" => meta.uid.clone().unwrap_or_default(),
-        "spec.nodeName" => around.node_name.to_owned(),
-        "spec.serviceAccountName" => {
-            spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default()
-        }
-        "status.hostIP" | "status.hostIPs" => address(around.host_ip),
-        "status.podIP" | "status.podIPs" => address(around.pod_ip),
-        _ => return Err(unsupported(path)),
-    })
-}
-
-/// `metadata.labels['key']` → `("metadata.labels", "key")`.
-fn subscript(path: &str) -> Option<(&str, &str)> {
-    let (list, rest) = path.split_once('[')?;
-    let key = rest.strip_suffix(']')?;
-    Some((list, key.trim_matches(['\'', '"'])))
-}
-
-fn unsupported(path: &str) -> ConfigError {
-    ConfigError(format!("the field path {path} is not supported"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+    use crate::container::tests::Home;
 
-    fn around() -> Surroundings<'static> {
-        Surroundings {
-            dir: Path::new("/"),
-            node_name: "n1",
-            host_ip: Some([192, 0, 2, 1].into()),
-            pod_ip: Some([10, 244, 0, 2].into()),
-            memory_capacity: 1,
-        }
+    #[test]
+    fn what_must_have_a_value_is_named_when_it_has_none() {
+        let variables = vec![("A".to_owned(), "1".to_owned()), ("E".to_owned(), String::new())];
+        assert_eq!(expand_wholly("x/$(A)/$$(A)", &variables).unwrap(), "x/1/$(A)");
+        let error = expand_wholly("$(NO)/$(A)/$(E)", &variables).unwrap_err();
+        assert_eq!(error.to_string(), "missing value for E, NO");
     }
 
     #[test]
@@ -174,7 +238,7 @@ mod tests {
         }))
         .unwrap();
         let container = &pod.spec.as_ref().unwrap().containers[0];
-        let variables = of_pod(&pod, container, around()).unwrap();
+        let variables = of_pod(&pod, container, Home::new().around()).unwrap();
         let value = |name: &str| variables.iter().find(|(it, _)| it == name).unwrap().1.as_str();
         assert_eq!(value("ALL"), "p/web@10.244.0.2");
         assert_eq!((value("NODE"), value("NAME")), ("n1", "again"));
@@ -185,9 +249,74 @@ mod tests {
         assert_eq!(all.iter().filter(|(name, _)| name == "APP").count(), 1);
     }
 
+    /// The variables of a container with this `env` and `envFrom`, as `NAME=VALUE`.
+    fn variables(home: &Home, env: &str, env_from: &str) -> Result<Vec<String>, String> {
+        let text = format!(
+            r#"{{"metadata": {{"namespace": "d"}},
+                "spec": {{"containers": [{{"name": "c", "env": {env}, "envFrom": {env_from},
+                    "resources": {{"limits": {{"cpu": "1500m"}}}}}}]}}}}"#
+        );
+        let pod: Pod = serde_json::from_str(&text).unwrap();
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let made = of_pod(&pod, container, home.around()).map_err(|it| it.to_string())?;
+        Ok(made.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
+    }
+
     #[test]
-    fn an_unknown_field_is_an_error_that_names_it() {
-        let error = downward(&Pod::default(), "status.phase", around()).unwrap_err();
-        assert!(error.to_string().contains("status.phase"));
+    fn values_come_from_config_maps_and_secrets() {
+        let home = Home::new();
+        home.put(r#"{"kind":"ConfigMap","namespace":"d","name":"m","data":{"A":"1","1st":"2"},"binaryData":{"X":"AP8="}}"#);
+        home.put(r#"{"kind":"Secret","namespace":"d","name":"s","data":{"A":"c2VjcmV0"}}"#);
+        let from = r#"[{"configMapRef": {"name": "m"}}, {"prefix": "S_", "secretRef": {"name": "s"}},
+            {"secretRef": {"name": "none", "optional": true}}]"#;
+        let env = r#"[{"name": "B", "value": "$(A)-$(S_A)"},
+            {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "A"}}},
+            {"name": "D", "valueFrom": {"secretKeyRef": {"name": "s", "key": "A"}}},
+            {"name": "E", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "X", "optional": true}}},
+            {"name": "F", "valueFrom": {"secretKeyRef": {"name": "none", "key": "X", "optional": true}}},
+            {"name": "G", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+            {"name": "A", "value": "own"}]"#;
+        assert_eq!(
+            variables(&home, env, from).unwrap(),
+            ["1st=2", "S_A=secret", "B=1-secret", "C=1", "D=secret", "G=2", "A=own"]
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_told_as_the_kubelet_does() {
+        let home = Home::new();
+        home.put(r#"{"kind":"ConfigMap","namespace":"d","name":"m","data":{"A":"1"}}"#);
+        home.put(r#"{"kind":"Secret","namespace":"d","name":"s","data":{"A":"AP8="}}"#);
+        home.put(r#"{"kind":"Secret","namespace":"e","name":"other","data":{"A":""}}"#);
+        let one = |source: &str| format!(r#"[{{"name": "V", "valueFrom": {source}}}]"#);
+        for (env, env_from, expected) in [
+            (
+                one(r#"{"configMapKeyRef": {"name": "x", "key": "A"}}"#),
+                "[]",
+                "configmap \"x\" not found",
+            ),
+            (
+                one(r#"{"configMapKeyRef": {"name": "m", "key": "B"}}"#),
+                "[]",
+                "couldn't find key B in ConfigMap d/m",
+            ),
+            (
+                one(r#"{"secretKeyRef": {"name": "s", "key": "B"}}"#),
+                "[]",
+                "couldn't find key B in Secret d/s",
+            ),
+            (
+                one(r#"{"secretKeyRef": {"name": "s", "key": "A"}}"#),
+                "[]",
+                "the value of A cannot be that of a variable",
+            ),
+            (
+                "[]".to_owned(),
+                r#"[{"secretRef": {"name": "other"}}]"#,
+                "secret \"other\" not found",
+            ),
+        ] {
+            assert_eq!(variables(&home, &env, env_from), Err(expected.to_owned()));
+        }
     }
 }

@@ -43,7 +43,7 @@ pub(super) async fn exec(
     }
     let tty = query.flag(&["tty"]);
     let stdin = query.flag(&["stdin", "input"]);
-    let spec = ExecSpec { container, args, tty, stdin };
+    let spec = ExecSpec { container, args, tty, stdin, ends_with_client: false };
     let io = keeper.exec(&spec).await.map_err(|error| {
         Refusal::internal(format!("error executing command in container: {error}"))
     })?;

@@ -2,10 +2,10 @@
 
 /// A decoded query, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let pairs = text.split('&').filter(|pair| !pair.is_empty());
         Self(
             pairs
@@ -16,23 +16,23 @@ impl Query {
     }
 
     /// Every value of that name.
-    pub(super) fn all(&self, name: &str) -> Vec<String> {
+    pub(crate) fn all(&self, name: &str) -> Vec<String> {
         self.0.iter().filter(|(it, _)| it == name).map(|(_, value)| value.clone()).collect()
     }
 
     /// The first value of that name, unless it is empty.
-    pub(super) fn first(&self, name: &str) -> Option<&str> {
+    pub(crate) fn first(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(it, _)| it == name);
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// Whether any of these names says yes; the kubelet's API says `1`, Kubernetes' `true`.
-    pub(super) fn flag(&self, names: &[&str]) -> bool {
+    pub(crate) fn flag(&self, names: &[&str]) -> bool {
         names.iter().any(|name| matches!(self.first(name), Some("true" | "1")))
     }
 
     /// A number; an error names the parameter.
-    pub(super) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, String> {
+    pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, String> {
         let parse = |text: &str| text.parse().map_err(|_| format!("invalid {name}: {text:?}"));
         self.first(name).map(parse).transpose()
     }

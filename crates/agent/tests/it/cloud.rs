@@ -18,14 +18,20 @@ use tokio::{
     task::JoinHandle,
 };
 use toono_http::{Body, Handler, server};
-use toono_pki::{BootstrapToken, CaPin, ClusterCa};
+use toono_pki::{BootstrapToken, CLIENT_LIFETIME, CaPin, ClusterCa};
 use toono_session::{
-    Address, Answer, ClusterSecret, NodeIndex, NodeUid, Poke, ReplyFlags, ServerSessions,
+    Address, Answer, BundleDigest, ClusterSecret, NodeIndex, NodeUid, PodDigest, Poke,
+    ReferentDigest, ReplyFlags, ServerSessions,
 };
 use toono_wire::{
     bundle::Bundle,
     join::{JoinRequest, JoinResponse, SessionGrant},
     path,
+    pool::{
+        PoolNews, Records, Version,
+        frame::{Changes, Frame},
+    },
+    referent::Referent,
     report::{PodReport, Report, ReportReply},
 };
 
@@ -48,6 +54,14 @@ struct State {
     port: u16,
     sessions: Mutex<ServerSessions>,
     bundle: Mutex<(u64, Vec<Value>)>,
+    /// ConfigMaps and Secrets as they travel.
+    referents: Mutex<Vec<Value>>,
+    /// The pool's part, and its revision.
+    records: Mutex<(u64, Records)>,
+    /// What the next tokens last, in seconds; none are given while it is 0.
+    token_seconds: Mutex<u32>,
+    /// Requests for tokens: the path, and the body.
+    asked: Mutex<Vec<(String, Value)>>,
     reports: Mutex<Vec<Report>>,
     reported: Notify,
     /// Where pokes to the node go.
@@ -76,6 +90,10 @@ impl Cloud {
             port: address.port(),
             sessions: Mutex::new(sessions),
             bundle: Mutex::default(),
+            referents: Mutex::default(),
+            records: Mutex::default(),
+            token_seconds: Mutex::default(),
+            asked: Mutex::default(),
             reports: Mutex::default(),
             reported: Notify::new(),
             node: Mutex::default(),
@@ -99,6 +117,35 @@ impl Cloud {
         let beats = state.clone();
         let serving = vec![tokio::spawn(http), tokio::spawn(async move { beats.beat().await })];
         Self { address, pin: state.ca.pin(), token, state, serving }
+    }
+
+    /// As [`want`](Self::want), with what the pods reference.
+    pub async fn want_with(&self, pods: Vec<Value>, referents: Vec<Value>) {
+        *self.state.referents.lock().unwrap() = referents;
+        self.want(pods).await;
+    }
+
+    /// Sets records of the pool's part, or takes those without a text out; the node hears of it with what it is
+    /// to run.
+    pub fn know(&self, changes: &[(&str, Option<&str>)]) {
+        let mut known = self.state.records.lock().unwrap();
+        known.0 += 1;
+        for (key, text) in changes {
+            match text {
+                Some(text) => known.1.put(key, text),
+                None => known.1.remove(key),
+            };
+        }
+    }
+
+    /// Tokens are given from now on, and last so long.
+    pub fn give_tokens(&self, seconds: u32) {
+        *self.state.token_seconds.lock().unwrap() = seconds;
+    }
+
+    /// The tokens that were asked for: paths and bodies.
+    pub fn asked(&self) -> Vec<(String, Value)> {
+        self.state.asked.lock().unwrap().clone()
     }
 
     /// Sets what the node is to run, and pokes it.
@@ -162,10 +209,56 @@ impl Cloud {
         tokio::time::timeout(PATIENCE, tunnel).await.unwrap().unwrap()
     }
 
+    /// Asks the node's own API through a tunnel; a success is read whole.
+    pub async fn ask_node(&self, target: &str) -> String {
+        let mut tunnel = self.dial_back().await;
+        let request = Request::get(format!("http://node{target}")).body(toono_http::empty());
+        let response = tunnel.send_request(request.unwrap()).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert_eq!(status, StatusCode::OK, "{target}: {text}");
+        text
+    }
+
     /// The reasons of all events so far.
     pub fn events(&self) -> Vec<String> {
         let reports = self.state.reports.lock().unwrap();
         reports.iter().flat_map(|it| it.events.iter().map(|event| event.reason.clone())).collect()
+    }
+
+    /// Waits for a report; those that came before are there already.
+    pub async fn news(&self) {
+        // One may have come since its events were looked at.
+        let soon = Duration::from_millis(100);
+        let _ = tokio::time::timeout(soon, self.state.reported.notified()).await;
+    }
+
+    /// The messages of all events so far.
+    pub fn messages(&self) -> Vec<String> {
+        let reports = self.state.reports.lock().unwrap();
+        reports.iter().flat_map(|it| it.events.iter().map(|event| event.message.clone())).collect()
+    }
+
+    /// The messages of all events of a reason so far.
+    pub fn messages_of(&self, reason: &str) -> Vec<String> {
+        let reports = self.state.reports.lock().unwrap();
+        let events = reports.iter().flat_map(|it| &it.events);
+        events.filter(|it| it.reason == reason).map(|it| it.message.clone()).collect()
+    }
+
+    /// Waits until the node says this of itself.
+    pub async fn until_node(&self, what: impl Fn(&Value) -> bool) -> Value {
+        let wait = async {
+            loop {
+                let news = self.state.reported.notified();
+                if let Some(status) = self.node_status().filter(|status| what(status)) {
+                    return status;
+                }
+                news.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("the node does not say so in time")
     }
 
     /// The last node status.
@@ -226,19 +319,68 @@ impl State {
                 let present =
                     pods.iter().map(|pod| pod["metadata"]["uid"].as_str().unwrap().to_owned());
                 let raw = |pod: &Value| RawValue::from_string(pod.to_string()).unwrap();
+                let digests = pods.iter().map(|pod| PodDigest::of_json(&pod.to_string()).unwrap());
+                let referents = self.referents.lock().unwrap().clone();
+                let texts = referents.iter().map(ToString::to_string).collect::<Vec<_>>();
+                let read: Vec<Referent<'_>> =
+                    texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+                let own = digests.collect::<BundleDigest>();
+                let all = read.iter().map(|it| ReferentDigest::of(it).unwrap());
                 ok(&Bundle {
                     revision,
                     present: present.collect(),
                     pods: pods.iter().map(raw).collect(),
+                    referents: referents.iter().map(raw).collect(),
+                    referenced: read.iter().map(|it| it.named().unwrap()).collect(),
+                    digest: all.fold(own, BundleDigest::with).0,
+                    pool: self.news(),
                 })
             }
+            path::POOL if known => Response::new(toono_http::full(self.part())),
             path::REPORT if known => {
                 self.reports.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
                 self.reported.notify_waiters();
                 ok(&ReportReply::default())
             }
+            path if known && path.ends_with("/token") => self.give_token(path, &body),
             _ => refuse(StatusCode::UNAUTHORIZED, "Unauthorized"),
         }
+    }
+
+    fn version(&self) -> Version {
+        let known = self.records.lock().unwrap();
+        Version { revision: known.0, digest: known.1.digest() }
+    }
+
+    fn news(&self) -> Option<PoolNews> {
+        let version = self.version();
+        let news = PoolNews { name: String::new(), version, hub: None, pass: None };
+        (version.revision > 0).then_some(news)
+    }
+
+    /// The whole part, signed.
+    fn part(&self) -> Vec<u8> {
+        let version = self.version();
+        let records = self.records.lock().unwrap().1.clone();
+        let changed = records.iter().map(|(key, text)| (key.clone(), text.clone())).collect();
+        let changes = Changes { changed, gone: Vec::new() };
+        let mut frame = Frame::of("", Version::NONE, version, &changes).unwrap();
+        frame.signature = self.ca.sign_statement(&frame.statement()).unwrap().into();
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        bytes
+    }
+
+    fn give_token(&self, path: &str, body: &[u8]) -> Response<Body> {
+        let seconds = *self.token_seconds.lock().unwrap();
+        let mut asked = self.asked.lock().unwrap();
+        asked.push((path.to_owned(), serde_json::from_slice(body).unwrap()));
+        if seconds == 0 {
+            return refuse(StatusCode::NOT_FOUND, "serviceaccounts \"bot\" not found");
+        }
+        ok(&json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
+            "spec": {"audiences": ["x"], "expirationSeconds": seconds},
+            "status": {"token": format!("token-{}", asked.len()), "expirationTimestamp": "2030-01-01T00:00:00Z"}}))
     }
 
     fn join(&self, request: &JoinRequest) -> JoinResponse {
@@ -246,10 +388,15 @@ impl State {
         let (epoch, key) = sessions.grant(&NodeUid::new(NODE_UID), 1).unwrap();
         JoinResponse {
             node_uid: NODE_UID.to_owned(),
-            certificate_pem: self.ca.sign_node_csr(&request.csr_pem, &request.node_name).unwrap(),
+            certificate_pem: self
+                .ca
+                .sign_node_csr(&request.csr_pem, &request.node_name, CLIENT_LIFETIME.unsigned_abs())
+                .unwrap(),
             ca_pem: self.ca.cert_pem().to_owned(),
             pod_cidr: POD_CIDR.to_owned(),
             bundle_revision: 0,
+            pool: self.news(),
+            dns: None,
             session: SessionGrant {
                 index: 0,
                 generation: 1,
@@ -258,6 +405,7 @@ impl State {
                 udp_port: self.port,
                 interval_ms: 1000,
                 boot_floor: 0,
+                servers: Vec::new(),
             },
         }
     }
@@ -266,15 +414,18 @@ impl State {
         let mut buffer = [0; 256];
         loop {
             let Ok((length, from)) = self.udp.recv_from(&mut buffer).await else { continue };
-            let answer = Answer {
-                desired_revision: self.bundle.lock().unwrap().0,
-                flags: ReplyFlags::default(),
-                interval: Duration::from_secs(1),
-            };
+            let desired_revision = self.bundle.lock().unwrap().0;
             let reply = {
                 let mut sessions = self.sessions.lock().unwrap();
                 let opened = sessions.receive(&buffer[..length], from, self.origin.elapsed());
-                opened.map(|opened| sessions.reply(&opened, &answer))
+                opened.map(|opened| {
+                    // Who has something to tell is asked for it.
+                    let asks = opened.fresh && opened.heartbeat.status_digest == 0;
+                    let flags =
+                        if asks { ReplyFlags::RESEND_STATUS } else { ReplyFlags::default() };
+                    let interval = Duration::from_secs(1);
+                    sessions.reply(&opened, &Answer { desired_revision, flags, interval })
+                })
             };
             *self.node.lock().unwrap() = Some(from);
             if let Ok(reply) = reply {

@@ -11,6 +11,16 @@
 )]
 
 mod cloud;
+mod dns;
+mod health;
+mod hooks;
+mod images;
 mod life;
+mod logs;
+mod pressure;
+mod referents;
 mod registry;
 mod site;
+mod statics;
+mod stats;
+mod tokens;

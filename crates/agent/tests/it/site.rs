@@ -10,7 +10,7 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
-use toono_agent::{Agent, AgentError, Bootstrap, Config, reset};
+use toono_agent::{Agent, AgentError, Bootstrap, Config, Room, reset};
 use toono_images::RegistryConfig;
 use toono_net::{LinkName, Netlink};
 use toono_sandbox::KeeperProgram;
@@ -69,11 +69,18 @@ impl Site {
             bootstrap: Some(Bootstrap { token: cloud.token.clone(), ca_pin: cloud.pin }),
             cgroup_parent: format!("/toono-agent-test-{}-{number}", std::process::id()),
             bridge: LinkName::new("toono0").unwrap(),
+            resolv_conf: dir.path().join("resolv.conf"),
             registries,
             keeper: KeeperProgram {
                 path: PathBuf::from(env!("CARGO_BIN_EXE_toono-agent-test-keeper")),
                 args: vec![],
             },
+            // The disk of the machine that runs tests may be as full as it likes.
+            room: Room {
+                eviction_hard: "memory.available<100Mi".parse().unwrap(),
+                ..Room::default()
+            },
+            manifests: None,
             version: "test".to_owned(),
         };
         Self { dir: Some(dir), config }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     checks::{self, Errors},
     field::At,
+    pod_security_rules as rules,
 };
 use crate::{FieldError, names, quantity::Quantity};
 
@@ -153,7 +154,7 @@ fn environment(one: At<'_, '_>, errors: &mut Errors) {
         }
         let field = from.get("fieldRef");
         if field.is_set() {
-            checks::required(field.get("fieldPath"), errors);
+            rules::field_of_pod(field.get("fieldPath"), errors);
         }
     }
     for source in one.each("envFrom") {
@@ -179,12 +180,7 @@ fn mounts(one: At<'_, '_>, volumes: &BTreeSet<&str>, errors: &mut Errors) {
         if checks::required(path, errors) && !seen.insert(path.text()) {
             errors.push(path.invalid("must be unique"));
         }
-        if part.text().starts_with('/') {
-            errors.push(part.invalid("must be a relative path"));
-        }
-        if part.text().split('/').any(|step| step == "..") {
-            errors.push(part.invalid("must not contain '..'"));
-        }
+        rules::descending(part, errors);
         if !part.text().is_empty() && !mount.get("subPathExpr").text().is_empty() {
             errors.push(
                 mount.get("subPathExpr").invalid("subPathExpr and subPath are mutually exclusive"),
@@ -192,6 +188,7 @@ fn mounts(one: At<'_, '_>, volumes: &BTreeSet<&str>, errors: &mut Errors) {
         }
         checks::choice(mount.get("mountPropagation"), PROPAGATIONS, errors);
     }
+    rules::propagation(one, errors);
     for device in one.each("volumeDevices") {
         let name = device.get("name");
         if checks::required(name, errors) && !volumes.contains(name.text()) {
@@ -272,6 +269,7 @@ pub(super) fn resources(one: At<'_, '_>, errors: &mut Errors) {
 
 fn security(context: At<'_, '_>, errors: &mut Errors) {
     identities(context, errors);
+    rules::seccomp(context, errors);
     let escalates = context.get("allowPrivilegeEscalation");
     if escalates.value == &Value::Bool(false) && context.get("privileged").is_true() {
         let why = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";

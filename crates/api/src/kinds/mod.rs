@@ -22,6 +22,7 @@ pub mod node;
 pub mod pod;
 pub mod pod_defaults;
 pub mod pod_parts;
+mod pod_security_rules;
 mod pod_validation;
 pub mod policy;
 pub mod rbac;

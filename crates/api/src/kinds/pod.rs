@@ -11,6 +11,7 @@ use crate::{
     print::{pod as print, workload},
     quantity::Quantity,
     resource::{BuiltIn, Strategy, Subresource},
+    selector::POD_FIELDS,
 };
 
 /// Pods.
@@ -46,16 +47,7 @@ pub static POD: BuiltIn = BuiltIn {
     validate: pod_validation::pod,
     validate_create: pod_validation::new_pod,
     validate_update: pod_validation::pod_update,
-    field_selectors: &[
-        "spec.nodeName",
-        "spec.restartPolicy",
-        "spec.schedulerName",
-        "spec.serviceAccountName",
-        "spec.hostNetwork",
-        "status.phase",
-        "status.podIP",
-        "status.nominatedNodeName",
-    ],
+    field_selectors: &POD_FIELDS,
     ..ROW
 };
 

@@ -8,6 +8,7 @@ use super::{
     checks::{self, Errors},
     container_rules::{self, Surroundings},
     field::At,
+    pod_security_rules,
 };
 use crate::{
     error::FieldError,
@@ -138,6 +139,8 @@ fn pod_spec(spec: At<'_, '_>, errors: &mut Errors) {
     dns(spec, errors);
     let context = spec.get("securityContext");
     container_rules::identities(context, errors);
+    pod_security_rules::seccomp(context, errors);
+    pod_security_rules::sysctls(context, errors);
     checks::labels(spec.get("nodeSelector"), errors);
     tolerations(spec, errors);
     affinity(spec.get("affinity"), errors);
@@ -214,6 +217,7 @@ fn volumes<'v>(spec: At<'_, 'v>, errors: &mut Errors) -> BTreeSet<&'v str> {
                 checks::required(source.get(field), errors);
             }
         }
+        pod_security_rules::no_steps_back(volume.get("hostPath").get("path"), errors);
         for source in ["secret", "configMap", "projected", "downwardAPI"] {
             let source = volume.get(source);
             let mode = source.get("defaultMode");

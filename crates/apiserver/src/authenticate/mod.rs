@@ -7,6 +7,7 @@ mod impersonate;
 use http::{Extensions, HeaderMap, header};
 use toono_api::{ApiError, UserInfo};
 use toono_http::PeerCertificates;
+use toono_pki::{PkiError, Subject};
 
 pub(crate) use impersonate::impersonate;
 
@@ -19,10 +20,13 @@ pub(crate) struct InProcess(pub(crate) UserInfo);
 
 /// Identifies the user of a request.
 ///
+/// A certificate that has expired is good for asking for another one.
+///
 /// # Errors
 /// [`ApiError::Unauthorized`] when a credential is shown that is not good.
 pub(crate) fn authenticate(
     server: &ApiServer,
+    path: &str,
     extensions: &Extensions,
     headers: &HeaderMap,
 ) -> Result<UserInfo, ApiError> {
@@ -30,10 +34,18 @@ pub(crate) fn authenticate(
         return Ok(user.clone());
     }
     if let Some(certificates) = extensions.get::<PeerCertificates>() {
+        let user = |subject: Result<Subject, PkiError>| match subject {
+            Ok(subject) => Ok(UserInfo::new(&subject.common_name, subject.organizations)),
+            Err(_) => Err(ApiError::Unauthorized),
+        };
+        if path == toono_wire::path::CERTIFICATE {
+            // Not kept for the connection: nothing else may be asked so.
+            let leaf = certificates.leaf().ok_or(ApiError::Unauthorized)?;
+            return user(toono_pki::subject_of_expired(leaf));
+        }
         return certificates.read_once(|chain| {
             let leaf = chain.first().ok_or(ApiError::Unauthorized)?;
-            let subject = toono_pki::subject(leaf).map_err(|_| ApiError::Unauthorized)?;
-            Ok(UserInfo::new(&subject.common_name, subject.organizations))
+            user(toono_pki::subject(leaf))
         });
     }
     match bearer_token(headers) {

@@ -1,5 +1,7 @@
 //! `exec` and `attach`: one remote command, its standard streams, its terminal and its exit.
 
+use std::time::Duration;
+
 use http::{Method, Request, Response};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -18,6 +20,9 @@ use super::query::{Query, QueryWriter};
 use super::upgrade::{self, Offer};
 use super::{Context, Subresource, Target};
 
+/// A WebSocket's streams are there from the start, but kubectl before 1.34 reads before it has made its own, and throws
+/// away what arrives meanwhile (<https://github.com/kubernetes/kubernetes/issues/131189>). So long nothing is sent.
+const CLIENT_MAKES_STREAMS: Duration = Duration::from_millis(30);
 /// The one node stream of a command.
 const NODE_STREAM: u64 = 0;
 
@@ -64,9 +69,16 @@ pub(super) async fn respond(
     readers.spawn(node::read_frames(NODE_STREAM, answer.into_body(), down.clone()));
     let hands = Hands { codec, inbound: Inbound::default(), down, readers };
     let command = Command::new(protocol, expected, uplink, node);
+    let patience = match &offer {
+        Offer::Spdy { .. } => Duration::ZERO,
+        Offer::WebSocket { .. } => CLIENT_MAKES_STREAMS,
+    };
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(client) => pump::run(client, hands, downlink, command).await,
+            Ok(client) => {
+                tokio::time::sleep(patience).await;
+                pump::run(client, hands, downlink, command).await;
+            }
             Err(error) => tracing::debug!(%error, "a client left before the upgrade"),
         }
     });

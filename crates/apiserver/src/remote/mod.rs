@@ -24,6 +24,7 @@ mod query;
 mod upgrade;
 
 pub use link::{LinkError, NodeLink};
+pub(crate) use node::request as node_request;
 pub use node::{MAX_NODE_ERROR, NODE_ANSWER_TIMEOUT, UPLINK_QUEUE};
 pub use pump::{
     DOWNLINK_QUEUE, IDLE_TIMEOUT, LINGER, OUTPUT_HIGH_WATER, READ_CHUNK, STREAMS_TIMEOUT,

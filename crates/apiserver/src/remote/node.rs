@@ -53,7 +53,7 @@ pub(super) fn uplink() -> (Uplink, Body) {
 }
 
 /// A request for a node. Its authority is the node's name, which the link may ignore.
-pub(super) fn request(
+pub(crate) fn request(
     method: Method,
     node: &str,
     path_and_query: &str,

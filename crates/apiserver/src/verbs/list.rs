@@ -60,10 +60,6 @@ this response to retrieve the remainder of the results. Continuing with the prov
 an inconsistent list - objects that were created, modified, or deleted between the time the first \
 chunk was returned and now may show up in the list.";
 
-/// Objects that are looked at together when those after a page are counted: a list of millions is not
-/// held as a whole for it.
-const COUNT_PAGE: usize = 10_000;
-
 /// What a list has to show, from where.
 struct Wanted {
     rev: Rev,
@@ -224,16 +220,8 @@ impl Call<'_> {
         {
             return Ok(None);
         }
-        let (store, prefix) = (&self.server.inner.store, self.prefix());
-        let (mut count, mut after) = (0_u64, Some(last.clone()));
-        loop {
-            let page = store.list(&prefix, rev, after.as_ref(), COUNT_PAGE)?;
-            count += u64::try_from(page.entries.len()).unwrap_or(0);
-            match page.entries.into_iter().next_back() {
-                Some(entry) if page.more => after = Some(entry.key),
-                _ => return Ok(Some(count)),
-            }
-        }
+        let count = self.server.inner.store.count(&self.prefix(), rev, Some(last))?;
+        Ok(u64::try_from(count).ok())
     }
 
     /// The revision to show: the newest, unless exactly another is asked for.

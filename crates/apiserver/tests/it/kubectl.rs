@@ -189,6 +189,7 @@ async fn discovery_lists_what_there_is() {
             "coordination.k8s.io/v1",
             "discovery.k8s.io/v1",
             "events.k8s.io/v1",
+            "metrics.k8s.io/v1beta1",
             "networking.k8s.io/v1",
             "node.k8s.io/v1",
             "policy/v1",

@@ -204,7 +204,11 @@ mod tests {
     use toono_api::kinds;
 
     use super::{
-        super::{examples::objects, items::Item},
+        super::{
+            examples::objects,
+            items::Item,
+            walk::{places_without, with_named},
+        },
         *,
     };
 
@@ -279,6 +283,24 @@ mod tests {
                 let again = overlay(&over.merged, &applied, place);
                 prop_assert_eq!(again.merged, over.merged);
                 prop_assert_eq!(again.changes, Comparison::default());
+            }
+        }
+
+        #[test]
+        fn what_is_left_has_the_places_that_are_told_of_it(
+            value in objects(),
+            other in objects(),
+            removed in objects(),
+        ) {
+            for place in [kinds::pod::POD.place(), kinds::core::SERVICE.place(), Place::UNKNOWN] {
+                let removed = places(&removed, place);
+                let some = places(&other, place).difference(&removed);
+                let most = places(&value, place).difference(&removed);
+                for remove in [removed, some, most.clone(), with_named(&most, place)] {
+                    let left = without(&value, &remove, place);
+                    let expected = left.map(|left| places(&left, place));
+                    prop_assert_eq!(places_without(&value, &remove, place), expected);
+                }
             }
         }
     }

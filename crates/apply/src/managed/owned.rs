@@ -46,9 +46,13 @@ pub(super) fn merge_and_own(
         prune(&merged, place, &last.fields, &FieldSet::union_of(all.collect()))
     });
     let (object, changes) = match pruned {
-        // An applied map or list that lost its last part is there, empty.
         Some(pruned) => {
-            let object = merge::overlay(&pruned, applied, place).merged;
+            // An applied map or list that lost its last part is there, empty. All else that is applied is there.
+            let object = if has_empty(applied) {
+                merge::overlay(&pruned, applied, place).merged
+            } else {
+                pruned
+            };
             let changes = Comparison::of(live, &object, place);
             (object, changes)
         }
@@ -67,6 +71,16 @@ pub(super) fn merge_and_own(
         managers.0.insert(id, Owned { api_version, time, fields });
     }
     Ok((object, managers))
+}
+
+/// Whether a map or list in it has no parts, or something is null.
+fn has_empty(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.is_empty() || fields.values().any(has_empty),
+        Value::Array(items) => items.is_empty() || items.iter().any(has_empty),
+        Value::Null => true,
+        _ => false,
+    }
 }
 
 /// Takes from the other managers what an apply sets to another value and what it removes.
@@ -101,13 +115,49 @@ fn prune(merged: &Value, place: Place<'_>, last: &FieldSet, owned: &FieldSet) ->
     if last.clone().difference(&owned).is_empty() {
         return None;
     }
-    let without = |remove: &FieldSet| {
-        merge::without(merged, remove, place).unwrap_or_else(|| Value::Object(Map::new()))
+    let named = |set: &FieldSet| walk::with_named(set, place);
+    let left = |remove: &FieldSet| {
+        walk::places_without(merged, remove, place).map_or_else(FieldSet::new, |left| named(&left))
     };
-    let places_of = |value: &Value| walk::with_named(&walk::places(value, place), place);
-    let all = places_of(merged);
-    let kept = places_of(&without(&last)).union(owned);
-    let kept = places_of(&without(&all.clone().difference(&kept)));
+    let all = named(&walk::places(merged, place));
+    let kept = left(&last).union(owned);
+    let kept = left(&all.clone().difference(&kept));
     // Only what was applied last time may go.
-    Some(without(&all.difference(&kept).intersection(&last)))
+    let pruned = merge::without(merged, &all.difference(&kept).intersection(&last), place);
+    Some(pruned.unwrap_or_else(|| Value::Object(Map::new())))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use toono_api::kinds;
+
+    use super::{super::examples::objects, *};
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn what_is_applied_is_still_there_when_others_parts_have_gone(
+            live in objects(),
+            applied in objects(),
+            last in objects(),
+        ) {
+            for place in [kinds::pod::POD.place(), kinds::core::SERVICE.place(), Place::UNKNOWN] {
+                if !live.is_object()
+                    || has_empty(&applied)
+                    || walk::check(&applied, place, walk::At::Root).is_err()
+                {
+                    continue;
+                }
+                let merge::Overlay { merged, places, .. } = merge::overlay(&live, &applied, place);
+                for last in [walk::places(&last, place), walk::places(&live, place)] {
+                    if let Some(pruned) = prune(&merged, place, &last, &places) {
+                        let again = merge::overlay(&pruned, &applied, place).merged;
+                        prop_assert_eq!(again, pruned);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@ use super::{
     field_set::{FieldSet, Node, kind_of},
     identity::identity,
     items::Items,
+    merge::without,
     path::{Element, path_text},
 };
 
@@ -184,6 +185,87 @@ pub(super) fn places_in(shape: &Shape<'_>, place: Place<'_>) -> FieldSet {
         }
     }
     set
+}
+
+/// The places of what is left when some are removed: those of [`without`], which is not made.
+pub(super) fn places_without(
+    value: &Value,
+    remove: &FieldSet,
+    place: Place<'_>,
+) -> Option<FieldSet> {
+    places_left(value, &Shape::of(value, place), remove, place)
+}
+
+/// As [`places_without`], of a value that is seen so.
+fn places_left(
+    value: &Value,
+    shape: &Shape<'_>,
+    remove: &FieldSet,
+    place: Place<'_>,
+) -> Option<FieldSet> {
+    if remove.is_empty() {
+        return Some(places_in(shape, place));
+    }
+    match shape {
+        Shape::Leaf => Some(FieldSet::new()),
+        Shape::Map(fields) => fields_left(fields, remove, place),
+        Shape::List(items) => match items_left(items, remove, place) {
+            Some(left) => left,
+            None => without(value, remove, place).map(|left| places(&left, place)),
+        },
+    }
+}
+
+fn fields_left(
+    fields: &Map<String, Value>,
+    remove: &FieldSet,
+    place: Place<'_>,
+) -> Option<FieldSet> {
+    let (mut set, mut any) = (FieldSet::new(), fields.is_empty());
+    for (name, value) in fields {
+        let node = remove.field(name);
+        if node.is_some_and(|node| node.member) {
+            continue;
+        }
+        let child = child(place, name);
+        let shape = Shape::of(value, child.place);
+        let below = match node {
+            Some(node) => places_left(value, &shape, &node.below, child.place),
+            None => Some(places_in(&shape, child.place)),
+        };
+        let Some(below) = below else { continue };
+        any = true;
+        let member = shape.is_member(child);
+        set.put(Node { element: field_step(child, name), member, below });
+    }
+    any.then_some(set)
+}
+
+/// None when an item loses a part of what tells it from others: then the list is another one.
+fn items_left(items: &Items<'_>, remove: &FieldSet, place: Place<'_>) -> Option<Option<FieldSet>> {
+    let (mut set, mut any) = (FieldSet::new(), items.groups().next().is_none());
+    for (element, same) in items.groups() {
+        let mut left = Vec::with_capacity(same.len());
+        match remove.node(element) {
+            Some(node) if node.member => {}
+            Some(node) => {
+                for item in same {
+                    if let Some(kept) = without(item.value, &node.below, place.item()) {
+                        identity(place, &kept).ok().filter(|kept| kept == element)?;
+                        left.push(places(&kept, place.item()));
+                    }
+                }
+            }
+            None => left.extend(same.iter().map(|item| places(item.value, place.item()))),
+        }
+        // Of items that are alike none has its parts for itself.
+        let alone = left.len() == 1;
+        let Some(first) = left.pop() else { continue };
+        any = true;
+        let below = if alone { first } else { FieldSet::new() };
+        set.put(Node { element: element.clone(), member: true, below });
+    }
+    Some(any.then_some(set))
 }
 
 /// The set with every named field on the way to a member. Such a field has no owner of its own, but

@@ -32,6 +32,8 @@ use crate::{
     queue::WorkQueue,
     worker::{self, Again},
 };
+pub(crate) use pods::Suspects;
+
 use graph::{Graph, Vertex};
 use monitors::{Kinds, NOT_SYNCED_RETRY};
 
@@ -69,7 +71,7 @@ struct Collector {
 }
 
 /// Runs the collector for ever.
-pub(crate) async fn run(context: Arc<Context>) {
+pub(crate) async fn run(context: Arc<Context>, suspects: Arc<Suspects>) {
     let collector = Arc::new(Collector {
         context: Arc::clone(&context),
         graph: Mutex::default(),
@@ -86,7 +88,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     futures::join!(
         monitors::run(&collector),
         worker::run(COMPONENT, context.config.concurrent_syncs, Arc::clone(&collector.queue), sync),
-        pods::run(&context),
+        suspects.run(&context),
     );
 }
 

@@ -1,7 +1,11 @@
 //! Pods of nodes that no longer exist: nobody is left to end them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,61 +20,100 @@ use tracing::warn;
 use crate::{
     context::Context,
     error::{SyncError, chain, is_conflict, is_not_found},
+    informer::{Change, Index, Reader},
     key::Key,
     kinds::{
-        node::WatchedNode,
+        node::{Node, WatchedNode},
         pod::{Pod, WatchedPod},
     },
     patch,
     pods::{is_finished, node_name, uid},
 };
 
-/// How often pods are compared with nodes.
-const PERIOD: Duration = Duration::from_secs(20);
-/// How long a node must be missing: it may be joining again under its name.
-const QUARANTINE: Duration = Duration::from_secs(40);
-
-/// Compares for ever.
-pub(super) async fn run(context: &Context) {
-    context.nodes.wait_synced().await;
-    context.pods.wait_synced().await;
-    let mut missing: HashMap<String, Instant> = HashMap::new();
-    loop {
-        if let Err(error) = collect(context, &mut missing).await {
-            warn!(error = chain(&error), "pods of missing nodes are collected later");
-        }
-        tokio::time::sleep(PERIOD).await;
-    }
+/// Names of nodes that may be missing while pods are bound to them, and since when. They are found as nodes and
+/// pods change, so that nobody looks through a million pods.
+pub(crate) struct Suspects {
+    nodes: Reader<Node>,
+    /// Until nodes and pods have been read every node would be missing.
+    watching: AtomicBool,
+    since: Mutex<HashMap<Arc<str>, Instant>>,
 }
 
-async fn collect(
-    context: &Context,
-    missing: &mut HashMap<String, Instant>,
-) -> Result<(), SyncError> {
-    let exists = |name: &str| context.nodes.get(&Key::new("", name)).is_some();
-    let stranded: Vec<_> = context
-        .pods
-        .all()
-        .into_iter()
-        .filter(|pod| node_name(pod).is_some_and(|node| !exists(node)))
-        .collect();
-    let names: HashSet<_> =
-        stranded.iter().filter_map(|pod| node_name(pod)).map(str::to_owned).collect();
-    missing.retain(|name, _| names.contains(name));
-    let now = Instant::now();
-    let mut gone = HashSet::new();
-    for name in names {
-        let since = *missing.entry(name.clone()).or_insert(now);
-        if now.duration_since(since) >= QUARANTINE && is_gone(context, &name).await? {
-            gone.insert(name);
+impl Suspects {
+    pub(crate) fn new(context: &mut Context) -> Arc<Self> {
+        let suspects = Arc::new(Self {
+            nodes: context.nodes.reader(),
+            watching: AtomicBool::new(false),
+            since: Mutex::default(),
+        });
+        context.pods.on_change({
+            let suspects = Arc::clone(&suspects);
+            move |change: &Change<Pod>| {
+                if let Some(node) = change.new.as_deref().and_then(node_name) {
+                    suspects.bound_to(node);
+                }
+            }
+        });
+        context.nodes.on_change({
+            let suspects = Arc::clone(&suspects);
+            move |change: &Change<Node>| {
+                if let (None, Some(old)) = (&change.new, &change.old) {
+                    suspects.bound_to(&Key::of(&old.metadata).name);
+                }
+            }
+        });
+        suspects
+    }
+
+    /// Something is bound to this node.
+    fn bound_to(&self, node: &str) {
+        if self.watching.load(Ordering::Relaxed) && !self.exists(node) {
+            self.since().entry(node.into()).or_insert_with(Instant::now);
         }
     }
-    for pod in stranded {
-        if node_name(&pod).is_some_and(|node| gone.contains(node)) {
-            end(context, &pod).await?;
+
+    fn exists(&self, node: &str) -> bool {
+        self.nodes.get(&Key::new("", node)).is_some()
+    }
+
+    fn since(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks for ever.
+    pub(super) async fn run(&self, context: &Context) {
+        let quarantine = Duration::from_secs(context.config.missing_node_seconds);
+        context.nodes.wait_synced().await;
+        context.pods.wait_synced().await;
+        self.watching.store(true, Ordering::Relaxed);
+        context.pods.values(Index::Node).iter().for_each(|node| self.bound_to(node));
+        loop {
+            if let Err(error) = self.collect(context, quarantine).await {
+                warn!(error = chain(&error), "pods of missing nodes are collected later");
+            }
+            tokio::time::sleep(quarantine / 2).await;
         }
     }
-    Ok(())
+
+    async fn collect(&self, context: &Context, quarantine: Duration) -> Result<(), SyncError> {
+        let suspects: Vec<_> =
+            self.since().iter().map(|(name, since)| (Arc::clone(name), *since)).collect();
+        for (name, since) in suspects {
+            let pods = context.pods.by(Index::Node, &name);
+            if pods.is_empty() || self.exists(&name) {
+                self.since().remove(&name);
+                // One that was bound in between may have told of itself before that.
+                if !context.pods.by(Index::Node, &name).is_empty() {
+                    self.bound_to(&name);
+                }
+            } else if since.elapsed() >= quarantine && is_gone(context, &name).await? {
+                for pod in pods {
+                    end(context, &pod).await?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 async fn is_gone(context: &Context, node: &str) -> Result<bool, SyncError> {

@@ -15,7 +15,7 @@ use k8s_openapi::{
 };
 use serde::Deserialize;
 use toono_api::intern::Pool;
-use toono_placement::{Effect, NodeView, Offer, Taint as PlacementTaint};
+use toono_placement::{Effect, Image, NodeView, Offer, Taint as PlacementTaint};
 
 use super::{kind, lean_metadata};
 use crate::{
@@ -31,6 +31,7 @@ static DRESSES: Pool<Dress> = Pool::new();
 static REPORTS: Pool<Report> = Pool::new();
 static OFFERS: Pool<Offer> = Pool::new();
 static TAINTS: Pool<[Taint]> = Pool::new();
+static IMAGES: Pool<[Image]> = Pool::new();
 
 /// A node as watches bring it, by what the caches and placement read of it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -56,6 +57,7 @@ struct Status {
     allocatable: Option<BTreeMap<String, Quantity>>,
     capacity: Option<BTreeMap<String, Quantity>>,
     conditions: Option<Vec<WatchedCondition>>,
+    images: Option<Vec<WatchedImage>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -64,6 +66,13 @@ struct WatchedCondition {
     type_: String,
     status: String,
     reason: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct WatchedImage {
+    names: Option<Vec<String>>,
+    size_bytes: Option<i64>,
 }
 
 /// A node.
@@ -106,6 +115,7 @@ enum Value {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Report {
     conditions: Box<[NodeCondition]>,
+    images: Arc<[Image]>,
 }
 
 /// A condition of a node.
@@ -175,6 +185,7 @@ impl Node {
             taints: self.taints.iter().filter_map(taint).collect(),
             unschedulable: self.unschedulable,
             offer: Arc::clone(&self.offer),
+            images: Arc::clone(&self.report.images),
         }
     }
 
@@ -193,6 +204,7 @@ impl Node {
         self.admits_as(other)
             && self.unschedulable == other.unschedulable
             && self.offer == other.offer
+            && self.report.images == other.report.images
     }
 }
 
@@ -277,14 +289,15 @@ impl From<WatchedNode> for Node {
     fn from(node: WatchedNode) -> Self {
         let WatchedNode { metadata, spec, status } = node;
         let spec = spec.unwrap_or_default();
-        let Status { allocatable, capacity, conditions } = status.unwrap_or_default();
+        let Status { allocatable, capacity, conditions, images } = status.unwrap_or_default();
         let taints: Vec<_> = spec.taints.into_iter().flatten().map(Taint::from).collect();
         Self {
             dress: DRESSES.share(Dress::of(&metadata)),
             taints: TAINTS.share(taints),
             offer: OFFERS
                 .share(allocatable.or(capacity).as_ref().map(Offer::from_list).unwrap_or_default()),
-            report: REPORTS.share(Report::of(conditions.unwrap_or_default())),
+            report: REPORTS
+                .share(Report::of(conditions.unwrap_or_default(), &images.unwrap_or_default())),
             unschedulable: spec.unschedulable.unwrap_or(false),
             metadata: metadata.into(),
         }
@@ -322,13 +335,19 @@ impl Dress {
 }
 
 impl Report {
-    fn of(conditions: Vec<WatchedCondition>) -> Self {
+    fn of(conditions: Vec<WatchedCondition>, images: &[WatchedImage]) -> Self {
         let kept = |condition: WatchedCondition| NodeCondition {
             reason: condition.reason.filter(|_| condition.type_ == "Ready").map(Into::into),
             type_: condition.type_.into(),
             status: condition.status.into(),
         };
-        Self { conditions: conditions.into_iter().map(kept).collect() }
+        let images = images.iter().map(|image| {
+            (image.names.as_deref().unwrap_or_default(), image.size_bytes.unwrap_or(0))
+        });
+        Self {
+            conditions: conditions.into_iter().map(kept).collect(),
+            images: IMAGES.share(Image::reported(images)),
+        }
     }
 }
 
@@ -352,7 +371,8 @@ mod tests {
                 "allocatable": {"cpu": "4", "memory": "1Gi", "pods": "110", "example.com/gpu": "2"},
                 "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
                     "lastHeartbeatTime": "2026-01-01T00:00:00Z"}],
-                "images": [{"names": ["i"], "sizeBytes": 7}]}})
+                "images": [{"names": ["big", "big:1"], "sizeBytes": 1 << 30},
+                    {"names": ["small"], "sizeBytes": 7}]}})
     }
 
     fn cached(node: serde_json::Value) -> Node {
@@ -389,7 +409,11 @@ mod tests {
         beaten["metadata"]["resourceVersion"] = "8".into();
         beaten["status"]["conditions"][0]["status"] = "Unknown".into();
         beaten["spec"]["taints"][1]["timeAdded"].take();
+        beaten["status"]["images"][1]["sizeBytes"] = 8.into();
         assert!(cached(beaten.clone()).is_placed_on_as(&node));
+        beaten["status"]["images"][0]["sizeBytes"] = 9.into();
+        assert!(!cached(beaten.clone()).is_placed_on_as(&node), "a large image is gone");
+        beaten["status"]["images"] = whole()["status"]["images"].take();
         beaten["status"]["allocatable"]["cpu"] = "3".into();
         assert!(!cached(beaten.clone()).is_placed_on_as(&node) && cached(beaten).admits_as(&node));
         let mut tainted = whole();

@@ -62,6 +62,7 @@ struct Affinity {
 #[serde(default, rename_all = "camelCase")]
 struct Container {
     name: Option<String>,
+    image: Option<String>,
     ports: Option<Vec<ContainerPort>>,
     resources: Option<ResourceRequirements>,
     restart_policy: Option<String>,
@@ -149,6 +150,7 @@ impl From<Container> for core::Container {
     fn from(container: Container) -> Self {
         Self {
             name: container.name.unwrap_or_default(),
+            image: container.image,
             ports: container.ports,
             resources: container.resources,
             restart_policy: container.restart_policy,

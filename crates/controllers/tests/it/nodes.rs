@@ -6,7 +6,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Event, Node, Pod},
 };
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use toono_controllers::{ControllersConfig, EvictionConfig};
 
@@ -195,4 +195,32 @@ async fn a_node_that_joins_costs_two_writes_and_its_heartbeats_none() {
     nodes.patch("b1", &PatchParams::default(), &Patch::Merge(&cordon)).await.unwrap();
     tainted(&["node.kubernetes.io/unschedulable:NoSchedule"]).await;
     assert_eq!(cluster.requests_of_node("b1"), ["PATCH /api/v1/nodes/b1"; 3]);
+}
+
+#[tokio::test]
+async fn pods_of_a_node_that_is_gone_are_ended_unless_it_joins_again_soon() {
+    let config = ControllersConfig { missing_node_seconds: 4, ..ControllersConfig::default() };
+    let cluster = Cluster::with(config, &["a1", "a2", "a3"]).await;
+    let pod = |node: &str| {
+        json!({"metadata": {"name": format!("on-{node}"), "finalizers": ["test/ended"]},
+            "spec": {"nodeName": node, "containers": [{"name": "c", "image": "one"}]}})
+    };
+    for node in ["a1", "a2", "a3", "never-there"] {
+        cluster.create::<Pod>(pod(node)).await;
+    }
+    for node in ["a1", "a2"] {
+        cluster.nodes().delete(node, &DeleteParams::default()).await.unwrap();
+    }
+    cluster.add_node("a2").await;
+    let ended = |pod: &Pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        pod.metadata.deletion_timestamp.is_some() && phase == Some("Failed")
+    };
+    let began = Instant::now();
+    let pods = wait_for(cluster.api::<Pod>(), "two to end", |pods| {
+        ["a1", "never-there"].iter().all(|node| on(pods, node).any(ended))
+    })
+    .await;
+    assert!(began.elapsed() >= Duration::from_secs(2), "it may have been joining again");
+    assert!(!on(&pods, "a2").chain(on(&pods, "a3")).any(ended));
 }

@@ -26,6 +26,8 @@ struct Store {
     objects: BTreeMap<String, Value>,
     /// Revision, path of the object, watch line.
     log: Vec<(u64, String, String)>,
+    /// Watches are told nothing of what is newer, for now.
+    told_until: Option<u64>,
 }
 
 impl MemoryApi {
@@ -109,6 +111,19 @@ impl MemoryApi {
         Some(object)
     }
 
+    /// Lets watches lag from now on: what they do not tell yet, reads already do.
+    pub(crate) fn hold_watches(&self) {
+        let mut store = self.store.lock().unwrap();
+        store.told_until = Some(store.revision);
+    }
+
+    /// Watches catch up.
+    pub(crate) fn release_watches(&self) {
+        let mut store = self.store.lock().unwrap();
+        store.told_until = None;
+        self.news.send_replace(store.revision);
+    }
+
     async fn answer(&self, request: Request<kube::client::Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
@@ -116,7 +131,20 @@ impl MemoryApi {
         let path = parts.uri.path().to_owned();
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let last = path.rsplit('/').next().unwrap();
-        if matches!(last, "nodes" | "pods" | "events") {
+        let lists = [
+            "nodes",
+            "pods",
+            "events",
+            "services",
+            "endpointslices",
+            "configmaps",
+            "secrets",
+            "roles",
+            "rolebindings",
+            "clusterroles",
+            "clusterrolebindings",
+        ];
+        if lists.contains(&last) {
             return match parts.method {
                 Method::POST => self.create(&path, body),
                 _ if query.contains("watch=true") => self.watch(last.to_owned(), &query),
@@ -193,10 +221,10 @@ impl MemoryApi {
                 loop {
                     let next = {
                         let store = store.lock().unwrap();
-                        let found = store
-                            .log
-                            .iter()
-                            .find(|(at, path, _)| *at > since && is_a(path, &plural));
+                        let until = store.told_until.unwrap_or(u64::MAX);
+                        let found = store.log.iter().find(|(at, path, _)| {
+                            *at > since && *at <= until && is_a(path, &plural)
+                        });
                         found.map(|(at, _, line)| (*at, format!("{line}\n")))
                     };
                     if let Some((at, line)) = next {

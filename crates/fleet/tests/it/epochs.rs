@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::json;
 use toono_fleet::{ClusterSecret, RotateReply, RotateRequest};
-use toono_session::{NodeEvent, ReplyFlags};
+use toono_session::ReplyFlags;
 use toono_wire::join::SessionGrant;
 
 use crate::world::{Node, World, node_user};
@@ -14,12 +14,7 @@ fn secret(epoch: u8) -> ClusterSecret {
 }
 
 async fn flags(node: &mut Node) -> ReplyFlags {
-    node.send().await;
-    loop {
-        if let NodeEvent::Reply { flags, .. } = node.event().await {
-            return flags;
-        }
-    }
+    node.asked().await.1
 }
 
 #[tokio::test]

@@ -69,6 +69,23 @@ async fn concurrent_joins_get_indexes_of_their_own() {
 }
 
 #[tokio::test]
+async fn the_newest_certificate_counts_and_the_one_that_it_was_asked_by() {
+    let world = World::start().await;
+    let first = world.try_join("edge-1").await.unwrap().certificate_pem;
+    let user = node_user("edge-1");
+    // The answer to the first request is lost.
+    let lost = world.next_certificate("edge-1", &first).await.unwrap();
+    let second = world.next_certificate("edge-1", &first).await.unwrap();
+    let allowed = async |pem: &str| world.ask_showing("/fleet/v1/session", &user, pem).await == 200;
+    assert!(allowed(&first).await && allowed(&second).await && !allowed(&lost).await);
+    let third = world.next_certificate("edge-1", &second).await.unwrap();
+    assert!(!allowed(&first).await && allowed(&second).await && allowed(&third).await);
+    assert_eq!(world.next_certificate("edge-1", &first).await, Err(403));
+    let stranger = world.next_certificate("edge-2", &third).await;
+    assert_eq!(stranger, Err(403), "there is no such node");
+}
+
+#[tokio::test]
 async fn a_live_name_is_refused_and_a_silent_one_gets_a_new_generation() {
     let world = World::start().await;
     let mut first = world.join("edge-1").await;
@@ -121,4 +138,22 @@ async fn a_node_gets_its_grant_again_and_only_its_own() {
         404
     );
     assert_eq!(world.ask(Method::GET, "/fleet/v1/join", &joiner(), &json!({})).await.0, 405);
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_earlier_identity_is_refused() {
+    let world = World::start().await;
+    let first = world.try_join("edge-1").await.unwrap();
+    // It was never heard, so the name may join again.
+    let second = world.try_join("edge-1").await.unwrap();
+    assert_eq!(second.session.generation, 2);
+    let user = node_user("edge-1");
+    for path in ["/fleet/v1/session", "/fleet/v1/bundle?since=0"] {
+        let code = async |pem: &str| world.ask_showing(path, &user, pem).await;
+        assert_eq!(code(&first.certificate_pem).await, 403, "{path}");
+        assert_eq!(code(&second.certificate_pem).await, 200, "{path}");
+        let other = world.try_join(&format!("edge-{}", path.len())).await.unwrap();
+        // As an administrator acts for a node: the certificate has another name.
+        assert_eq!(code(&other.certificate_pem).await, 200, "{path}");
+    }
 }

@@ -91,7 +91,7 @@ async fn garbage_gets_no_reply_and_disturbs_no_one() {
     stranger.connect(world.udp).await.unwrap();
     heartbeat[30] ^= 1;
     for bytes in
-        [&heartbeat[..], &[], &[0x11; 64], &[0x12; 64], &[0xff; 1200], b"GET / HTTP/1.1\r\n\r\n"]
+        [&heartbeat[..], &[], &[0x11; 60], &[0x12; 56], &[0xff; 1200], b"GET / HTTP/1.1\r\n\r\n"]
     {
         stranger.send(bytes).await.unwrap();
     }

@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use toono_session::{NodeEvent, NodeSession, Poke};
+use toono_session::{NodeEvent, NodeSession, Observed, Poke};
 use toono_streams::websocket::Datagrams;
 
 use crate::{
@@ -56,7 +56,7 @@ impl Socket {
     }
 
     async fn beat(&mut self, session: &mut NodeSession) {
-        let heartbeat = session.heartbeat(Duration::ZERO, 0, 0).unwrap();
+        let heartbeat = session.heartbeat(Duration::ZERO, Observed::default()).unwrap();
         self.send(heartbeat.as_bytes()).await;
     }
 
@@ -120,7 +120,7 @@ async fn a_node_without_udp_is_ready_and_poked_through_its_socket() {
     }
 
     // A probe by UDP is answered there, and the cloud's own words stay on the socket until a heartbeat.
-    let probe = node.session.probe(Duration::ZERO, 0, 0).unwrap();
+    let probe = node.session.probe(Duration::ZERO, Observed::default()).unwrap();
     node.socket.send(probe.as_bytes()).await.unwrap();
     assert!(node.answered_within(PATIENCE).await);
     assert_eq!(world.overview("edge-a").await["session"], json!("websocket"));
@@ -142,7 +142,7 @@ async fn a_socket_is_its_nodes_alone_and_ends_with_its_silence() {
     // Another node's heartbeat, bytes that are none, and a replay get no answer here.
     first.beat(&mut other.session).await;
     first.send(b"nonsense").await;
-    let replay = node.session.heartbeat(Duration::ZERO, 0, 0).unwrap();
+    let replay = node.session.heartbeat(Duration::ZERO, Observed::default()).unwrap();
     first.send(replay.as_bytes()).await;
     assert!(matches!(first.event(&mut node.session).await, Some(NodeEvent::Reply { .. })));
     first.send(replay.as_bytes()).await;

@@ -34,7 +34,7 @@ pub(crate) async fn serve(fleet: &Fleet) -> std::net::SocketAddr {
 }
 
 /// What a node does on a dial-back poke: connect, upgrade, serve HTTP/2.
-async fn dial_back(server: std::net::SocketAddr, ticket: u64) -> StatusCode {
+pub(crate) async fn dial_back(server: std::net::SocketAddr, ticket: u64) -> StatusCode {
     let stream = TcpStream::connect(server).await.unwrap();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection.with_upgrades());

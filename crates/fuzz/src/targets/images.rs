@@ -1,12 +1,25 @@
-//! What registries send: manifests and layers.
+//! What registries send, and what people bring: manifests, layers, archives, pull secrets.
 
-use toono_images::{MAX_DOCUMENT_BYTES, parse_manifest, unpack};
+use std::{
+    fs,
+    io::{BufReader, Cursor, Read, sink},
+};
+
+use toono_images::{
+    ImageStore, Keyring, MAX_DOCUMENT_BYTES, RegistryConfig, decompressed, parse_manifest, unpack,
+};
 
 use super::joined;
 use crate::{Grammar, Target};
 
 /// A layer may be as large as a disk; its entries' heads are what is read here.
 const LAYER_BYTES: usize = 256 * 1024;
+/// A few bytes stand for a great many; so many of them are looked at.
+const UNPACKED_BYTES: u64 = 64 * 1024;
+/// The longest Secret.
+const SECRET_BYTES: usize = 1 << 20;
+/// How what is compressed begins; archives are looked at uncompressed, or each would be a bomb.
+const COMPRESSED_STARTS: [&[u8]; 3] = [&[0x1f, 0x8b], &[0x28, 0xb5], &[0x2a, 0x4d]];
 
 pub(super) const LAYER: Target = Target {
     name: "layer",
@@ -113,5 +126,97 @@ pub(super) const MANIFEST: Target = Target {
             format!(r#"{{"config":{layer},"layers":[{layers}]}}"#).into(),
             format!(r#"{{"manifests":[{layers}]}}"#).into(),
         ]
+    },
+};
+
+pub(super) const COMPRESSED: Target = Target {
+    name: "compressed",
+    grammar: Grammar::Bytes,
+    tokens: &["\u{1f}", "(", "P*M\u{18}", "\0\0\0\0"],
+    max_bytes: LAYER_BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
+    start: || {
+        Box::new(|input| {
+            let source = BufReader::new(Cursor::new(input.to_vec()));
+            let Ok(reader) = decompressed(source) else { return };
+            if let Err(error) = std::io::copy(&mut reader.take(UNPACKED_BYTES), &mut sink()) {
+                drop(error.to_string());
+            }
+        })
+    },
+    giants: super::no_giants,
+};
+
+pub(super) const IMAGE_ARCHIVE: Target = Target {
+    name: "image-archive",
+    grammar: Grammar::Bytes,
+    tokens: &[
+        "manifest.json",
+        "index.json",
+        "oci-layout",
+        "blobs/sha256/",
+        "../",
+        "layer.tar",
+        "ustar\0",
+        "[{\"Config\":\"",
+        "\"RepoTags\":[\"a:1\"]",
+        "\"Layers\":[\"",
+        "\"manifests\":[",
+        "2",
+        "1",
+        "77777777777",
+    ],
+    max_bytes: LAYER_BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
+    start: || {
+        let place = tempfile::tempdir().ok().and_then(|dir| {
+            let store = ImageStore::open(dir.path().join("store"), RegistryConfig::default());
+            Some((store.ok()?, dir))
+        });
+        let name = "given:1".parse().ok();
+        Box::new(move |input| {
+            let Some((store, dir)) = &place else { return };
+            if COMPRESSED_STARTS.iter().any(|start| input.starts_with(start)) {
+                return;
+            }
+            let file = dir.path().join("archive");
+            if fs::write(&file, input).is_err() {
+                return;
+            }
+            if let Err(error) = store.import(&file, name.as_ref()) {
+                drop((error.to_string(), error.hint()));
+            }
+        })
+    },
+    giants: super::no_giants,
+};
+
+pub(super) const PULL_SECRET: Target = Target {
+    name: "pull-secret",
+    grammar: Grammar::Json,
+    tokens: &[
+        "auths", "auth", "username", "password", "dTpw", "https://", "/v1/", "*", "?", ".", ":5000",
+    ],
+    max_bytes: SECRET_BYTES,
+    giant_per_mib: crate::GIANT_PER_MIB,
+    start: || {
+        let image = "aaaaaaaaaaaaaaaa.example.com:5000/team/app".parse().ok();
+        Box::new(move |input| {
+            let mut keyring = Keyring::default();
+            for read in [keyring.add_docker_config(input), keyring.add_docker_cfg(input)] {
+                if let Err(error) = read {
+                    drop(error.to_string());
+                }
+            }
+            if let Some(image) = &image {
+                drop(keyring.lookup(image));
+            }
+        })
+    },
+    giants: |bytes| {
+        let entry = |number: usize| {
+            format!(r#""*{}.example.com:5000":{{"auth":"dTpw"}}"#, "*a".repeat(number % 8))
+        };
+        vec![format!(r#"{{"auths":{{{}}}}}"#, joined(bytes / 48, ",", entry)).into()]
     },
 };

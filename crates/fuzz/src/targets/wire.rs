@@ -2,11 +2,15 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use toono_session::{ClusterSecret, NodeIndex, NodeSession, NodeUid, ServerSessions};
+use toono_session::{
+    ClusterSecret, NodeIndex, NodeSession, NodeUid, ReferentDigest, ServerSessions,
+};
 use toono_wire::{
     bundle::Bundle,
     datagram::MAX_DATAGRAM,
     join::{JoinRequest, JoinResponse, SessionGrant},
+    pool::{Part, Pass, frame::Frame},
+    referent::Referent,
     remote::FrameReader,
     report::Report,
 };
@@ -37,6 +41,7 @@ fn datagram() -> Decode {
         udp_port: 1,
         interval_ms: 10_000,
         boot_floor: 0,
+        servers: Vec::new(),
     });
     let mut node = grant.and_then(|grant| NodeSession::new(&grant, 1, 2).ok());
     let from = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -78,6 +83,37 @@ fn frames(input: &[u8]) {
     }
 }
 
+pub(super) const POOL: Target = Target {
+    name: "pool",
+    grammar: Grammar::Bytes,
+    tokens: &[
+        "\u{1}\0",
+        "\u{1}\u{4}shop",
+        "\0\0\0\0\0\0\0\0",
+        "{\"changed\":{",
+        "\"gone\":[",
+        "1:00",
+    ],
+    max_bytes: 1024 * 1024,
+    giant_per_mib: crate::GIANT_PER_MIB,
+    start: || {
+        Box::new(|input| {
+            // Signatures are not looked at: also what the cloud signed by mistake may not do harm.
+            for frame in Frame::decode_all(input.to_vec().into()).unwrap_or_default() {
+                let mut bytes = Vec::new();
+                frame.encode(&mut bytes);
+                assert_eq!(bytes.len(), frame.size(), "a frame is as long as it says");
+                let mut part = Part::default();
+                if part.apply(&frame).is_ok() {
+                    assert_eq!(part.records().digest(), frame.now.digest, "a digest that is wrong");
+                }
+            }
+            drop(std::str::from_utf8(input).map(str::parse::<Pass>));
+        })
+    },
+    giants: no_giants,
+};
+
 pub(super) const REPORTS: Target = Target {
     name: "reports",
     grammar: Grammar::Json,
@@ -101,6 +137,11 @@ pub(super) const REPORTS: Target = Target {
         "generation",
         "epoch",
         "key_hex",
+        "kind",
+        "ConfigMap",
+        "data",
+        "binaryData",
+        "immutable",
     ],
     // Some times what a full node reports; the server would take twice as much.
     max_bytes: 4 * 1024 * 1024,
@@ -111,6 +152,9 @@ pub(super) const REPORTS: Target = Target {
             drop(serde_json::from_slice::<JoinRequest>(input));
             drop(serde_json::from_slice::<JoinResponse>(input));
             drop(serde_json::from_slice::<Bundle>(input));
+            if let Ok(referent) = serde_json::from_slice::<Referent<'_>>(input) {
+                drop((referent.named(), ReferentDigest::of(&referent)));
+            }
         })
     },
     giants: |bytes| {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tar::EntryType;
-use toono_images::{Image, PullError, UnpackError};
+use toono_images::{Image, Keyring, PullError, UnpackError};
 
 use crate::{
     archive::Tar,
@@ -17,7 +17,7 @@ use crate::{
 async fn unpack(dir: &Path, archive: Vec<u8>) -> Result<Image, PullError> {
     let registry = Registry::start().await;
     registry.push("x", &Contents::of(vec![archive]));
-    registry.store(dir).pull(&image("x")).await
+    registry.store(dir).pull(&image("x"), &Keyring::default()).await
 }
 
 #[tokio::test]
@@ -77,13 +77,56 @@ async fn whiteouts_become_overlayfs_own() {
 }
 
 #[tokio::test]
+async fn a_whiteout_hides_lower_layers_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = Tar::new()
+        .file(".wh.first", "")
+        .dir("first", 0o755)
+        .file("first/new", "")
+        .dir("second", 0o755)
+        .file("second/new", "")
+        .file(".wh.second", "")
+        .file("third", "kept")
+        .file(".wh.third", "")
+        .file(".wh.fourth", "")
+        .file("fourth", "kept")
+        .finish();
+    let pulled = unpack(dir.path(), archive).await.unwrap();
+    let root = pulled.layers.first().unwrap();
+    for name in ["first", "second"] {
+        assert!(root.join(name).join("new").is_file(), "{name}");
+        let opaque = attribute(&root.join(name), c"trusted.overlay.opaque");
+        assert_eq!(opaque.as_deref(), Some(&b"y"[..]), "{name}");
+    }
+    for name in ["third", "fourth"] {
+        assert_eq!(fs::read_to_string(root.join(name)).unwrap(), "kept");
+    }
+}
+
+#[tokio::test]
+async fn long_names_are_kept_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = format!("{}/{}", "d".repeat(200), "f".repeat(200));
+    let mut archive = tar::Builder::new(vec![]);
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o644);
+    archive.append_data(&mut header.clone(), &long, &b"x"[..]).unwrap();
+    header.set_entry_type(EntryType::Symlink);
+    header.set_size(0);
+    archive.append_link(&mut header, "link", &long).unwrap();
+    let pulled = unpack(dir.path(), archive.into_inner().unwrap()).await.unwrap();
+    let root = pulled.layers.first().unwrap();
+    assert_eq!(fs::read_to_string(root.join("link")).unwrap(), "x");
+}
+
+#[tokio::test]
 async fn an_archive_cannot_reach_outside() {
     let outside = tempfile::tempdir().unwrap();
     let victim = outside.path().join("victim");
     fs::write(&victim, "untouched").unwrap();
     let out = outside.path().to_str().unwrap();
     let archives = [
-        ("absolute", Tar::new().file(&format!("{out}/new"), "x")),
         ("dots", Tar::new().file("a/../../new", "x")),
         ("absolute symlink", Tar::new().symlink("way", out).file("way/new", "x")),
         ("relative symlink", Tar::new().symlink("way", "../../..").file("way/new", "x")),
@@ -109,11 +152,21 @@ async fn an_archive_cannot_reach_outside() {
         let error = unpack(dir.path(), archive.finish()).await.unwrap_err();
         let PullError::Layer { source, .. } = &error else { panic!("{name}: {error}") };
         let escapes = matches!(**source, UnpackError::Escape { .. });
-        assert!(escapes || name == "whiteout of dots", "{name}: {source:?}");
+        // An absolute name is taken as one in the layer, and there is nothing by it.
+        let nothing = ["hard link", "whiteout of dots"].contains(&name);
+        assert!(escapes || nothing, "{name}: {source:?}");
         assert_eq!(fs::read_dir(dir.path().join("layers")).unwrap().count(), 0, "{name}");
         assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0, "{name}");
     }
     assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+    // An absolute name is one in the layer, as other runtimes take it.
+    let dir = tempfile::tempdir().unwrap();
+    let absolute =
+        Tar::new().file(&format!("{out}/new"), "x").hard_link("/too", &format!("{out}/new"));
+    let pulled = unpack(dir.path(), absolute.finish()).await.unwrap();
+    let root = pulled.layers.first().unwrap();
+    assert_eq!(fs::read_to_string(root.join("too")).unwrap(), "x");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
     // A symbolic link may point anywhere: it is the container that follows it.
     let dir = tempfile::tempdir().unwrap();

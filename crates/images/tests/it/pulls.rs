@@ -1,10 +1,10 @@
 //! Pulls: what arrives, what is refused, what is not transferred twice.
 
-use std::{collections::BTreeSet, fs, sync::atomic::Ordering};
+use std::{collections::BTreeSet, fs, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use serde_json::json;
-use toono_images::{ImageRef, PullError};
+use toono_images::{ImageRef, Keyring, PullError};
 
 use crate::{
     archive::Tar,
@@ -24,7 +24,7 @@ async fn an_image_arrives_whole() {
         let digest = registry.push("app", &Contents { compressed, ..Contents::of(layers) });
         let store = registry.store(dir.path());
         assert_eq!(store.lookup(&image("app")), None);
-        let pulled = store.pull(&image("app")).await.unwrap();
+        let pulled = store.pull(&image("app"), &Keyring::default()).await.unwrap();
         assert_eq!(pulled.digest.to_string(), digest);
         assert_eq!(pulled.reference.to_string(), format!("{HOST}/app:latest"));
         assert_eq!(pulled.config.entrypoint, ["/bin/hello"]);
@@ -42,7 +42,7 @@ async fn an_image_arrives_whole() {
         // Also for the next process.
         assert_eq!(registry.store(dir.path()).lookup(&image("app")), Some(pulled.clone()));
         let pinned: ImageRef = format!("{HOST}/app@{digest}").parse().unwrap();
-        assert_eq!(store.pull(&pinned).await.unwrap().layers, pulled.layers);
+        assert_eq!(store.pull(&pinned, &Keyring::default()).await.unwrap().layers, pulled.layers);
     }
 }
 
@@ -61,7 +61,10 @@ async fn an_index_is_resolved_for_this_machine() {
         "schemaVersion": 2, "manifests": [entry(&other, "s390x"), entry(&ours, &contents.architecture)],
     }));
     let store = registry.store(dir.path());
-    assert_eq!(store.pull(&image("multi")).await.unwrap().digest.to_string(), index);
+    assert_eq!(
+        store.pull(&image("multi"), &Keyring::default()).await.unwrap().digest.to_string(),
+        index
+    );
 
     registry.push_manifest(
         "multi",
@@ -70,14 +73,14 @@ async fn an_index_is_resolved_for_this_machine() {
             "schemaVersion": 2, "manifests": [entry(&other, "s390x")],
         }),
     );
-    let error = store.pull(&image("multi:other")).await.unwrap_err();
+    let error = store.pull(&image("multi:other"), &Keyring::default()).await.unwrap_err();
     assert!(
         matches!(&error, PullError::NoSuchPlatform { found, .. } if found == &["linux/s390x"]),
         "{error}"
     );
     let foreign = Contents { architecture: "s390x".to_owned(), ..contents };
     registry.push("foreign", &foreign);
-    let error = store.pull(&image("foreign")).await.unwrap_err();
+    let error = store.pull(&image("foreign"), &Keyring::default()).await.unwrap_err();
     assert!(matches!(error, PullError::NoSuchPlatform { .. }), "{error}");
 }
 
@@ -93,17 +96,20 @@ async fn what_does_not_match_its_digest_is_refused() {
         let at = bad.len() / 2;
         bad[at] ^= 1;
         registry.put(&path, Bytes::from(bad));
-        let error = store.pull(&image("app")).await.unwrap_err();
+        let error = store.pull(&image("app"), &Keyring::default()).await.unwrap_err();
         assert!(matches!(error, PullError::Corrupted { .. }), "{error}");
         registry.put(&path, good);
     }
     assert_eq!(fs::read_dir(dir.path().join("layers")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
-    store.pull(&image("app")).await.unwrap();
+    store.pull(&image("app"), &Keyring::default()).await.unwrap();
     // A manifest asked for by its digest must be that one.
     let wrong = format!("sha256:{}", "1".repeat(64));
     registry.put(&format!("/v2/app/manifests/{wrong}"), Bytes::from_static(b"{}"));
-    let error = store.pull(&format!("{HOST}/app@{wrong}").parse().unwrap()).await.unwrap_err();
+    let error = store
+        .pull(&format!("{HOST}/app@{wrong}").parse().unwrap(), &Keyring::default())
+        .await
+        .unwrap_err();
     assert!(matches!(error, PullError::Corrupted { .. }), "{error}");
 }
 
@@ -127,7 +133,8 @@ async fn a_lying_configuration_is_refused() {
             "schemaVersion": 2, "config": a["config"], "layers": b["layers"],
         }),
     );
-    let error = registry.store(dir.path()).pull(&image("mixed")).await.unwrap_err();
+    let error =
+        registry.store(dir.path()).pull(&image("mixed"), &Keyring::default()).await.unwrap_err();
     assert!(matches!(error, PullError::Corrupted { .. }), "{error}");
 }
 
@@ -136,10 +143,10 @@ async fn missing_images_and_registries_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let registry = Registry::start().await;
     let store = registry.store(dir.path());
-    let error = store.pull(&image("nothing")).await.unwrap_err();
+    let error = store.pull(&image("nothing"), &Keyring::default()).await.unwrap_err();
     assert!(matches!(error, PullError::NotFound { .. }), "{error}");
     registry.put("/v2/odd/manifests/latest", Bytes::from_static(b"<html>"));
-    let error = store.pull(&image("odd")).await.unwrap_err();
+    let error = store.pull(&image("odd"), &Keyring::default()).await.unwrap_err();
     assert!(matches!(error, PullError::Invalid { .. }), "{error}");
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = closed.local_addr().unwrap();
@@ -147,7 +154,7 @@ async fn missing_images_and_registries_are_told_apart() {
     let mut registries = toono_images::RegistryConfig::default();
     registries.add(&format!("{HOST}=http://{address}")).unwrap();
     let store = toono_images::ImageStore::open(dir.path().join("other"), registries).unwrap();
-    let error = store.pull(&image("app")).await.unwrap_err();
+    let error = store.pull(&image("app"), &Keyring::default()).await.unwrap_err();
     assert!(matches!(error, PullError::Unreachable { .. }), "{error}");
 }
 
@@ -161,7 +168,7 @@ async fn a_broken_transfer_goes_on_where_it_ended() {
     let contents = Contents::of(vec![Tar::new().file("noise", &noise).finish()]);
     registry.push("app", &Contents { compressed: false, ..contents });
     registry.state.cut_after.store(25_000, Ordering::Relaxed);
-    registry.store(dir.path()).pull(&image("app")).await.unwrap();
+    registry.store(dir.path()).pull(&image("app"), &Keyring::default()).await.unwrap();
     // The configuration is small enough to come whole; the layer takes three attempts.
     assert_eq!(registry.state.blob_requests.load(Ordering::Relaxed), 4);
 }
@@ -173,14 +180,16 @@ async fn calls_for_one_image_join_and_layers_are_shared() {
     registry.push("app", &Contents::of(vec![layer("one"), layer("two")]));
     let store = registry.store(dir.path());
     let name = image("app");
-    let (a, b, c) = tokio::join!(store.pull(&name), store.pull(&name), store.pull(&name));
+    let none = Keyring::default();
+    let pull = || store.pull(&name, &none);
+    let (a, b, c) = tokio::join!(pull(), pull(), pull());
     assert_eq!(a.unwrap(), b.unwrap());
     c.unwrap();
     let requests = || registry.state.blob_requests.swap(0, Ordering::Relaxed);
     assert_eq!(requests(), 3);
     // Only what is new is transferred; a layer that occurs twice is there once.
     registry.push("next", &Contents::of(vec![layer("one"), layer("three"), layer("one")]));
-    let next = store.pull(&image("next")).await.unwrap();
+    let next = store.pull(&image("next"), &Keyring::default()).await.unwrap();
     assert_eq!(requests(), 2);
     assert_eq!(next.layers.len(), 2);
     assert!(next.layers.last().unwrap().join("one").exists());
@@ -192,11 +201,11 @@ async fn tokens_and_redirects_are_followed() {
     let registry = Registry::start().await;
     registry.push("secret", &Contents::of(vec![layer("one")]));
     registry.state.wants_token.store(true, Ordering::Relaxed);
-    registry.store(dir.path()).pull(&image("secret")).await.unwrap();
+    registry.store(dir.path()).pull(&image("secret"), &Keyring::default()).await.unwrap();
     let other = tempfile::tempdir().unwrap();
     registry.state.wants_token.store(false, Ordering::Relaxed);
     registry.state.redirects.store(true, Ordering::Relaxed);
-    registry.store(other.path()).pull(&image("secret")).await.unwrap();
+    registry.store(other.path()).pull(&image("secret"), &Keyring::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -206,15 +215,15 @@ async fn layers_go_when_nobody_has_them() {
     registry.push("a", &Contents::of(vec![layer("shared"), layer("only a")]));
     registry.push("b", &Contents::of(vec![layer("shared"), layer("only b")]));
     let store = registry.store(dir.path());
-    let a = store.pull(&image("a")).await.unwrap();
-    let b = store.pull(&image("b")).await.unwrap();
+    let a = store.pull(&image("a"), &Keyring::default()).await.unwrap();
+    let b = store.pull(&image("b"), &Keyring::default()).await.unwrap();
     assert_eq!(store.list().unwrap().len(), 2);
-    assert_eq!(store.prune(&BTreeSet::new()).unwrap(), Some(0));
+    assert_eq!(store.prune(&BTreeSet::new(), Duration::ZERO).unwrap(), Some(0));
     store.remove(&image("a")).unwrap();
     assert_eq!(store.lookup(&image("a")), None);
     let in_use: BTreeSet<_> = a.layers.iter().cloned().collect();
-    assert_eq!(store.prune(&in_use).unwrap(), Some(0));
-    assert_eq!(store.prune(&BTreeSet::new()).unwrap(), Some(1));
+    assert_eq!(store.prune(&in_use, Duration::ZERO).unwrap(), Some(0));
+    assert_eq!(store.prune(&BTreeSet::new(), Duration::ZERO).unwrap(), Some(1));
     assert_eq!(store.lookup(&image("b")), Some(b));
     store.remove(&image("a")).unwrap();
 }
@@ -228,11 +237,11 @@ async fn what_a_crash_left_is_not_taken_for_a_layer() {
     fs::write(dir.path().join("tmp/download-0"), "half").unwrap();
     let store = registry.store(dir.path());
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
-    let pulled = store.pull(&image("app")).await.unwrap();
+    let pulled = store.pull(&image("app"), &Keyring::default()).await.unwrap();
     // A record whose layer is missing is no image; neither is a damaged one.
     fs::remove_dir_all(pulled.layers.first().unwrap()).unwrap();
     assert_eq!(store.lookup(&image("app")), None);
-    store.pull(&image("app")).await.unwrap();
+    store.pull(&image("app"), &Keyring::default()).await.unwrap();
     let record = fs::read_dir(dir.path().join("images")).unwrap().next().unwrap().unwrap();
     fs::write(record.path(), "{").unwrap();
     assert_eq!(store.lookup(&image("app")), None);

@@ -34,6 +34,13 @@ pub struct State {
     pub cut_after: AtomicUsize,
     /// Ask for a token.
     pub wants_token: AtomicBool,
+    /// Give tokens only to the user `u` with the password `p`.
+    pub wants_user: AtomicBool,
+    /// Tokens that were given; only the newest is good, and after so many requests none.
+    pub tokens: AtomicUsize,
+    /// How many requests a token is good for; 0 is any number.
+    pub token_uses: AtomicUsize,
+    pub uses: AtomicUsize,
     /// Send blob requests elsewhere.
     pub redirects: AtomicBool,
 }
@@ -156,7 +163,7 @@ pub fn digest_of(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(digest(&SHA256, bytes)))
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut encoder = GzEncoder::new(vec![], Compression::fast());
     encoder.write_all(bytes).unwrap();
@@ -167,16 +174,19 @@ fn answer<B>(state: &State, address: SocketAddr, request: &Request<B>) -> Respon
     let path = request.uri().path();
     if path == "/token" {
         assert_eq!(request.uri().query(), Some("scope=repository:secret:pull&service=test"));
-        return Response::new(toono_http::full(r#"{"token":"open sesame"}"#));
+        let shown = request.headers().get(header::AUTHORIZATION);
+        let wants_user = state.wants_user.load(Ordering::Relaxed);
+        if wants_user && shown.is_none_or(|shown| shown != "Basic dTpw") {
+            return refusal("Basic realm=\"tokens\"".to_owned());
+        }
+        let number = state.tokens.fetch_add(1, Ordering::Relaxed) + 1;
+        state.uses.store(0, Ordering::Relaxed);
+        return Response::new(toono_http::full(format!(r#"{{"token":"sesame {number}"}}"#)));
     }
     let token = request.headers().get(header::AUTHORIZATION);
-    if state.wants_token.load(Ordering::Relaxed) && token.is_none() {
+    if state.wants_token.load(Ordering::Relaxed) && !state.lets_in(token) {
         let challenge = format!(r#"Bearer realm="http://{address}/token",service="test""#);
-        return Response::builder()
-            .status(StatusCode::UNAUTHORIZED)
-            .header(header::WWW_AUTHENTICATE, challenge)
-            .body(toono_http::full("who are you?"))
-            .unwrap();
+        return refusal(challenge);
     }
     if path.contains("/blobs/") {
         state.blob_requests.fetch_add(1, Ordering::Relaxed);
@@ -199,6 +209,23 @@ fn answer<B>(state: &State, address: SocketAddr, request: &Request<B>) -> Respon
         return response;
     };
     if path.contains("/blobs/") { blob(state, request, bytes) } else { whole(bytes) }
+}
+
+impl State {
+    fn lets_in(&self, token: Option<&header::HeaderValue>) -> bool {
+        let newest = format!("Bearer sesame {}", self.tokens.load(Ordering::Relaxed));
+        let limit = self.token_uses.load(Ordering::Relaxed);
+        let used = self.uses.fetch_add(1, Ordering::Relaxed);
+        token.is_some_and(|token| *token == newest) && (limit == 0 || used < limit)
+    }
+}
+
+fn refusal(challenge: String) -> Response<Body> {
+    Response::builder()
+        .status(StatusCode::UNAUTHORIZED)
+        .header(header::WWW_AUTHENTICATE, challenge)
+        .body(toono_http::full("who are you?"))
+        .unwrap()
 }
 
 fn whole(bytes: Bytes) -> Response<Body> {

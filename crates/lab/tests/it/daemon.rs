@@ -37,6 +37,7 @@ fn a_daemon_runs_once_and_is_stopped() {
     assert!(!daemon.stop(GRACE).unwrap());
     let (pid, started) = daemon.start(&sh("echo $GREETING; exec sleep 1000")).unwrap();
     assert!(started);
+    assert_eq!(Daemon::all(dir.path()), std::slice::from_ref(&daemon));
     assert_eq!(daemon.start(&sh("exit 1")).unwrap(), (pid, false));
     assert_eq!(Daemon::new(dir.path(), "sleeper").running().unwrap(), Some(pid));
     await_text(&daemon.log_path(), "hello");

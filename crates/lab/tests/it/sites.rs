@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use toono_lab::{LabConfig, LabError, LabName};
+use toono_lab::{LabConfig, LabError, LabName, Loss};
 use toono_net::nft::{Family, Nftables, TableName};
 use toono_net::{LinkName, Mark, Netlink, NetlinkError, netns};
 
@@ -160,7 +160,7 @@ async fn a_cut_link_is_silent_until_it_is_healed() {
     toono_lab::up(&lab.config).await.unwrap();
     assert!(lab.round_trip("pool-a-1", ARRIVES).is_some());
     for _ in 0..2 {
-        toono_lab::cut(lab.name(), "pool-a").unwrap();
+        toono_lab::cut(lab.name(), "pool-a", Loss::All).unwrap();
     }
     assert_eq!(lab.round_trip("pool-a-1", STAYS_AWAY), None);
     assert!(lab.round_trip("pool-b-1", ARRIVES).is_some(), "the other site has its link");
@@ -179,7 +179,10 @@ async fn a_cut_link_is_silent_until_it_is_healed() {
         toono_lab::heal(lab.name(), "pool-a").unwrap();
     }
     assert!(lab.round_trip("pool-a-1", ARRIVES).is_some());
-    assert!(matches!(toono_lab::cut(lab.name(), "pool-z"), Err(LabError::NoPool { .. })));
+    assert!(matches!(
+        toono_lab::cut(lab.name(), "pool-z", Loss::All),
+        Err(LabError::NoPool { .. })
+    ));
 }
 
 #[tokio::test]
@@ -194,7 +197,7 @@ async fn a_cut_stops_what_is_under_way_both_ways() {
     cloud.set_read_timeout(Some(ARRIVES)).unwrap();
     let (_, mapped) = cloud.recv_from(&mut buffer).unwrap();
 
-    toono_lab::cut(lab.name(), "pool-a").unwrap();
+    toono_lab::cut(lab.name(), "pool-a", Loss::All).unwrap();
     cloud.send_to(b"lost", mapped).unwrap();
     edge.set_read_timeout(Some(STAYS_AWAY)).unwrap();
     assert_eq!(edge.recv(&mut buffer).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
@@ -210,6 +213,49 @@ async fn a_cut_stops_what_is_under_way_both_ways() {
     edge.send(b"hello").unwrap();
     cloud.set_read_timeout(Some(ARRIVES)).unwrap();
     assert_eq!(cloud.recv_from(&mut buffer).unwrap().1, mapped);
+}
+
+#[tokio::test]
+async fn a_node_is_cut_alone_and_one_way_alone() {
+    let lab = TestLab::new(1, 2);
+    toono_lab::up(&lab.config).await.unwrap();
+    let cloud = UdpSocket::bind((lab.cloud(), 0)).unwrap();
+    let edge = lab.on("pool-a-1", || UdpSocket::bind("0.0.0.0:0").unwrap());
+    edge.connect(cloud.local_addr().unwrap()).unwrap();
+    edge.send(b"hello").unwrap();
+    let mut buffer = [0; 16];
+    cloud.set_read_timeout(Some(ARRIVES)).unwrap();
+    let (_, mapped) = cloud.recv_from(&mut buffer).unwrap();
+    // What arrives at the cloud, and what at the node.
+    let arrives = || {
+        edge.send(b"out").unwrap();
+        cloud.set_read_timeout(Some(STAYS_AWAY)).unwrap();
+        let out = cloud.recv_from(&mut [0; 16]).is_ok();
+        cloud.send_to(b"in", mapped).unwrap();
+        edge.set_read_timeout(Some(STAYS_AWAY)).unwrap();
+        (out, edge.recv(&mut [0; 16]).is_ok())
+    };
+    for place in ["pool-a-1", "pool-a"] {
+        for (loss, expected) in [
+            (Loss::All, (false, false)),
+            (Loss::Udp, (false, false)),
+            (Loss::Outbound, (false, true)),
+            (Loss::Inbound, (true, false)),
+        ] {
+            toono_lab::cut(lab.name(), place, loss).unwrap();
+            assert_eq!(arrives(), expected, "{place} {loss:?}");
+        }
+        let other = lab.round_trip("pool-a-2", STAYS_AWAY).is_some();
+        assert_eq!(other, place == "pool-a-1", "the neighbour, with {place} cut");
+        toono_lab::heal(lab.name(), place).unwrap();
+        assert_eq!(arrives(), (true, true), "{place} healed");
+    }
+    // Neither cut is the other's.
+    toono_lab::cut(lab.name(), "pool-a-1", Loss::All).unwrap();
+    toono_lab::cut(lab.name(), "pool-a", Loss::All).unwrap();
+    toono_lab::heal(lab.name(), "pool-a").unwrap();
+    assert_eq!(arrives(), (false, false));
+    assert!(lab.round_trip("pool-a-2", ARRIVES).is_some());
 }
 
 #[tokio::test]
@@ -283,7 +329,7 @@ async fn down_leaves_nothing() {
     let lab = TestLab::new(2, 2);
     toono_lab::down(lab.name()).await.unwrap();
     toono_lab::up(&lab.config).await.unwrap();
-    toono_lab::cut(lab.name(), "pool-b").unwrap();
+    toono_lab::cut(lab.name(), "pool-b", Loss::All).unwrap();
     assert!(!lab.everything().await.is_empty());
     toono_lab::down(lab.name()).await.unwrap();
     assert_eq!(lab.everything().await, BTreeSet::new());

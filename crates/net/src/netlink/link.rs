@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{Netlink, NetlinkError, is_errno};
 use crate::{LinkName, MacAddress, Mark, NetNs};
@@ -229,6 +229,14 @@ impl Netlink {
         }
         self.set_link("set the bridge of", name, |message| message.controller(wanted.unwrap_or(0)))
             .await
+    }
+
+    /// Lets frames that came in by this port of a bridge go out by it again: those that were led, on their way
+    /// through the bridge, to where they came from.
+    pub async fn set_hairpin(&self, name: &LinkName) -> Result<(), NetlinkError> {
+        let message = LinkBridgePort::new(self.link(name).await?.index);
+        let set = self.handle.link().set_port(message.hairpin(true).build()).execute().await;
+        set.map_err(|error| self.refused("lead back by", format!("the link {name}"), error))
     }
 
     /// Sets the largest packet of the link in bytes.

@@ -13,7 +13,7 @@ use rtnetlink::Handle;
 
 pub use link::{Link, LinkKind, VethPeer};
 pub use neighbour::Neighbour;
-pub use route::{ROUTE_PROTOCOL, Route};
+pub use route::{NEIGHBOUR_PROTOCOL, ROUTE_PROTOCOL, Route};
 
 use crate::netns::{self, NetNs, NetNsError};
 

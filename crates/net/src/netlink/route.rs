@@ -14,6 +14,9 @@ use crate::{Cidr, LinkName};
 /// The `rtm_protocol` of the routes that we add: their mark. `t`; not in `/etc/iproute2/rt_protos`.
 pub const ROUTE_PROTOCOL: u8 = b't';
 
+/// The `rtm_protocol` of routes to what neighbours have behind them: their mark.
+pub const NEIGHBOUR_PROTOCOL: u8 = b'n';
+
 /// A unicast route of the main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -25,6 +28,8 @@ pub struct Route {
     pub link: Option<LinkName>,
     /// The source address for connections from here.
     pub source: Option<IpAddr>,
+    /// Who made it: [`ROUTE_PROTOCOL`], unless it says something else.
+    pub protocol: u8,
 }
 
 impl Route {
@@ -35,6 +40,7 @@ impl Route {
             gateway: Some(gateway),
             link: None,
             source: None,
+            protocol: ROUTE_PROTOCOL,
         }
     }
 
@@ -45,12 +51,14 @@ impl Route {
             gateway: Some(gateway),
             link: None,
             source: None,
+            protocol: ROUTE_PROTOCOL,
         }
     }
 
     /// A route to `destination` on the link itself.
     pub fn on_link(destination: Cidr, link: LinkName) -> Self {
-        Self { destination: destination.network(), gateway: None, link: Some(link), source: None }
+        let (destination, protocol) = (destination.network(), ROUTE_PROTOCOL);
+        Self { destination, gateway: None, link: Some(link), source: None, protocol }
     }
 }
 
@@ -73,6 +81,13 @@ impl Netlink {
                 Some(route)
             }));
         }
+        Ok(routes)
+    }
+
+    /// Those of the [`Netlink::routes`] that have this mark.
+    pub async fn routes_of(&self, protocol: u8) -> Result<Vec<Route>, NetlinkError> {
+        let mut routes = self.routes().await?;
+        routes.retain(|route| route.protocol == protocol);
         Ok(routes)
     }
 
@@ -104,7 +119,7 @@ impl Netlink {
         };
         header.destination_prefix_length = destination.length();
         header.table = RouteHeader::RT_TABLE_MAIN;
-        header.protocol = RouteProtocol::from(ROUTE_PROTOCOL);
+        header.protocol = RouteProtocol::from(route.protocol);
         header.scope =
             if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
         header.kind = RouteType::Unicast;
@@ -154,7 +169,8 @@ fn parse(message: &RouteMessage) -> Option<(Route, Option<u32>)> {
         return None;
     }
     let destination = Cidr::new(destination, header.destination_prefix_length).ok()?;
-    Some((Route { destination, gateway, link: None, source }, output))
+    let protocol = header.protocol.into();
+    Some((Route { destination, gateway, link: None, source, protocol }, output))
 }
 
 fn ip_of(address: &RouteAddress) -> Option<IpAddr> {

@@ -1,9 +1,13 @@
 //! The expressions of the kernel's rule machine (`linux/netfilter/nf_tables.h`), to bytes and back. It owns
 //! the numbers of their attributes, and does not know which expressions make up which statement.
 
-use super::message::{Attributes, Reader};
+use super::{
+    message::{Attributes, Reader},
+    model::{Step, Verdict},
+    step, verdict,
+};
 
-/// The register that everything is loaded into: `NFT_REG_1`, 16 bytes.
+/// The register that conditions are loaded into: `NFT_REG_1`, 16 bytes.
 const REGISTER: u32 = 1;
 /// The register of verdicts: `NFT_REG_VERDICT`.
 const VERDICT_REGISTER: u32 = 0;
@@ -16,9 +20,6 @@ const DATA: u16 = 2;
 /// `NFTA_DATA_VALUE`, `NFTA_DATA_VERDICT`.
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
-/// `NFTA_VERDICT_CODE`, `NFTA_VERDICT_CHAIN`.
-const VERDICT_CODE: u16 = 1;
-const VERDICT_CHAIN: u16 = 2;
 
 /// What a `meta` expression loads or sets: `enum nft_meta_keys`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +33,12 @@ impl MetaKey {
     pub(super) const L4_PROTOCOL: Self = Self(16);
 }
 
-/// `NFT_CT_STATE`.
+/// `NFT_CT_STATE`, `NFT_CT_STATUS`.
 pub(super) const CT_STATE: u32 = 0;
+pub(super) const CT_STATUS: u32 = 2;
+/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`.
+const FIB_ADDRESS_TYPE: u32 = 3;
+const FIB_DESTINATION: u32 = 2;
 
 /// Where a `payload` expression starts: `enum nft_payload_bases`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,10 +71,11 @@ pub(super) enum Expression {
     Immediate {
         data: Vec<u8>,
     },
-    Verdict {
-        code: i32,
-        chain: Option<String>,
-    },
+    Verdict(Verdict),
+    /// Load the type of the destination address, as the routes have it.
+    DestinationType,
+    /// Whatever works with registers of its own.
+    Step(Step),
     Counter {
         packets: u64,
         bytes: u64,
@@ -112,14 +118,14 @@ fn encode_one(expression: &Expression) -> (&str, Attributes) {
         Expression::Immediate { data } => {
             ("immediate", none.number(1, REGISTER).nested(2, value(data)))
         }
-        Expression::Verdict { code, chain } => {
-            let mut verdict = Attributes::default().number(VERDICT_CODE, code.cast_unsigned());
-            if let Some(chain) = chain {
-                verdict = verdict.text(VERDICT_CHAIN, chain);
-            }
-            let data = Attributes::default().nested(DATA_VERDICT, verdict);
+        Expression::Verdict(verdict) => {
+            let data = Attributes::default().nested(DATA_VERDICT, verdict::encode(verdict));
             ("immediate", none.number(1, VERDICT_REGISTER).nested(2, data))
         }
+        Expression::DestinationType => {
+            ("fib", none.number(1, REGISTER).number(2, FIB_ADDRESS_TYPE).number(3, FIB_DESTINATION))
+        }
+        Expression::Step(step) => step::encode(step),
         Expression::Counter { packets, bytes } => {
             ("counter", none.bytes(1, &bytes.to_be_bytes()).bytes(2, &packets.to_be_bytes()))
         }
@@ -145,6 +151,9 @@ pub(super) fn decode(list: Reader<'_>) -> Vec<Expression> {
 }
 
 fn decode_one(name: &str, data: &Reader<'_>) -> Option<Expression> {
+    if let Some(step) = step::decode(name, data) {
+        return Some(Expression::Step(step));
+    }
     let constant = |kind| Some(data.nested(kind)?.find(DATA_VALUE)?.to_vec());
     match name {
         "meta" if data.number(1).is_some() => Some(Expression::Meta(MetaKey(data.number(2)?))),
@@ -171,11 +180,15 @@ fn decode_one(name: &str, data: &Reader<'_>) -> Option<Expression> {
             _ => None,
         },
         "immediate" if data.number(1)? == VERDICT_REGISTER => {
-            let verdict = data.nested(2)?.nested(DATA_VERDICT)?;
-            let chain = verdict.text(VERDICT_CHAIN).map(str::to_owned);
-            Some(Expression::Verdict { code: verdict.number(VERDICT_CODE)?.cast_signed(), chain })
+            verdict::decode(&data.nested(2)?.nested(DATA_VERDICT)?).map(Expression::Verdict)
         }
         "immediate" => Some(Expression::Immediate { data: constant(2)? }),
+        "fib"
+            if data.number(2) == Some(FIB_ADDRESS_TYPE)
+                && data.number(3) == Some(FIB_DESTINATION) =>
+        {
+            Some(Expression::DestinationType)
+        }
         "counter" => Some(Expression::Counter { bytes: data.long(1)?, packets: data.long(2)? }),
         "masq" if data.number(2).is_none() && data.number(1).unwrap_or(0) == 0 => {
             Some(Expression::Masquerade)

@@ -3,8 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::expression::{CT_STATE, Expression, MetaKey, PayloadBase};
-use super::model::{ChainName, Condition, Family, Field, Protocol, Statement, States, Verdict};
+use super::expression::{CT_STATE, CT_STATUS, Expression, MetaKey, PayloadBase};
+use super::model::{Condition, Family, Field, Protocol, Statement, States};
 use crate::{Cidr, LinkName};
 
 /// The length of a link's name in the kernel, closing zeros included: `IFNAMSIZ`.
@@ -19,12 +19,10 @@ const IPV6_SOURCE: u32 = 8;
 const IPV6_DESTINATION: u32 = 24;
 const PORT_SOURCE: u32 = 0;
 const PORT_DESTINATION: u32 = 2;
-/// `NF_DROP`, `NF_ACCEPT` and `enum nft_verdicts`.
-const DROP: i32 = 0;
-const ACCEPT: i32 = 1;
-const JUMP: i32 = -3;
-const GOTO: i32 = -4;
-const RETURN: i32 = -5;
+/// `IPS_DST_NAT`.
+const DESTINATION_NAT: u32 = 1 << 5;
+/// `RTN_LOCAL`.
+const LOCAL: u32 = 2;
 
 /// The expressions of a rule.
 pub(super) fn lower(family: Family, statements: &[Statement]) -> Vec<Expression> {
@@ -38,22 +36,12 @@ pub(super) fn lower(family: Family, statements: &[Statement]) -> Vec<Expression>
                 out.push(Expression::SetMeta(MetaKey::MARK));
             }
             Statement::Masquerade => out.push(Expression::Masquerade),
-            Statement::Verdict(verdict) => out.push(lower_verdict(verdict)),
+            Statement::Verdict(verdict) => out.push(Expression::Verdict(verdict.clone())),
+            Statement::Step(step) => out.push(Expression::Step(step.clone())),
             Statement::Unknown(name) => out.push(Expression::Unknown(name.clone())),
         }
     }
     out
-}
-
-fn lower_verdict(verdict: &Verdict) -> Expression {
-    let (code, chain) = match verdict {
-        Verdict::Accept => (ACCEPT, None),
-        Verdict::Drop => (DROP, None),
-        Verdict::Return => (RETURN, None),
-        Verdict::Jump(chain) => (JUMP, Some(chain)),
-        Verdict::Goto(chain) => (GOTO, Some(chain)),
-    };
-    Expression::Verdict { code, chain: chain.map(|chain| chain.as_str().to_owned()) }
 }
 
 fn lower_condition(family: Family, condition: &Condition, out: &mut Vec<Expression>) {
@@ -68,6 +56,15 @@ fn lower_condition(family: Family, condition: &Condition, out: &mut Vec<Expressi
             out.push(Expression::Bitwise { mask: states.0.to_ne_bytes().to_vec() });
             // "In one of the states" is: what the mask leaves is not zero.
             out.push(Expression::Compare { equal: !equal, data: vec![0; 4] });
+        }
+        Field::Translated => {
+            out.push(Expression::ConnTrack(CT_STATUS));
+            out.push(Expression::Bitwise { mask: DESTINATION_NAT.to_ne_bytes().to_vec() });
+            out.push(Expression::Compare { equal: !equal, data: vec![0; 4] });
+        }
+        Field::ToThisHost => {
+            out.push(Expression::DestinationType);
+            out.push(Expression::Compare { equal, data: LOCAL.to_ne_bytes().to_vec() });
         }
         Field::Protocol(protocol) => {
             out.push(Expression::Meta(MetaKey::L4_PROTOCOL));
@@ -147,9 +144,10 @@ fn raise_one(family: Family, rest: &[Expression]) -> Option<(Statement, &[Expres
     match rest {
         [Expression::Counter { .. }, after @ ..] => Some((Statement::Counter, after)),
         [Expression::Masquerade, after @ ..] => Some((Statement::Masquerade, after)),
-        [Expression::Verdict { code, chain }, after @ ..] => {
-            Some((Statement::Verdict(raise_verdict(*code, chain.as_deref())?), after))
+        [Expression::Verdict(verdict), after @ ..] => {
+            Some((Statement::Verdict(verdict.clone()), after))
         }
+        [Expression::Step(step), after @ ..] => Some((Statement::Step(step.clone()), after)),
         [Expression::Immediate { data }, Expression::SetMeta(MetaKey::MARK), after @ ..] => {
             Some((Statement::SetMark(native(data)?), after))
         }
@@ -157,18 +155,6 @@ fn raise_one(family: Family, rest: &[Expression]) -> Option<(Statement, &[Expres
             let (field, negated, after) = raise_condition(family, rest)?;
             Some((Statement::Match(Condition { field, negated }), after))
         }
-    }
-}
-
-fn raise_verdict(code: i32, chain: Option<&str>) -> Option<Verdict> {
-    let chain = || ChainName::new(chain?).ok();
-    match code {
-        ACCEPT => Some(Verdict::Accept),
-        DROP => Some(Verdict::Drop),
-        RETURN => Some(Verdict::Return),
-        JUMP => chain().map(Verdict::Jump),
-        GOTO => chain().map(Verdict::Goto),
-        _ => None,
     }
 }
 
@@ -189,6 +175,16 @@ fn raise_condition(family: Family, rest: &[Expression]) -> Option<(Field, bool, 
             if data.iter().all(|byte| *byte == 0) =>
         {
             Some((Field::State(States(native(mask)?)), *equal, after))
+        }
+        [ConnTrack(CT_STATUS), Bitwise { mask }, Compare { equal, data }, after @ ..]
+            if data.iter().all(|byte| *byte == 0) && native(mask)? == DESTINATION_NAT =>
+        {
+            Some((Field::Translated, *equal, after))
+        }
+        [Expression::DestinationType, Compare { equal, data }, after @ ..]
+            if native(data)? == LOCAL =>
+        {
+            Some((Field::ToThisHost, !equal, after))
         }
         [
             Meta(MetaKey::L4_PROTOCOL),
@@ -274,6 +270,7 @@ fn native(data: &[u8]) -> Option<u32> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::model::{ChainName, Verdict};
     use super::*;
 
     fn fields() -> impl Strategy<Value = Field> {
@@ -295,6 +292,8 @@ mod tests {
             (protocol.clone(), any::<u16>()).prop_map(|(p, n)| Field::SourcePort(p, n)),
             (protocol, any::<u16>()).prop_map(|(p, n)| Field::DestinationPort(p, n)),
             any::<u32>().prop_map(Field::Mark),
+            Just(Field::Translated),
+            Just(Field::ToThisHost),
         ]
     }
 

@@ -3,10 +3,14 @@
 //! are taken apart without trust in their lengths.
 
 /// `NFNL_SUBSYS_NFTABLES`.
-const SUBSYSTEM: u16 = 10;
+pub(crate) const NFTABLES: u16 = 10;
+/// `NFNL_SUBSYS_CTNETLINK`.
+pub(crate) const CONNTRACK: u16 = 1;
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
+/// `NFNL_BATCH_GENID`.
+const BATCH_GENERATION: u16 = 1;
 /// `NLMSG_ERROR` and `NLMSG_DONE`.
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -22,24 +26,26 @@ const NESTED: u16 = 0x8000;
 const TYPE_FLAGS: u16 = 0xc000;
 
 /// `NLM_F_REQUEST`.
-pub(super) const REQUEST: u16 = 0x1;
+pub(crate) const REQUEST: u16 = 0x1;
 /// `NLM_F_ACK`.
-pub(super) const ACK: u16 = 0x4;
+pub(crate) const ACK: u16 = 0x4;
 /// `NLM_F_DUMP_INTR`: the ruleset changed while it was listed.
 const INTERRUPTED: u16 = 0x10;
 /// `NLM_F_DUMP`.
-pub(super) const DUMP: u16 = 0x300;
+pub(crate) const DUMP: u16 = 0x300;
 /// `NLM_F_CREATE`.
-pub(super) const CREATE: u16 = 0x400;
+pub(crate) const CREATE: u16 = 0x400;
+/// `NLM_F_EXCL`.
+pub(crate) const EXCLUSIVE: u16 = 0x200;
 /// `NLM_F_APPEND`.
-pub(super) const APPEND: u16 = 0x800;
+pub(crate) const APPEND: u16 = 0x800;
 
 /// Attributes being written.
-#[derive(Debug, Default)]
-pub(super) struct Attributes(Vec<u8>);
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Attributes(Vec<u8>);
 
 impl Attributes {
-    pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
         let length = ATTRIBUTE_HEADER + value.len();
         // No attribute of ours comes near 64 KiB; a longer one would be cut and then refused by the kernel.
         self.0.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes());
@@ -49,47 +55,65 @@ impl Attributes {
         self
     }
 
-    pub(super) fn text(self, kind: u16, value: &str) -> Self {
+    pub(crate) fn text(self, kind: u16, value: &str) -> Self {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.bytes(kind, &bytes)
     }
 
-    pub(super) fn number(self, kind: u16, value: u32) -> Self {
+    pub(crate) fn number(self, kind: u16, value: u32) -> Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    pub(super) fn nested(self, kind: u16, inner: Attributes) -> Self {
+    pub(crate) fn long(self, kind: u16, value: u64) -> Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    pub(crate) fn nested(self, kind: u16, inner: Attributes) -> Self {
         self.bytes(kind | NESTED, &inner.0)
+    }
+
+    /// Attributes in an attribute, as they were read.
+    pub(crate) fn nested_bytes(self, kind: u16, inner: &[u8]) -> Self {
+        self.bytes(kind | NESTED, inner)
     }
 }
 
 /// Messages being written, to be sent as one datagram.
 #[derive(Debug, Default)]
-pub(super) struct Messages {
+pub(crate) struct Messages {
     buffer: Vec<u8>,
     sequence: u32,
 }
 
 impl Messages {
     /// Starts with this sequence number.
-    pub(super) fn starting_at(sequence: u32) -> Self {
+    pub(crate) fn starting_at(sequence: u32) -> Self {
         Self { buffer: Vec::new(), sequence }
     }
 
-    /// Adds a message of nftables; its sequence number is returned.
-    pub(super) fn push(&mut self, kind: u8, flags: u16, family: u8, attributes: Attributes) -> u32 {
-        self.raw(SUBSYSTEM << 8 | u16::from(kind), flags, family, 0, &attributes.0)
+    /// Adds a message of a subsystem; its sequence number is returned.
+    pub(crate) fn push(
+        &mut self,
+        subsystem: u16,
+        kind: u8,
+        flags: u16,
+        family: u8,
+        attributes: &Attributes,
+    ) -> u32 {
+        self.raw(subsystem << 8 | u16::from(kind), flags, family, 0, &attributes.0)
     }
 
-    /// Opens a transaction: all up to [`Messages::commit`] happens, or nothing.
-    pub(super) fn begin(&mut self) {
-        self.raw(BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, &[]);
+    /// Opens a transaction of nftables: all up to [`Messages::commit`] happens, or nothing. It also does not if
+    /// the rulesets are not of this generation.
+    pub(crate) fn begin(&mut self, generation: u32) {
+        let attributes = Attributes::default().number(BATCH_GENERATION, generation);
+        self.raw(BATCH_BEGIN, REQUEST, 0, NFTABLES, &attributes.0);
     }
 
     /// Closes the transaction.
-    pub(super) fn commit(&mut self) {
-        self.raw(BATCH_END, REQUEST, 0, SUBSYSTEM, &[]);
+    pub(crate) fn commit(&mut self) {
+        self.raw(BATCH_END, REQUEST, 0, NFTABLES, &[]);
     }
 
     fn raw(&mut self, kind: u16, flags: u16, family: u8, resource: u16, body: &[u8]) -> u32 {
@@ -108,13 +132,13 @@ impl Messages {
     }
 
     /// The datagram, and the sequence number after the last one in it.
-    pub(super) fn finish(self) -> (Vec<u8>, u32) {
+    pub(crate) fn finish(self) -> (Vec<u8>, u32) {
         (self.buffer, self.sequence)
     }
 }
 
 /// The same single message with another sequence number.
-pub(super) fn with_sequence(message: &[u8], sequence: u32) -> Vec<u8> {
+pub(crate) fn with_sequence(message: &[u8], sequence: u32) -> Vec<u8> {
     let mut message = message.to_vec();
     if let Some(place) = message.get_mut(8..12) {
         place.copy_from_slice(&sequence.to_ne_bytes());
@@ -124,8 +148,8 @@ pub(super) fn with_sequence(message: &[u8], sequence: u32) -> Vec<u8> {
 
 /// A message that was received.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Received<'a> {
-    /// An object of nftables.
+pub(crate) enum Received<'a> {
+    /// An object of a subsystem.
     Object { sequence: u32, family: u8, interrupted: bool, attributes: &'a [u8] },
     /// The end of a list.
     Done { sequence: u32, interrupted: bool },
@@ -136,7 +160,7 @@ pub(super) enum Received<'a> {
 }
 
 /// Takes a datagram apart. What is cut off at its end is left out.
-pub(super) fn messages(mut datagram: &[u8]) -> Vec<Received<'_>> {
+pub(crate) fn messages(mut datagram: &[u8]) -> Vec<Received<'_>> {
     let mut found = Vec::new();
     while let Some((message, rest)) = next_message(datagram) {
         found.push(message);
@@ -158,7 +182,7 @@ fn next_message(datagram: &[u8]) -> Option<(Received<'_>, &[u8])> {
             errno: i32::from_ne_bytes(array(body, 0)?).saturating_neg(),
         },
         DONE => Received::Done { sequence, interrupted },
-        _ if kind >> 8 == SUBSYSTEM => Received::Object {
+        _ if kind >> 8 == NFTABLES || kind >> 8 == CONNTRACK => Received::Object {
             sequence,
             family: *body.first()?,
             interrupted,
@@ -175,34 +199,42 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 /// Attributes being read: type and value, in order.
 #[derive(Debug, Clone)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
     /// The first attribute of this type.
-    pub(super) fn find(&self, kind: u16) -> Option<&'a [u8]> {
+    pub(crate) fn find(&self, kind: u16) -> Option<&'a [u8]> {
         self.clone().find_map(|(found, value)| (found == kind).then_some(value))
     }
 
     /// The attributes in the first attribute of this type.
-    pub(super) fn nested(&self, kind: u16) -> Option<Reader<'a>> {
+    pub(crate) fn nested(&self, kind: u16) -> Option<Reader<'a>> {
         self.find(kind).map(Reader)
     }
 
-    pub(super) fn text(&self, kind: u16) -> Option<&'a str> {
+    pub(crate) fn text(&self, kind: u16) -> Option<&'a str> {
         let bytes = self.find(kind)?;
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
         std::str::from_utf8(bytes.get(..end)?).ok()
     }
 
-    pub(super) fn number(&self, kind: u16) -> Option<u32> {
+    pub(crate) fn number(&self, kind: u16) -> Option<u32> {
         array(self.find(kind)?, 0).map(u32::from_be_bytes)
     }
 
-    pub(super) fn long(&self, kind: u16) -> Option<u64> {
+    pub(crate) fn byte(&self, kind: u16) -> Option<u8> {
+        self.find(kind)?.first().copied()
+    }
+
+    pub(crate) fn short(&self, kind: u16) -> Option<u16> {
+        array(self.find(kind)?, 0).map(u16::from_be_bytes)
+    }
+
+    pub(crate) fn long(&self, kind: u16) -> Option<u64> {
         array(self.find(kind)?, 0).map(u64::from_be_bytes)
     }
 }
@@ -239,8 +271,9 @@ mod tests {
     #[test]
     fn a_batch_counts_its_messages() {
         let mut batch = Messages::starting_at(5);
-        batch.begin();
-        assert_eq!(batch.push(0, REQUEST, 1, Attributes::default().text(1, "toono")), 6);
+        batch.begin(1);
+        let table = Attributes::default().text(1, "toono");
+        assert_eq!(batch.push(NFTABLES, 0, REQUEST, 1, &table), 6);
         batch.commit();
         let (bytes, next) = batch.finish();
         assert_eq!(next, 8);

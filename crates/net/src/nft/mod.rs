@@ -1,24 +1,33 @@
-//! nftables over nfnetlink: whole tables applied in one transaction, read back, compared, deleted. It owns
+//! nftables over nfnetlink: whole tables applied in one transaction, elements of their sets changed in one,
+//! read back, compared, deleted. It owns
 //! the tables whose names start with `toono`, and touches no other. It starts no program, and must not decide
 //! what a rule should say.
 
+mod edit;
 mod expression;
 mod lower;
-mod message;
+pub(crate) mod message;
 mod model;
-mod socket;
+mod set;
+pub(crate) mod socket;
+mod step;
+mod verdict;
+pub mod watch;
 
 use std::io;
 use std::sync::Arc;
 
+pub use edit::{Edit, SetEdit};
 pub use model::{
     Base, Chain, ChainKind, ChainName, Condition, Family, Field, Hook, NameError, PRIORITY_DSTNAT,
-    PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Policy, Protocol, Rule, Statement, States,
-    TABLE_PREFIX, Table, TableName, Verdict,
+    PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Policy, Protocol, Register, Rule, SetName,
+    Source, Statement, States, Step, TABLE_PREFIX, Table, TableName, Verdict,
 };
+pub use set::{Datum, FilledBy, Key, Set, SetData, Value};
+pub use step::Version;
 
 use crate::netns::{self, NetNs, NetNsError};
-use message::Attributes;
+use message::{Attributes, NFTABLES};
 use socket::Socket;
 
 /// `enum nf_tables_msg_types`.
@@ -29,6 +38,10 @@ const NEW_CHAIN: u8 = 3;
 const GET_CHAIN: u8 = 4;
 const NEW_RULE: u8 = 6;
 const GET_RULE: u8 = 7;
+const NEW_SET: u8 = 9;
+const GET_SET: u8 = 10;
+const NEW_ELEMENT: u8 = 12;
+const GET_ELEMENT: u8 = 13;
 
 /// The nftables of one network namespace. Calls block for as long as the kernel works, which is well below a
 /// millisecond for a table of ours; deleting and replacing base chains may wait for running packets.
@@ -135,6 +148,11 @@ impl Nftables {
         transaction.add("add the table", NEW_TABLE, message::CREATE, family, name());
         transaction.add("empty the table", DELETE_TABLE, 0, family, name());
         transaction.add("add the table", NEW_TABLE, message::CREATE, family, name());
+        for (number, set) in (1..).zip(&table.sets) {
+            let what = format!("add the set {}", set.name);
+            let set = set::encode(table.name.as_str(), set, number);
+            transaction.add(what, NEW_SET, message::CREATE, family, set);
+        }
         for chain in &table.chains {
             let what = format!("add the chain {}", chain.name);
             transaction.add(what, NEW_CHAIN, message::CREATE, family, encode_chain(table, chain));
@@ -147,7 +165,14 @@ impl Nftables {
                 transaction.add(what, NEW_RULE, flags, family, encode_rule(table, chain, rule));
             }
         }
-        let outcome = self.socket.commit(transaction);
+        for set in &table.sets {
+            let elements = set.elements.iter().map(|(key, value)| (key, Some(value)));
+            for message in set::encode_elements(table.name.as_str(), &set.shape(), elements) {
+                let what = format!("fill the set {}", set.name);
+                transaction.add(what, NEW_ELEMENT, message::CREATE, family, message);
+            }
+        }
+        let outcome = self.socket.commit(&transaction);
         outcome.map(|()| true).map_err(|(step, source)| {
             self.refused(format!("{step} in the table {}", table.name), source)
         })
@@ -162,26 +187,73 @@ impl Nftables {
         if !self.tables()?.contains(&(family, name.clone())) {
             return Ok(None);
         }
+        let sets = self.read_sets(family, name)?;
+        self.read_chains(family, name, sets).map(Some)
+    }
+
+    fn read_chains(
+        &mut self,
+        family: Family,
+        name: &TableName,
+        sets: Vec<Set>,
+    ) -> Result<Installed, NftError> {
         let number = model_family(family);
         let refused = |what: &str| format!("read {what} of the table {name}");
-        let chains = self.socket.list(GET_CHAIN, number, Attributes::default());
+        let chains = self.socket.list(NFTABLES, GET_CHAIN, number, &Attributes::default());
         let chains = chains.map_err(|source| self.refused(refused("the chains"), source))?;
         let filter = Attributes::default().text(1, name.as_str());
-        let rules = self.socket.list(GET_RULE, number, filter);
+        let rules = self.socket.list(NFTABLES, GET_RULE, number, &filter);
         let rules = rules.map_err(|source| self.refused(refused("the rules"), source))?;
 
-        let mut table = Table { family, name: name.clone(), chains: Vec::new() };
+        let mut table = Table { family, name: name.clone(), sets, chains: Vec::new() };
         table.chains.extend(chains.iter().filter_map(|object| decode_chain(&table.name, object)));
         let mut counters = Vec::new();
         for object in &rules {
             decode_rule(&mut table, object, &mut counters);
         }
-        Ok(Some(Installed { table, counters }))
+        Ok(Installed { table, counters })
+    }
+
+    /// As [`Nftables::read`], but for the elements of sets, of which there may be many.
+    pub fn read_frame(
+        &mut self,
+        family: Family,
+        name: &TableName,
+    ) -> Result<Option<Table>, NftError> {
+        if !self.tables()?.contains(&(family, name.clone())) {
+            return Ok(None);
+        }
+        let sets = self.list_sets(family, name)?;
+        Ok(Some(self.read_chains(family, name, sets)?.table))
+    }
+
+    fn list_sets(&mut self, family: Family, name: &TableName) -> Result<Vec<Set>, NftError> {
+        let filter = Attributes::default().text(1, name.as_str());
+        let listed = self.socket.list(NFTABLES, GET_SET, model_family(family), &filter);
+        let objects = listed
+            .map_err(|source| self.refused(format!("read the sets of the table {name}"), source))?;
+        Ok(objects.iter().filter_map(|object| set::decode(name.as_str(), object)).collect())
+    }
+
+    fn read_sets(&mut self, family: Family, name: &TableName) -> Result<Vec<Set>, NftError> {
+        let mut sets = self.list_sets(family, name)?;
+        for set in &mut sets {
+            if matches!(set.filled_by, FilledBy::Packets { .. }) {
+                continue;
+            }
+            let filter = set::filter(name.as_str(), &set.name);
+            let listed = self.socket.list(NFTABLES, GET_ELEMENT, model_family(family), &filter);
+            let objects = listed.map_err(|source| {
+                self.refused(format!("read the set {} of the table {name}", set.name), source)
+            })?;
+            set.elements.extend(objects.iter().flat_map(set::decode_elements));
+        }
+        Ok(sets)
     }
 
     /// The tables of ours.
     pub fn tables(&mut self) -> Result<Vec<(Family, TableName)>, NftError> {
-        let listed = self.socket.list(GET_TABLE, 0, Attributes::default());
+        let listed = self.socket.list(NFTABLES, GET_TABLE, 0, &Attributes::default());
         let objects =
             listed.map_err(|source| self.refused("list the tables".to_owned(), source))?;
         let named = objects.iter().filter_map(|object| {
@@ -196,7 +268,7 @@ impl Nftables {
         let mut transaction = self.socket.transaction();
         let attributes = Attributes::default().text(1, name.as_str());
         transaction.add("delete", DELETE_TABLE, 0, model_family(family), attributes);
-        match self.socket.commit(transaction) {
+        match self.socket.commit(&transaction) {
             Ok(()) => Ok(true),
             Err((_, source)) if source.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err((_, source)) => Err(self.refused(format!("delete the table {name}"), source)),

@@ -1,9 +1,11 @@
 //! What a table is made of, as types: chains, rules, statements. It owns their meaning and their limits, and
-//! asks the kernel nothing. A set or a verdict map will be a member of [`Table`] and one more [`Field`] or
-//! [`Statement`] that names it.
+//! asks the kernel nothing. Sets and maps have a file of their own, and so have the steps that work with
+//! registers.
 
 use std::fmt;
 
+use super::set::Set;
+pub use super::step::{Register, Source, Step};
 use crate::{Cidr, LinkName};
 
 /// What the name of every table of ours starts with: its mark.
@@ -23,6 +25,10 @@ pub struct TableName(String);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChainName(String);
 
+/// The name of a set or a map: letters, digits and underscores.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SetName(String);
+
 /// Why a text is not a name in a ruleset of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} cannot name {what}")]
@@ -31,6 +37,10 @@ pub struct NameError {
     pub name: String,
     /// What it was to name, and the rule.
     pub what: &'static str,
+}
+
+fn plain(name: String, what: &'static str) -> Result<String, NameError> {
+    if is_plain(&name) { Ok(name) } else { Err(NameError { name, what }) }
 }
 
 fn is_plain(name: &str) -> bool {
@@ -61,20 +71,31 @@ impl TableName {
 impl ChainName {
     /// Takes `name` when it needs no quotes.
     pub fn new(name: impl Into<String>) -> Result<Self, NameError> {
-        let name = name.into();
-        if is_plain(&name) {
-            Ok(Self(name))
-        } else {
-            Err(NameError {
-                name,
-                what: "a chain: it must have 1 to 64 letters, digits and underscores",
-            })
-        }
+        plain(name.into(), "a chain: it must have 1 to 64 letters, digits and underscores")
+            .map(Self)
     }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl SetName {
+    /// Takes `name` when it needs no quotes.
+    pub fn new(name: impl Into<String>) -> Result<Self, NameError> {
+        plain(name.into(), "a set: it must have 1 to 64 letters, digits and underscores").map(Self)
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -108,6 +129,8 @@ pub struct Table {
     pub family: Family,
     /// Its name.
     pub name: TableName,
+    /// Its sets and maps, in order.
+    pub sets: Vec<Set>,
     /// Its chains, in order.
     pub chains: Vec<Chain>,
 }
@@ -203,6 +226,8 @@ pub enum Statement {
     Masquerade,
     /// Decide.
     Verdict(Verdict),
+    /// Work with registers and sets.
+    Step(Step),
     /// Something in the kernel that these types do not know; never applied.
     Unknown(String),
 }
@@ -238,6 +263,10 @@ pub enum Field {
     DestinationPort(Protocol, u16),
     /// Its mark.
     Mark(u32),
+    /// Its connection was led to another destination than it was made to.
+    Translated,
+    /// Its destination is an address of this host.
+    ToThisHost,
 }
 
 /// A transport protocol, by its number of the internet protocol.
@@ -251,6 +280,8 @@ impl Protocol {
     pub const TCP: Self = Self(6);
     /// UDP.
     pub const UDP: Self = Self(17);
+    /// SCTP.
+    pub const SCTP: Self = Self(132);
 }
 
 /// A set of states of a connection.

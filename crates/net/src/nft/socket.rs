@@ -9,7 +9,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::message::{self, Attributes, Messages, Reader, Received};
+use super::message::{self, Attributes, Messages, NFTABLES, Reader, Received};
 
 /// How long to wait for an answer. The kernel has answered when `send` returns, so only a bug runs into it.
 const ANSWER_TIMEOUT_SECONDS: i64 = 5;
@@ -17,13 +17,22 @@ const ANSWER_TIMEOUT_SECONDS: i64 = 5;
 /// How often a list is asked for again when the ruleset changes under it.
 const LIST_ATTEMPTS: u32 = 16;
 
+/// How often a transaction is sent again when somebody else's came between.
+const COMMIT_ATTEMPTS: u32 = 16;
+
+/// `NFT_MSG_GETGEN`, and `NFTA_GEN_ID`.
+const GET_GENERATION: u8 = 16;
+const GENERATION_ID: u16 = 1;
+
 /// The smallest send buffer. A transaction is one datagram; a larger one asks for more.
 const SEND_BUFFER_MIN: usize = 256 * 1024;
 
 /// An open socket. It stays in the namespace that it was opened in.
-pub(super) struct Socket {
+pub(crate) struct Socket {
     socket: netlink_sys::Socket,
     sequence: u32,
+    /// The generation of the rulesets that the last transaction made.
+    pub(crate) generation: Option<u32>,
 }
 
 impl std::fmt::Debug for Socket {
@@ -34,20 +43,20 @@ impl std::fmt::Debug for Socket {
 
 /// An object that was listed.
 #[derive(Debug)]
-pub(super) struct Object {
-    pub(super) family: u8,
+pub(crate) struct Object {
+    pub(crate) family: u8,
     attributes: Vec<u8>,
 }
 
 impl Object {
-    pub(super) fn attributes(&self) -> Reader<'_> {
+    pub(crate) fn attributes(&self) -> Reader<'_> {
         Reader::new(&self.attributes)
     }
 }
 
 /// Steps that happen together or not at all.
 #[derive(Debug)]
-pub(super) struct Transaction {
+pub(crate) struct Transaction {
     steps: Vec<Step>,
 }
 
@@ -61,7 +70,11 @@ struct Step {
 }
 
 impl Transaction {
-    pub(super) fn add(
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    pub(crate) fn add(
         &mut self,
         what: impl Into<Cow<'static, str>>,
         kind: u8,
@@ -75,7 +88,7 @@ impl Transaction {
 
 impl Socket {
     /// Opens a socket in the calling thread's namespace.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = netlink_sys::Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         // SAFETY: the descriptor is open for as long as `socket`, which outlives this borrow.
@@ -86,41 +99,105 @@ impl Socket {
             sockopt::ReceiveTimeout,
             &TimeVal::seconds(ANSWER_TIMEOUT_SECONDS),
         )?;
-        Ok(Self { socket, sequence: 1 })
+        Ok(Self { socket, sequence: 1, generation: None })
     }
 
-    pub(super) fn transaction(&self) -> Transaction {
+    pub(crate) fn transaction(&self) -> Transaction {
         Transaction { steps: Vec::new() }
     }
 
     /// Sends the transaction. On failure nothing has happened; the step that the kernel refused comes first.
-    pub(super) fn commit(
+    pub(crate) fn commit(
         &mut self,
-        transaction: Transaction,
+        transaction: &Transaction,
+    ) -> Result<(), (Cow<'static, str>, io::Error)> {
+        let mut attempts = COMMIT_ATTEMPTS;
+        loop {
+            let generation =
+                self.generation_now().map_err(|error| (Cow::Borrowed("commit"), error))?;
+            match self.commit_once(transaction, generation) {
+                Err((_, error)) if error.raw_os_error() == Some(libc::ERESTART) && attempts > 0 => {
+                    attempts -= 1;
+                }
+                Ok(()) => {
+                    self.generation = Some(generation.wrapping_add(1));
+                    return Ok(());
+                }
+                refused => return refused,
+            }
+        }
+    }
+
+    fn commit_once(
+        &mut self,
+        transaction: &Transaction,
+        generation: u32,
     ) -> Result<(), (Cow<'static, str>, io::Error)> {
         let mut messages = Messages::starting_at(self.sequence);
-        messages.begin();
-        let mut sent = Vec::new();
+        messages.begin(generation);
+        let first = self.sequence.wrapping_add(1);
         let last = transaction.steps.len().saturating_sub(1);
-        for (place, step) in transaction.steps.into_iter().enumerate() {
+        let mut awaited = self.sequence;
+        for (place, step) in transaction.steps.iter().enumerate() {
             // One acknowledgement says all: a receive buffer full of them would overflow.
             let ack = if place == last { message::ACK } else { 0 };
             let flags = message::REQUEST | ack | step.flags;
-            sent.push((messages.push(step.kind, flags, step.family, step.attributes), step.what));
+            awaited = messages.push(NFTABLES, step.kind, flags, step.family, &step.attributes);
         }
         messages.commit();
         let (datagram, next) = messages.finish();
-        let first = std::mem::replace(&mut self.sequence, next);
-        let awaited = sent.last().map_or(first, |(sequence, _)| *sequence);
-        let outcome = self.send(&datagram).and_then(|()| self.outcome(first..next, awaited));
-        match outcome {
+        let own = std::mem::replace(&mut self.sequence, next)..next;
+        match self.send(&datagram).and_then(|()| self.outcome(own, awaited)) {
             Ok((_, 0)) => Ok(()),
             Ok((sequence, errno)) => {
-                let step = sent.into_iter().find(|(sent, _)| *sent == sequence);
-                let what = step.map_or(Cow::Borrowed("commit"), |(_, what)| what);
+                let place = usize::try_from(sequence.wrapping_sub(first)).ok();
+                let step = place.and_then(|place| transaction.steps.get(place));
+                let what = step.map_or(Cow::Borrowed("commit"), |step| step.what.clone());
                 Err((what, io::Error::from_raw_os_error(errno)))
             }
             Err(error) => Err((Cow::Borrowed("commit"), error)),
+        }
+    }
+
+    /// The generation that the rulesets of the namespace are of: each transaction makes the next.
+    fn generation_now(&mut self) -> io::Result<u32> {
+        let found = self.ask(NFTABLES, GET_GENERATION, 0, 0, &Attributes::default())?;
+        let generation = found.and_then(|object| object.attributes().number(GENERATION_ID));
+        generation.ok_or_else(|| io::Error::from_raw_os_error(libc::EPROTO))
+    }
+
+    /// Sends a single request; the object that it is answered with, if it is.
+    pub(crate) fn ask(
+        &mut self,
+        subsystem: u16,
+        kind: u8,
+        flags: u16,
+        family: u8,
+        attributes: &Attributes,
+    ) -> io::Result<Option<Object>> {
+        let mut messages = Messages::starting_at(self.sequence);
+        let flags = message::REQUEST | message::ACK | flags;
+        let own = messages.push(subsystem, kind, flags, family, attributes);
+        let (datagram, next) = messages.finish();
+        self.sequence = next;
+        self.send(&datagram)?;
+        let mut found = None;
+        loop {
+            let datagram = self.receive()?;
+            for received in message::messages(&datagram) {
+                match received {
+                    Received::Object { family, sequence, attributes, .. } if sequence == own => {
+                        found = Some(Object { family, attributes: attributes.to_vec() });
+                    }
+                    Received::Outcome { sequence, errno } if sequence == own => {
+                        return match errno {
+                            0 => Ok(found),
+                            errno => Err(io::Error::from_raw_os_error(errno)),
+                        };
+                    }
+                    _ => {}
+                }
+            }
         }
     }
 
@@ -141,14 +218,15 @@ impl Socket {
     }
 
     /// All objects of a kind.
-    pub(super) fn list(
+    pub(crate) fn list(
         &mut self,
+        subsystem: u16,
         kind: u8,
         family: u8,
-        filter: Attributes,
+        filter: &Attributes,
     ) -> io::Result<Vec<Object>> {
         let mut messages = Messages::starting_at(0);
-        messages.push(kind, message::REQUEST | message::DUMP, family, filter);
+        messages.push(subsystem, kind, message::REQUEST | message::DUMP, family, filter);
         let (template, _) = messages.finish();
         for _ in 0..LIST_ATTEMPTS {
             if let Some(objects) = self.list_once(&template)? {

@@ -63,11 +63,17 @@ async fn a_bridge_with_a_veth_into_another_namespace() {
         let veth = outside.ensure_veth(&near, &peer, &owner).await.unwrap();
         assert_eq!(veth.peer, Some(inside.link(&far).await.unwrap().index));
         outside.set_master(&near, Some(&bridge)).await.unwrap();
+        outside.set_hairpin(&near).await.unwrap();
         outside.set_mtu(&near, 1400).await.unwrap();
         outside.set_up(&bridge).await.unwrap();
         outside.set_up(&near).await.unwrap();
         inside.set_up(&far).await.unwrap();
     }
+    let shown = host.netns.run(|| {
+        std::process::Command::new("ip").args(["-d", "link", "show", "near"]).output().unwrap()
+    });
+    let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+    assert!(shown.contains("hairpin on"), "{shown}");
     let veth = outside.link(&near).await.unwrap();
     assert_eq!((veth.master, veth.mtu, veth.up), (Some(made.index), 1400, true));
     let after = outside.link(&bridge).await.unwrap();

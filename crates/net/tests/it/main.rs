@@ -9,6 +9,7 @@
 
 mod links;
 mod nat;
+mod sets;
 mod tables;
 
 use std::sync::atomic::{AtomicU32, Ordering};

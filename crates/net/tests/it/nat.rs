@@ -50,6 +50,7 @@ fn router_table() -> Table {
     Table {
         family: Family::Inet,
         name: TableName::new("toono_nat").unwrap(),
+        sets: Vec::new(),
         chains: vec![
             Chain {
                 name: ChainName::new("forward").unwrap(),

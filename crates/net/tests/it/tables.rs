@@ -55,6 +55,7 @@ fn everything(family: Family) -> Table {
     Table {
         family,
         name: TableName::new("toono_test").unwrap(),
+        sets: Vec::new(),
         chains: vec![
             chain("web", None, vec![Rule::new("").counted()]),
             chain(
@@ -124,8 +125,12 @@ fn a_table_of_a_thousand_rules() {
     let rules =
         (0..1000).map(|n| Rule::new(&format!("rule {n}")).when(Field::Mark(n)).counted().accept());
     let name = TableName::new("toono_large").unwrap();
-    let table =
-        Table { family: Family::Inet, name, chains: vec![chain("many", None, rules.collect())] };
+    let table = Table {
+        family: Family::Inet,
+        name,
+        sets: Vec::new(),
+        chains: vec![chain("many", None, rules.collect())],
+    };
     assert!(nft.apply(&table).unwrap());
     assert!(!nft.apply(&table).unwrap());
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use proptest::prelude::*;
-use toono_placement::{Budget, Cluster, Placement, PodView, Preemption, Requirement};
+use toono_placement::{Budget, Cluster, NodeView, Placement, PodView, Preemption, Requirement};
 
 use crate::{naive::Naive, random};
 
@@ -16,6 +16,12 @@ enum Change {
         seed: u64,
     },
     DropNode(u8),
+    /// A node pulled images or dropped some.
+    Images {
+        name: u8,
+        which: u64,
+        build: u64,
+    },
     Pod {
         name: u8,
         seed: u64,
@@ -42,12 +48,21 @@ fn change(nodes: u8) -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => (0..nodes, seed()).prop_map(|(name, seed)| Change::Node { name, seed }),
         1 => (0..nodes).prop_map(Change::DropNode),
+        3 => images(nodes),
         12 => (0..30_u8, seed()).prop_map(|(name, seed)| Change::Pod { name, seed }),
         1 => (0..30_u8, seed(), 0..=nodes)
             .prop_map(|(name, seed, node)| Change::Bound { name, seed, node }),
         2 => (0..30_u8, seed()).prop_map(|(name, seed)| Change::DropPod { name, seed }),
         1 => (0..2_u8, 0..3_u8).prop_map(|(name, team)| Change::Namespace { name, team }),
     ]
+}
+
+fn images(nodes: u8) -> impl Strategy<Value = Change> {
+    (0..nodes, 0..32_u64, 0..3_u64).prop_map(|(name, which, build)| Change::Images {
+        name,
+        which,
+        build,
+    })
 }
 
 /// The crate's cluster and the reference, in step.
@@ -62,17 +77,26 @@ impl Both {
         Self { cluster: Cluster::new(), naive: Naive::default(), pools }
     }
 
+    fn set(&mut self, node: &NodeView) {
+        self.cluster.set_node(node);
+        self.naive.set_node(node);
+    }
+
     fn apply(&mut self, change: Change) -> Result<(), TestCaseError> {
         let Self { cluster, naive, pools } = self;
         match change {
             Change::Node { name, seed } => {
                 let view = random::node(&format!("n{name}"), seed, *pools);
-                cluster.set_node(&view);
-                naive.set_node(&view);
+                self.set(&view);
             }
             Change::DropNode(name) => {
                 cluster.remove_node(&format!("n{name}"));
                 naive.remove_node(&format!("n{name}"));
+            }
+            Change::Images { name, which, build } => {
+                if let Some(node) = naive.nodes.get(&format!("n{name}")).cloned() {
+                    self.set(&random::with_images(&node, which, build));
+                }
             }
             Change::Namespace { name, team: 0 } => {
                 cluster.remove_namespace(&format!("ns{name}"));
@@ -174,5 +198,47 @@ proptest! {
             both.apply(Change::Node { name, seed })?;
         }
         changes.into_iter().try_for_each(|change| both.apply(change))?;
+    }
+    /// An image comes to nodes that are alike, in any order, while pods with it are placed.
+    #[test]
+    fn the_same_while_an_image_is_rolled_out(
+        pools in 1..4_u8,
+        steps in prop::collection::vec((0..40_u8, 0..4_u64, 0..40_u8), 40..120),
+        seeds in prop::collection::vec(0..1_000_000_u64, 3),
+    ) {
+        let mut both = Both::new(1);
+        for name in 0..40 {
+            both.set(&random::plain_node(&format!("n{name}"), name % pools));
+        }
+        for (node, which, pod) in steps {
+            both.apply(Change::Images { name: node, which, build: 0 })?;
+            let seed = seeds[usize::from(pod) % seeds.len()];
+            both.apply(Change::Pod { name: pod, seed })?;
+        }
+    }
+    /// One template after the other has many pods, which its rules count again and again while others
+    /// come and go.
+    #[test]
+    fn the_same_while_a_template_has_many_pods(
+        pools in 1..30_u8,
+        seeds in prop::collection::vec(0..1_000_000_u64, 2),
+        steps in prop::collection::vec((0..12_u8, 0..90_u8), 60..150),
+    ) {
+        let mut both = Both::new(1);
+        for name in 0..30 {
+            both.set(&random::plain_node(&format!("n{name}"), name % pools));
+        }
+        for (what, name) in steps {
+            // The same name has the same seed again, or a pod would be of several templates.
+            let seed = seeds[usize::from(name) % seeds.len()];
+            both.apply(match what {
+                0 => Change::DropPod { name, seed },
+                1 => Change::DropNode(name % 30),
+                2 => Change::Node { name: name % 30, seed: u64::from(name) },
+                3 => Change::Bound { name, seed, node: name % 31 },
+                4 => Change::Namespace { name: name % 2, team: name % 3 },
+                _ => Change::Pod { name, seed },
+            })?;
+        }
     }
 }

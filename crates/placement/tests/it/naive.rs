@@ -15,6 +15,8 @@ pub(crate) struct Naive {
     /// Pods with their nodes.
     pub(crate) pods: BTreeMap<PodKey, (PodView, String)>,
     pub(crate) namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// How large each image is, as the node said that had it first, and the nodes that have it.
+    images: BTreeMap<String, (i64, BTreeSet<String>)>,
     /// The order of nodes among equals: places are given again when nothing speaks of a node.
     places: Vec<Option<String>>,
     vacant: Vec<usize>,
@@ -33,10 +35,17 @@ const DEFAULTS: [(&str, i32); 3] = [
 impl Naive {
     pub(crate) fn set_node(&mut self, view: &NodeView) {
         self.speak_of(&view.name);
+        self.forget_images(&view.name);
+        for image in &*view.images {
+            let new = (image.size_bytes, BTreeSet::new());
+            let (_, nodes) = self.images.entry(image.name.to_string()).or_insert(new);
+            nodes.insert(view.name.to_string());
+        }
         self.nodes.insert(view.name.to_string(), view.clone());
     }
 
     pub(crate) fn remove_node(&mut self, name: &str) {
+        self.forget_images(name);
         self.nodes.remove(name);
         self.forget_if_unused(name);
     }
@@ -51,6 +60,13 @@ impl Naive {
         if let Some((_, node)) = self.pods.remove(&pod.key) {
             self.forget_if_unused(&node);
         }
+    }
+
+    fn forget_images(&mut self, node: &str) {
+        self.images.retain(|_, (_, nodes)| {
+            nodes.remove(node);
+            !nodes.is_empty()
+        });
     }
 
     fn speak_of(&mut self, name: &str) {
@@ -397,6 +413,7 @@ impl Naive {
                 + 3 * taints
                 + 2 * affinity
                 + 2 * spread
+                + self.locality(pod, node)
                 + self.spare(pod, node)
                 + self.balance(pod, node)
         };
@@ -458,6 +475,21 @@ impl Naive {
             sum += count as f64 * weight(key) + f64::from(constraint.max_skew - 1);
         }
         Some(sum.round() as i64)
+    }
+
+    /// What the node's images are worth to the pod.
+    fn locality(&self, pod: &PodView, node: &NodeView) -> i64 {
+        const MIB: i64 = 1024 * 1024;
+        let mut sum = 0;
+        for image in &pod.images {
+            if node.images.iter().any(|there| there.name == *image) {
+                let (size, nodes) = &self.images[&**image];
+                let share = nodes.len() as f64 / self.nodes.len() as f64;
+                sum += (*size as f64 * share) as i64;
+            }
+        }
+        let most = 1000 * MIB * pod.images.len() as i64;
+        100 * (sum.clamp(23 * MIB, most) - 23 * MIB) / (most - 23 * MIB)
     }
 
     fn spare(&self, pod: &PodView, node: &NodeView) -> i64 {

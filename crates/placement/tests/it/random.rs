@@ -44,7 +44,8 @@ pub(crate) fn node(name: &str, seed: u64, pools: u64) -> NodeView {
     let dice = &mut Dice::new(seed);
     let mut labels = json!({});
     if !dice.once_in(8) {
-        labels[HOST] = name.into();
+        // Nothing keeps an owner from labelling a node with another's name.
+        labels[HOST] = if dice.once_in(60) { dice.node() } else { name.to_owned() }.into();
     }
     if !dice.once_in(5) {
         labels[ZONE] = dice.of(&["z1", "z2"]).into();
@@ -66,8 +67,36 @@ pub(crate) fn node(name: &str, seed: u64, pools: u64) -> NodeView {
     if dice.once_in(3) {
         offer["example.com/gpu"] = dice.of(&["1", "2"]).into();
     }
+    let images = if dice.once_in(2) { images(dice.below(32), dice.below(3)) } else { Vec::new() };
     view_node(json!({"metadata": {"name": name, "labels": labels},
-        "spec": {"unschedulable": dice.once_in(8), "taints": taints}, "status": {"allocatable": offer}}))
+        "spec": {"unschedulable": dice.once_in(8), "taints": taints},
+        "status": {"allocatable": offer, "images": images}}))
+}
+
+/// A node like all others of its pool, without images.
+pub(crate) fn plain_node(name: &str, pool: u8) -> NodeView {
+    let labels = json!({HOST: name, ZONE: format!("z{}", pool % 3), POOL: format!("p{pool}")});
+    view_node(json!({"metadata": {"name": name, "labels": labels},
+        "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "6"}}}))
+}
+
+/// The node with other images.
+pub(crate) fn with_images(node: &NodeView, which: u64, builds: u64) -> NodeView {
+    let status = json!({"status": {"images": images(which, builds)}});
+    NodeView { images: view_node(status).images, ..node.clone() }
+}
+
+/// The images whose bits are set; one is of several sizes, as if its tag had moved.
+fn images(which: u64, build: u64) -> Vec<Value> {
+    const IMAGES: [(&str, u64); 5] =
+        [("app:1", 400), ("app:2", 900), ("base:latest", 90), ("small:1", 9), ("huge:1", 5000)];
+    let there = IMAGES.iter().enumerate().filter(|(bit, _)| which >> bit & 1 == 1);
+    there
+        .map(|(_, (name, mebibytes))| {
+            let size = (mebibytes + if *name == "app:2" { 300 * build } else { 0 }) << 20;
+            json!({"names": [format!("{name}@sha256:{build}"), name], "sizeBytes": size})
+        })
+        .collect()
 }
 
 fn view_node(node: Value) -> NodeView {
@@ -88,12 +117,22 @@ pub(crate) fn pod(name: &str, seed: u64) -> PodView {
     if dice.once_in(10) {
         requests["example.com/gpu"] = "1".into();
     }
-    let mut container = json!({"name": "c", "resources": {"requests": requests}});
+    let image = ["app:1", "app:1", "app:2", "base", "huge:1", "unheard:1"];
+    let mut container =
+        json!({"name": "c", "image": dice.of(&image), "resources": {"requests": requests}});
     if dice.once_in(6) {
         container["ports"] = json!([{"containerPort": 80, "hostPort": 80,
             "hostIP": dice.of(&["", "10.0.0.1", "10.0.0.2"])}]);
     }
     let mut spec = json!({"containers": [container]});
+    if dice.once_in(4) {
+        spec["initContainers"] =
+            json!([{"name": "i", "image": dice.of(&["app:1", "app:2", "small:1"])}]);
+    }
+    if dice.once_in(4) {
+        let beside = json!({"name": "d", "image": dice.of(&image)});
+        spec["containers"] = json!([spec["containers"][0], beside]);
+    }
     spec["priority"] = [0, 0, 10, -5, 1000][dice.below(5) as usize].into();
     if dice.once_in(10) {
         spec["preemptionPolicy"] = "Never".into();

@@ -215,3 +215,21 @@ fn a_pod_seen_before_its_node_counts_when_the_node_appears() {
     cluster.set_node(&node("n", "a", json!({})));
     assert_eq!(cluster.place(&big("late")), Placement::Node("n".into()));
 }
+
+/// A node that has an image of so many MiB.
+fn node_with(name: &str, image: &str, mebibytes: u64) -> NodeView {
+    let images = json!([{"names": [image], "sizeBytes": mebibytes << 20}]);
+    node(name, "a", json!({"status": {"images": images}}))
+}
+
+#[test]
+fn a_pod_goes_where_its_large_image_is() {
+    let app = pod("p", json!({"spec": {"containers": [{"name": "c", "image": "app"}]}}));
+    for (mebibytes, expected) in [(45, "first"), (70, "other")] {
+        let mut cluster = Cluster::new();
+        cluster.set_node(&node("first", "a", json!({})));
+        cluster.set_node(&node_with("other", "app:latest", mebibytes));
+        // Half of the nodes have it, so half its size counts; 23 MiB are worth nothing.
+        assert_eq!(cluster.place(&app), Placement::Node(expected.into()), "{mebibytes}");
+    }
+}

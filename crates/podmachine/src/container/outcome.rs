@@ -4,17 +4,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Container, Ended, State, Waiting};
+use super::{Container, Ended, State, Waiting, stop::Again};
 use crate::{
-    action::{Exit, Observation, StartFailure},
+    action::{Action, Exit, Hook, Observation, StartFailure},
     context::Context,
     plan::PullPolicy,
+    probes::Probes,
 };
 
 /// How long `ErrImagePull` is shown before it becomes `ImagePullBackOff`.
 const ERROR_SHOWN: Duration = Duration::from_secs(1);
 /// The code of a container whose process could not be run, as every runtime reports it.
 const CODE_START_ERROR: i32 = 128;
+/// Why a container waits whose pod asks for something that cannot be resolved.
+const CONFIG_ERROR: &str = "CreateContainerConfigError";
 /// The code given to a container that vanished, as the kubelet reports it.
 const CODE_UNKNOWN: i32 = 137;
 
@@ -32,6 +35,9 @@ impl Container {
             (Seen::ImagePulled { image_id, took, size, .. }, State::Pulling) => {
                 let text = pulled(&self.plan.image, took, size);
                 self.on_image(image_id, text, cx);
+            }
+            (Seen::ImageNameInvalid { message, .. }, State::LookingUp | State::Pulling) => {
+                self.on_invalid_name(&message, cx);
             }
             (Seen::ImagePullFailed { unreachable, message, .. }, State::Pulling) => {
                 self.on_pull_failed(unreachable, message, cx);
@@ -52,7 +58,25 @@ impl Container {
             ) if attempt == self.attempt => {
                 self.on_exit(exit, None, cx);
             }
+            (Seen::HookDone { attempt, hook, error, .. }, _)
+                if self.has_process() && attempt == self.attempt =>
+            {
+                self.on_hook_done(hook, error, cx);
+            }
+            (Seen::Probed { attempt, kind, outcome, .. }, _)
+                if self.has_process() && attempt == self.attempt =>
+            {
+                self.on_probed(kind, outcome, cx);
+            }
             _ => {}
+        }
+    }
+
+    /// What it could not be configured for may be there now.
+    pub(crate) fn configure_again(&mut self, cx: &Context<'_>) {
+        let waits = self.waiting.as_ref().is_some_and(|it| it.reason == CONFIG_ERROR);
+        if let (true, State::Held { until }) = (waits, &mut self.state) {
+            *until = cx.now.elapsed;
         }
     }
 
@@ -78,10 +102,6 @@ impl Container {
             }
             _ => Duration::ZERO,
         };
-        // A container that is stopped to be replaced did not crash.
-        let replaced = matches!(self.state, State::Stopping { .. })
-            && cx.going
-            && self.running_image != self.plan.image;
         let code = exit.code;
         let reason = reason.unwrap_or(match code {
             _ if exit.oom => "OOMKilled",
@@ -92,19 +112,21 @@ impl Container {
         self.previous = self.ended.replace(ended);
         self.started_at = None;
         self.waiting = None;
-        let again = replaced || self.is_restarted_after(code, cx);
-        if !(cx.going && again) {
+        self.probes = Probes::default();
+        self.hooking = false;
+        let stopped = matches!(self.state, State::Stopping { .. });
+        let again = if stopped { self.again } else { Again::ByPolicy };
+        if !(cx.going && again.restarts(&self.plan.restarts, code)) {
             self.state = State::Finished;
             return;
         }
+        // A container that is stopped to be replaced did not crash.
+        let replaced = again == Again::Replaced;
         let delay = if replaced { Duration::ZERO } else { self.crash.after_run(ran) };
         self.hold(delay, cx);
-    }
-
-    fn is_restarted_after(&self, code: i32, cx: &Context<'_>) -> bool {
-        // An init container is done once it has succeeded, whatever the pod's policy.
-        let done = self.plan.init && code == 0;
-        !done && cx.pod.restart.restarts(code)
+        if let (None, Some(message)) = (&self.waiting, self.hook_error.take()) {
+            self.waiting = Some(Waiting { reason: "PostStartHookError", message });
+        }
     }
 
     /// Waits for the crash back-off.
@@ -155,6 +177,20 @@ impl Container {
         }
     }
 
+    /// Asked again only because the pod's image may be changed; the answer will be the same.
+    fn on_invalid_name(&mut self, reason: &str, cx: &mut Context<'_>) {
+        let image = &self.plan.image;
+        let message = format!(
+            "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": \
+             invalid reference format: {reason}"
+        );
+        cx.events.warning(&self.plan, "InspectFailed", message.clone());
+        cx.events.warning(&self.plan, "Failed", "Error: InvalidImageName".to_owned());
+        self.waiting = Some(Waiting { reason: "InvalidImageName", message });
+        let until = cx.now.elapsed + self.pull.after_failure();
+        self.state = State::PullHeld { until, error_until: None };
+    }
+
     fn on_pull_failed(&mut self, unreachable: bool, message: String, cx: &mut Context<'_>) {
         let image = &self.plan.image;
         let text = format!("Failed to pull image \"{image}\": {message}");
@@ -199,12 +235,25 @@ impl Container {
         self.started_at = Some(at);
         self.waiting = None;
         self.state = State::Running { since: cx.now.elapsed };
+        self.again = Again::ByPolicy;
+        self.hook_error = None;
+        self.probes = Probes::begin(&self.plan.probes, cx.now.elapsed);
+        if self.plan.post_start && cx.going {
+            self.run_post_start(cx);
+        }
+    }
+
+    /// Has the hook after the start run. It may run a second time when nobody knows of the first.
+    pub(crate) fn run_post_start(&mut self, cx: &mut Context<'_>) {
+        self.hooking = true;
+        let container = self.plan.name.clone();
+        cx.act(Action::RunHook { container, attempt: self.attempt, hook: Hook::PostStart });
     }
 
     fn on_start_failed(&mut self, failure: StartFailure, message: String, cx: &mut Context<'_>) {
         cx.events.warning(&self.plan, "Failed", format!("Error: {message}"));
         let reason = match failure {
-            StartFailure::Config => "CreateContainerConfigError",
+            StartFailure::Config => CONFIG_ERROR,
             StartFailure::Create => "CreateContainerError",
             StartFailure::Run => {
                 self.attempt = self.next_attempt();

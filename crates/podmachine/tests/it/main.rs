@@ -7,6 +7,10 @@
 )]
 
 mod failures;
+mod hooks;
 mod life;
 mod node;
+mod pressure;
+mod probes;
 mod recovery;
+mod sidecars;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
-use toono_podmachine::{Action, Exit, Moment, Observation, PodMachine, Recovered};
+use toono_podmachine::{Action, Exit, Moment, Observation, PodMachine, ProbeOutcome, Recovered};
 
 pub(crate) const START: i64 = 1_800_000_000;
 
@@ -15,6 +15,7 @@ pub(crate) struct Node {
     pub(crate) now: Duration,
     pub(crate) actions: Vec<Action>,
     pub(crate) events: Vec<String>,
+    texts: Vec<String>,
     pub(crate) wake: Option<Duration>,
 }
 
@@ -50,7 +51,8 @@ impl Node {
     pub(crate) fn resume(pod: &Pod, found: Recovered, now: Duration) -> Self {
         let host = Some("192.0.2.1".parse().unwrap());
         let machine = PodMachine::resume(pod, host, found, at(now)).unwrap();
-        let mut node = Self { machine, now, actions: vec![], events: vec![], wake: None };
+        let mut node =
+            Self { machine, now, actions: vec![], events: vec![], texts: vec![], wake: None };
         node.step();
         node
     }
@@ -58,6 +60,7 @@ impl Node {
     pub(crate) fn step(&mut self) {
         let step = self.machine.step(at(self.now));
         self.actions.extend(step.actions);
+        self.texts.extend(step.events.iter().map(|event| event.message.clone()));
         self.events.extend(step.events.into_iter().map(|event| event.reason));
         self.wake = step.wake;
     }
@@ -76,39 +79,70 @@ impl Node {
         std::mem::take(&mut self.actions)
     }
 
+    /// The events' messages.
+    pub(crate) fn texts(&self) -> &[String] {
+        &self.texts
+    }
+
     /// Answers everything well until nothing is asked any more.
     pub(crate) fn settle(&mut self) {
-        loop {
-            let actions = self.take();
-            if actions.is_empty() {
-                return;
-            }
-            for action in actions {
+        while !self.actions.is_empty() {
+            self.start_all();
+            for action in self.take() {
                 match action {
-                    Action::LookUpImage { container, .. } => self.see(Observation::ImagePresent {
-                        container,
-                        image_id: "busybox@sha256:1".into(),
-                    }),
-                    Action::PullImage { container, .. } => self.see(Observation::ImagePulled {
-                        container,
-                        image_id: "busybox@sha256:1".into(),
-                        took: Duration::from_millis(1500),
-                        size: 42,
-                    }),
-                    Action::CreateSandbox => {
-                        self.see(Observation::SandboxReady {
-                            ip: Some("10.244.0.2".parse().unwrap()),
-                        });
+                    Action::RunHook { container, attempt, hook } => {
+                        self.see(Observation::HookDone { container, attempt, hook, error: None });
                     }
-                    Action::StartContainer { container, attempt, .. } => {
-                        let at = at(self.now).wall;
-                        self.see(Observation::Started { container, attempt, at });
+                    Action::Probe { container, attempt, kind } => {
+                        let outcome = ProbeOutcome::Success;
+                        self.see(Observation::Probed { container, attempt, kind, outcome });
                     }
-                    Action::TearDownSandbox => self.see(Observation::SandboxGone),
-                    Action::SignalContainer { .. } | Action::RemoveContainer { .. } => {}
+                    _ => {}
                 }
             }
         }
+    }
+
+    /// Answers all that is asked for containers to start, and leaves the rest.
+    pub(crate) fn start_all(&mut self) {
+        let mut left = Vec::new();
+        loop {
+            let actions = self.take();
+            if actions.is_empty() {
+                self.actions = left;
+                return;
+            }
+            for action in actions {
+                left.extend(self.answer(action));
+            }
+        }
+    }
+
+    /// Answers an action well, or gives it back.
+    fn answer(&mut self, action: Action) -> Option<Action> {
+        let image_id = || "busybox@sha256:1".to_owned();
+        let seen = match action {
+            Action::LookUpImage { container, .. } => {
+                Observation::ImagePresent { container, image_id: image_id() }
+            }
+            Action::PullImage { container, .. } => Observation::ImagePulled {
+                container,
+                image_id: image_id(),
+                took: Duration::from_millis(1500),
+                size: 42,
+            },
+            Action::CreateSandbox => {
+                Observation::SandboxReady { ip: Some("10.244.0.2".parse().unwrap()) }
+            }
+            Action::StartContainer { container, attempt, .. } => {
+                Observation::Started { container, attempt, at: at(self.now).wall }
+            }
+            Action::TearDownSandbox => Observation::SandboxGone,
+            Action::SignalContainer { .. } | Action::RemoveContainer { .. } => return Some(action),
+            Action::RunHook { .. } | Action::Probe { .. } => return Some(action),
+        };
+        self.see(seen);
+        None
     }
 
     pub(crate) fn exit(&mut self, container: &str, attempt: u32, code: i32) {

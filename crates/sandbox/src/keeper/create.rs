@@ -18,10 +18,10 @@ use libcontainer::{
 use serde_json::Value;
 
 use super::{
-    exec::{FailurePipe, duplicate},
+    exec::{FailurePipe, Restrictions, duplicate},
     fork::Outcome,
-    oci::{self, Surroundings},
-    rootfs, users,
+    oci::{self, ProcessNamespace, Surroundings},
+    profile, rootfs, users,
 };
 use crate::{
     cgroups, layout,
@@ -46,19 +46,28 @@ pub(super) enum Ends {
 }
 
 /// Creates and starts a container; the outcome is its first process.
-pub(super) fn container(sandbox: &SandboxSpec, spec: &ContainerSpec, ends: &Ends) -> Outcome {
+pub(super) fn container(
+    sandbox: &SandboxSpec,
+    spec: &ContainerSpec,
+    processes: &ProcessNamespace,
+    ends: &Ends,
+) -> Outcome {
     let bundle = layout::container(&sandbox.dir, &spec.id());
     let root = rootfs::mount_overlay(&bundle, &spec.layers)
         .map_err(|error| format!("cannot mount the root file system: {error}"))?;
-    let user = users::resolve(&root, &spec.user, &spec.supplementary_groups)?;
+    let user = users::resolve(&root, spec)?;
     if !spec.cwd.is_empty() {
         rootfs::make_directory(&root, Path::new(&spec.cwd))
             .map_err(|error| format!("working directory {}: {error}", spec.cwd))?;
     }
+    let capabilities = oci::capabilities(&spec.security);
     let around = Surroundings {
         user: &user,
+        seccomp: profile::of(&spec.security, &capabilities)?,
+        capabilities,
         hostname: &sandbox.hostname,
-        shared_memory: &rootfs::shared_memory(&sandbox.dir),
+        shared_memory: &rootfs::shared_memory(sandbox),
+        processes,
         cgroup: cgroups::pod_path(&sandbox.cgroup_parent, &sandbox.pod_uid)
             .join(spec.id().as_str()),
         unified_cgroups: cgroups::unified_only(),
@@ -73,10 +82,11 @@ pub(super) fn container(sandbox: &SandboxSpec, spec: &ContainerSpec, ends: &Ends
     }
     let configuration = oci::configuration(spec, &around);
     write_json(&bundle.join(CONFIGURATION), &configuration)?;
+    let restrictions = Restrictions::read(&configuration)?;
     let failure = FailurePipe::new().map_err(text)?;
     let id = spec.id();
     let mut builder = ContainerBuilder::new(id.as_str().to_owned(), SyscallType::default())
-        .with_executor(failure.program(true))
+        .with_executor(failure.program(true, restrictions))
         .with_root_path(layout::runtime_state(&sandbox.dir))
         .map_err(cause)?;
     builder = with_ends(builder, ends, user.uid).map_err(text)?;
@@ -89,8 +99,13 @@ pub(super) fn container(sandbox: &SandboxSpec, spec: &ContainerSpec, ends: &Ends
         .map_err(cause)?;
     let pid = container.pid().ok_or("the container has no process")?.as_raw();
     if let Some(score) = spec.resources.oom_score_adj {
-        fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
-            .map_err(|error| format!("oom_score_adj: {error}"))?;
+        match fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
+            // Some machines withhold what it takes to be spared; that is no reason not to run.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                eprintln!("{id}: oom_score_adj {score}: {error}");
+            }
+            written => written.map_err(|error| format!("oom_score_adj: {error}"))?,
+        }
     }
     container.start().map_err(cause)?;
     failure.wait()?;
@@ -102,6 +117,7 @@ pub(super) fn command(sandbox: &SandboxSpec, spec: &ExecSpec, ends: &Ends) -> Ou
     let bundle = layout::container(&sandbox.dir, &spec.container);
     let text_of = fs::read(bundle.join(CONFIGURATION)).map_err(text)?;
     let configuration: Value = serde_json::from_slice(&text_of).map_err(text)?;
+    let restrictions = Restrictions::read(&configuration)?;
     let mut process = configuration.get("process").cloned().unwrap_or_default();
     let uid = process.pointer("/user/uid").and_then(Value::as_u64).unwrap_or_default();
     if let Some(process) = process.as_object_mut() {
@@ -113,7 +129,7 @@ pub(super) fn command(sandbox: &SandboxSpec, spec: &ExecSpec, ends: &Ends) -> Ou
     }
     let process_file = bundle.join(format!("exec-{}.json", std::process::id()));
     write_json(&process_file, &process)?;
-    let started = start_command(sandbox, spec, ends, uid, &process_file);
+    let started = start_command(sandbox, spec, ends, (uid, restrictions), &process_file);
     fs::remove_file(&process_file).map_err(text)?;
     started
 }
@@ -122,13 +138,13 @@ fn start_command(
     sandbox: &SandboxSpec,
     spec: &ExecSpec,
     ends: &Ends,
-    uid: u64,
+    (uid, restrictions): (u64, Restrictions),
     process_file: &Path,
 ) -> Outcome {
     let failure = FailurePipe::new().map_err(text)?;
     let uid = u32::try_from(uid).map_err(text)?;
     let builder = ContainerBuilder::new(spec.container.as_str().to_owned(), SyscallType::default())
-        .with_executor(failure.program(false))
+        .with_executor(failure.program(false, restrictions))
         .with_root_path(layout::runtime_state(&sandbox.dir))
         .map_err(cause)?;
     let pid = with_ends(builder, ends, uid)

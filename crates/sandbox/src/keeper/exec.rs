@@ -11,8 +11,9 @@ use std::{
     path::Path,
 };
 
+use caps::{CapSet, Capability, errors::CapsError};
 use libcontainer::{
-    oci_spec::runtime::Spec,
+    oci_spec::runtime::{LinuxSeccomp, Spec},
     workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError},
 };
 use nix::{
@@ -23,6 +24,9 @@ use nix::{
     },
     unistd::{AccessFlags, access, execve},
 };
+use serde_json::Value;
+
+use super::{filter, oci::LENT};
 
 /// Starts a container's program and says in one line why it cannot be started.
 #[derive(Debug, Clone)]
@@ -33,6 +37,8 @@ pub(super) struct Program {
     /// Die with the keeper. For first processes: what they leave behind without a keeper would
     /// have no log and no reaper.
     pub(super) dies_with_keeper: bool,
+    /// What it is put under.
+    pub(super) restrictions: Restrictions,
 }
 
 impl Executor for Program {
@@ -68,6 +74,7 @@ impl Program {
         }
         self.default_signals().map_err(|errno| format!("signals: {}", errno.desc()))?;
         let program = CString::new(path.as_str()).map_err(|_| zero_byte(&path))?;
+        self.restrictions.put_on()?;
         let Err(errno) = execve(&program, &arguments, &environment);
         Err(describe(&path, errno))
     }
@@ -95,6 +102,51 @@ impl Program {
             let _ = File::from(fd).write_all(reason.as_bytes());
         }
     }
+}
+
+/// The last that is put on a process before its program.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Restrictions {
+    /// The seccomp program; empty where nothing is forbidden.
+    filter: Vec<libc::sock_filter>,
+    /// What installing it takes, and the process is not to have.
+    lent: Vec<Capability>,
+}
+
+impl Restrictions {
+    /// Those of a container, from its configuration. (libcontainer shows it whole only to the first
+    /// process.)
+    pub(super) fn read(configuration: &Value) -> Result<Self, String> {
+        let profile = configuration.pointer("/linux/seccomp").filter(|it| !it.is_null());
+        let Some(profile) = profile else { return Ok(Self::default()) };
+        let profile: LinuxSeccomp = serde_json::from_value(profile.clone())
+            .map_err(|error| format!("seccomp profile: {error}"))?;
+        let filter = filter::compile(&profile).map_err(|why| format!("seccomp profile: {why}"))?;
+        let annotations = configuration.get("annotations");
+        let lent = annotations.and_then(|it| it.get(LENT)).and_then(Value::as_str);
+        let lent = lent.into_iter().flat_map(|names| names.split(',')).filter(|it| !it.is_empty());
+        let lent = lent.map(str::parse).collect::<Result<_, _>>().map_err(capability_error)?;
+        Ok(Self { filter, lent })
+    }
+
+    fn put_on(&self) -> Result<(), String> {
+        if self.filter.is_empty() {
+            return Ok(());
+        }
+        let mut filter = self.filter.clone();
+        filter::install(&mut filter).map_err(|error| format!("seccomp profile: {error}"))?;
+        // The bounding set first: leaving it takes a capability.
+        for set in [CapSet::Bounding, CapSet::Effective, CapSet::Permitted] {
+            for capability in &self.lent {
+                caps::drop(None, set, *capability).map_err(capability_error)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn capability_error(error: CapsError) -> String {
+    format!("capabilities: {error}")
 }
 
 fn command(spec: &Spec) -> Option<(&Vec<String>, &Vec<String>)> {
@@ -171,10 +223,10 @@ impl FailurePipe {
         Ok(Self { reader: File::from(reader), writer: Some(writer) })
     }
 
-    pub(super) fn program(&self, dies_with_keeper: bool) -> Program {
+    pub(super) fn program(&self, dies_with_keeper: bool, restrictions: Restrictions) -> Program {
         use std::os::fd::AsRawFd;
         let failure = self.writer.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        Program { failure, dies_with_keeper }
+        Program { failure, dies_with_keeper, restrictions }
     }
 
     /// Waits until the program runs, or says why it does not.

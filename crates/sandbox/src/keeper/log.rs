@@ -12,12 +12,12 @@ use std::{
 
 use jiff::Timestamp;
 
+use crate::layout::{MAX_LOG_FILES, ignore_missing, rotated};
+
 /// The longest line that is kept in one piece; what containerd uses.
 pub(super) const MAX_LINE_BYTES: usize = 16 * 1024;
-/// A log is rotated when it would grow over this; kubelet's default.
+/// A log is rotated when it would grow over this; the kubelet's default of `containerLogMaxSize`.
 pub(super) const MAX_LOG_BYTES: u64 = 10 << 20;
-/// The rotated file's name is the log's with this; there is one, so a log takes 20 MiB at most.
-const ROTATED_SUFFIX: &str = "1";
 
 /// An open log.
 #[derive(Debug)]
@@ -58,12 +58,13 @@ impl Log {
         }
     }
 
+    /// Moves each file to the next higher number, over the oldest one, and begins a new one.
     fn rotate(&mut self) {
-        let mut rotated = self.path.clone().into_os_string();
-        rotated.push(".");
-        rotated.push(ROTATED_SUFFIX);
         let reopen = || {
-            fs::rename(&self.path, rotated)?;
+            for number in (1..MAX_LOG_FILES).rev() {
+                let (from, to) = (rotated(&self.path, number - 1), rotated(&self.path, number));
+                ignore_missing(fs::rename(from, to))?;
+            }
             File::options().create(true).append(true).open(&self.path)
         };
         match reopen() {
@@ -169,22 +170,28 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_rotated_once() {
+    fn a_log_is_rotated_and_its_oldest_file_goes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
         let mut log = Log::open(path.clone()).unwrap();
         let mut lines = Lines::new("stderr");
-        let line = [b'z'; 16_000];
-        for _ in 0..1500 {
-            lines.feed(&line, &mut log);
-            lines.feed(b"\n", &mut log);
+        let padding = "z".repeat(16_000);
+        // Some 7 files' worth.
+        for number in 0..4600 {
+            lines.feed(format!("{number:06}{padding}\n").as_bytes(), &mut log);
         }
-        let sizes: Vec<u64> = ["0.log", "0.log.1"]
-            .iter()
-            .map(|name| fs::metadata(dir.path().join(name)).unwrap().len())
-            .collect();
-        assert!(sizes.iter().all(|size| *size <= MAX_LOG_BYTES), "{sizes:?}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        let read = |number: u32| fs::read_to_string(rotated(&path, number)).unwrap();
+        let mut all: Vec<u32> = Vec::new();
+        for number in (0..MAX_LOG_FILES).rev() {
+            let text = read(number);
+            assert!(text.len() as u64 <= MAX_LOG_BYTES && text.ends_with('\n'), "file {number}");
+            let told = |line: &str| line.split(' ').nth(3).unwrap()[..6].parse::<u32>().unwrap();
+            all.extend(text.lines().map(told));
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), MAX_LOG_FILES as usize);
+        let first = all[0];
+        assert!(first > 600, "the oldest went: {first}");
+        assert!(all.into_iter().eq(first..4600), "nothing is missing in between");
     }
 
     proptest! {

@@ -5,15 +5,21 @@
 //! container should run.
 
 mod attach;
+mod connection;
 mod create;
+mod devices;
 mod exec;
+mod filter;
+mod first;
 mod fork;
 mod log;
 mod namespaces;
 mod oci;
+mod profile;
 mod rootfs;
 mod serve;
 mod state;
+mod syscalls;
 mod users;
 
 use std::{
@@ -32,14 +38,14 @@ use nix::{
         signalfd::{SfdFlags, SignalFd},
         socket,
     },
-    unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid},
+    unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid},
 };
 
 use crate::{
     cgroups::{self, Membership},
     layout,
     protocol::{self, Readiness},
-    spec::SandboxSpec,
+    spec::{Processes, SandboxSpec},
 };
 
 /// The kernel kills a keeper last: with it would go all containers of its pod.
@@ -99,6 +105,8 @@ struct Sandbox {
     membership: Membership,
     listener: OwnedFd,
     signals: SignalFd,
+    /// The first process of the namespace of processes that the pod's containers share, if they do.
+    first: Option<Pid>,
 }
 
 fn specification() -> Result<(SandboxSpec, BufReader<File>), String> {
@@ -121,7 +129,9 @@ fn prepare(spec: &SandboxSpec) -> Result<Sandbox, Step> {
     let lock = lock(&spec.dir).map_err(at("the sandbox's directory"))?;
     let membership = Membership::enter(&pod).map_err(at("the keeper's cgroup"))?;
     match make(spec) {
-        Ok((listener, signals)) => Ok(Sandbox { _lock: lock, membership, listener, signals }),
+        Ok((listener, signals, first)) => {
+            Ok(Sandbox { _lock: lock, membership, listener, signals, first })
+        }
         Err(error) => {
             let undone = membership.leave().and_then(|()| cgroups::kill_and_remove(&pod));
             if let Err(error) = undone {
@@ -148,16 +158,21 @@ fn lock(dir: &Path) -> io::Result<File> {
     }
 }
 
-fn make(spec: &SandboxSpec) -> Result<(OwnedFd, SignalFd), Step> {
+fn make(spec: &SandboxSpec) -> Result<(OwnedFd, SignalFd, Option<Pid>), Step> {
     let at = |what: &'static str| move |error: io::Error| (what, error);
     redirect(&spec.dir).map_err(at("the keeper's log"))?;
     let signals = signals().map_err(at("signals"))?;
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     let _ = prctl::set_name(c"toono-keeper");
     namespaces::enter(spec)?;
-    rootfs::mount_shared_memory(&spec.dir).map_err(at("shared memory"))?;
+    rootfs::mount_shared_memory(spec).map_err(at("shared memory"))?;
+    let first = if spec.processes == Processes::Pod {
+        Some(first::start().map_err(at("the namespace of processes"))?)
+    } else {
+        None
+    };
     let listener = bind(&spec.dir).map_err(at("the keeper's socket"))?;
-    Ok((listener, signals))
+    Ok((listener, signals, first))
 }
 
 fn redirect(dir: &Path) -> io::Result<()> {

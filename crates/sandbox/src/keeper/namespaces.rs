@@ -1,6 +1,6 @@
 //! The pod's namespaces: made by unsharing the keeper's own, so they live as long as it does.
 
-use std::{ffi::CString, io, os::fd::AsRawFd};
+use std::{ffi::CString, fs, io, os::fd::AsRawFd, path::Path};
 
 use nix::{
     mount::{MsFlags, mount},
@@ -23,7 +23,10 @@ nix::ioctl_write_ptr_bad!(set_link_flags, libc::SIOCSIFFLAGS, libc::ifreq);
 
 /// Leaves the host's namespaces.
 pub(super) fn enter(spec: &SandboxSpec) -> Result<(), (&'static str, io::Error)> {
-    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
+    let mut flags = CloneFlags::CLONE_NEWNS;
+    if !spec.host_ipc {
+        flags |= CloneFlags::CLONE_NEWIPC;
+    }
     if !spec.host_network {
         flags |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
     }
@@ -40,10 +43,23 @@ pub(super) fn enter(spec: &SandboxSpec) -> Result<(), (&'static str, io::Error)>
         raise_loopback().map_err(|error| ("the loopback link", error))?;
         for (path, value) in NETWORK_SETTINGS {
             // Kernels built without one of them lack nothing that a pod must have.
-            let _ = std::fs::write(path, value);
+            let _ = fs::write(path, value);
         }
     }
+    for (name, value) in &spec.sysctls {
+        set(name, value).map_err(|error| ("a sysctl", error))?;
+    }
     Ok(())
+}
+
+/// Sets one of the kernel's settings, as the keeper's namespaces have it.
+fn set(name: &str, value: &str) -> io::Result<()> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{name}={value}: {error}"));
+    let path = name.replace('.', "/");
+    if path.split('/').any(|part| part.is_empty() || part.starts_with('.')) {
+        return Err(named(io::ErrorKind::InvalidInput.into()));
+    }
+    fs::write(Path::new("/proc/sys").join(path), value).map_err(named)
 }
 
 #[expect(unsafe_code, reason = "an ioctl with a C structure")]

@@ -5,13 +5,24 @@
 
 use std::path::{Path, PathBuf};
 
+use caps::{CapSet, Capability};
 use serde_json::{Value, json};
 
-use super::users::User;
-use crate::spec::{ContainerSpec, Mount, Security};
+use super::{devices, users::User};
+use crate::{
+    cgroups,
+    spec::{ContainerSpec, Mount, Security},
+};
 
 const OCI_VERSION: &str = "1.0.2";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The annotation that names, between commas, the capabilities that are taken back.
+pub(super) const LENT: &str = "io.toono.lent-capabilities";
+/// What it takes to install a seccomp profile, and to give up capabilities.
+const LENDABLE: [&str; 2] = ["CAP_SYS_ADMIN", "CAP_SETPCAP"];
+/// The trees of version 1 in which libcontainer makes a group for each container.
+const GROUPED_CONTROLLERS: [&str; 8] =
+    ["blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"];
 /// The period that a processor quota is counted over; the kernel's and Kubernetes' default.
 const CPU_PERIOD_US: u64 = 100_000;
 
@@ -97,36 +108,75 @@ const READ_ONLY_PATHS: [&str; 5] =
 /// What the configuration needs besides the container's own specification.
 pub(super) struct Surroundings<'a> {
     pub(super) user: &'a User,
+    /// What its first process may have: `CAP_…`.
+    pub(super) capabilities: Vec<String>,
+    /// Which system calls it may make.
+    pub(super) seccomp: Option<Value>,
     pub(super) hostname: &'a str,
     pub(super) shared_memory: &'a Path,
+    pub(super) processes: &'a ProcessNamespace,
     pub(super) cgroup: PathBuf,
     /// The tree is version 2 alone.
     pub(super) unified_cgroups: bool,
 }
 
+/// Where a container's processes are counted.
+pub(super) enum ProcessNamespace {
+    /// In a namespace of its own.
+    New,
+    /// In the one that this file stands for.
+    Of(PathBuf),
+    /// Where the keeper is, which is the host's.
+    Host,
+}
+
 /// The content of the bundle's `config.json`.
 pub(super) fn configuration(spec: &ContainerSpec, around: &Surroundings<'_>) -> Value {
-    let masked = if spec.security.privileged { &[][..] } else { &MASKED_PATHS[..] };
-    let read_only = if spec.security.privileged { &[][..] } else { &READ_ONLY_PATHS[..] };
+    let is_open = spec.security.privileged || spec.security.unmasked_proc;
+    let masked = if is_open { &[][..] } else { &MASKED_PATHS[..] };
+    let read_only = if is_open { &[][..] } else { &READ_ONLY_PATHS[..] };
+    let devices = if spec.security.privileged { devices::of_host() } else { Vec::new() };
     json!({
         "ociVersion": OCI_VERSION,
         "root": { "path": "rootfs", "readonly": spec.security.read_only_root },
         "process": process(spec, around),
         "mounts": mounts(spec, around),
+        "annotations": { LENT: lent(spec, around).join(",") },
         "linux": {
-            // Network, IPC and UTS are the keeper's own and are inherited.
-            "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "cgroup" }],
+            "rootfsPropagation": propagation(spec),
+            "namespaces": namespaces(around.processes),
             "cgroupsPath": Path::new("/").join(&around.cgroup),
             "resources": resources(spec, around),
+            "devices": devices,
+            "seccomp": around.seccomp,
             "maskedPaths": masked,
             "readonlyPaths": read_only,
         },
     })
 }
 
+/// libcontainer does not say of each mount whether it follows the host, so the first that should decides
+/// for all of its container.
+fn propagation(spec: &ContainerSpec) -> &'static str {
+    let follows = |mount: &Mount| matches!(mount, Mount::Bind { follows_host: true, .. });
+    if spec.mounts.iter().any(follows) { "slave" } else { "private" }
+}
+
+/// Network, IPC and UTS are the keeper's own and are inherited.
+fn namespaces(processes: &ProcessNamespace) -> Vec<Value> {
+    let processes = match processes {
+        ProcessNamespace::New => Some(json!({ "type": "pid" })),
+        ProcessNamespace::Of(path) => Some(json!({ "type": "pid", "path": path })),
+        ProcessNamespace::Host => None,
+    };
+    let own = [json!({ "type": "mount" }), json!({ "type": "cgroup" })];
+    processes.into_iter().chain(own).collect()
+}
+
 /// The container's first process. Commands run in it later are variations of it.
 fn process(spec: &ContainerSpec, around: &Surroundings<'_>) -> Value {
-    let capabilities = capabilities(&spec.security);
+    let mut capabilities = around.capabilities.clone();
+    capabilities.extend(lent(spec, around));
     let cwd = if spec.cwd.is_empty() { "/" } else { &spec.cwd };
     json!({
         "terminal": spec.tty,
@@ -149,6 +199,16 @@ fn process(spec: &ContainerSpec, around: &Surroundings<'_>) -> Value {
     })
 }
 
+/// What a process has until its seccomp profile holds, which takes privileges unless it can never gain
+/// any. The last step before the program takes it back.
+fn lent(spec: &ContainerSpec, around: &Surroundings<'_>) -> Vec<String> {
+    if around.seccomp.is_none() || spec.security.no_new_privileges {
+        return Vec::new();
+    }
+    let missing = |name: &&str| !around.capabilities.iter().any(|has| has == name);
+    LENDABLE.iter().copied().filter(missing).map(ToOwned::to_owned).collect()
+}
+
 fn environment(spec: &ContainerSpec, hostname: &str) -> Vec<String> {
     let mut defaults = vec![("PATH", DEFAULT_PATH), ("HOSTNAME", hostname)];
     if spec.tty {
@@ -163,7 +223,8 @@ fn environment(spec: &ContainerSpec, hostname: &str) -> Vec<String> {
         .collect()
 }
 
-fn capabilities(security: &Security) -> Vec<String> {
+/// What a container's processes may have, as `CAP_…`.
+pub(super) fn capabilities(security: &Security) -> Vec<String> {
     let has = |list: &[String], name: &str| {
         list.iter().any(|item| {
             let item = item.strip_prefix("CAP_").unwrap_or(item);
@@ -182,16 +243,13 @@ fn capabilities(security: &Security) -> Vec<String> {
         }
         has(&security.add_capabilities, name) || DEFAULT_CAPABILITIES.contains(name)
     };
-    // A kernel older than the list does not know its end.
-    let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
-        .ok()
-        .and_then(|text| text.trim().parse::<usize>().ok())
-        .unwrap_or(ALL_CAPABILITIES.len());
+    // What the keeper does not have it cannot give: an older kernel's, or what its own machine withholds.
+    let own = caps::read(None, CapSet::Permitted).unwrap_or_default();
     ALL_CAPABILITIES
         .iter()
-        .take(last + 1)
         .filter(granted)
         .map(|name| format!("CAP_{name}"))
+        .filter(|name| name.parse().is_ok_and(|it: Capability| own.contains(&it)))
         .collect()
 }
 
@@ -208,16 +266,20 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Vec<Value> {
             "options": ["nosuid", "noexec", "nodev"] }),
         json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
             "options": ["nosuid", "noexec", "nodev", access] }),
-        json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-            "options": ["nosuid", "noexec", "nodev", "relatime", access] }),
         json!({ "destination": "/dev/shm", "type": "bind", "source": around.shared_memory,
             "options": ["rbind", "rw", "nosuid", "nodev", "noexec"] }),
     ];
+    mounts.extend(cgroup_mounts(around, access));
     mounts.extend(spec.mounts.iter().map(|mount| match mount {
-        Mount::Bind { source, target, read_only } => json!({
-            "destination": target, "type": "bind", "source": source,
-            "options": ["rbind", "rprivate", if *read_only { "ro" } else { "rw" }],
-        }),
+        Mount::Bind { source, target, read_only, all_read_only, .. } => {
+            let writes = match (read_only, all_read_only) {
+                (_, true) => "rro",
+                (true, false) => "ro",
+                (false, false) => "rw",
+            };
+            json!({ "destination": target, "type": "bind", "source": source,
+                "options": ["rbind", writes] })
+        }
         Mount::Memory { target, size_bytes } => {
             let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), "mode=1777".to_owned()];
             options.extend(size_bytes.map(|bytes| format!("size={bytes}")));
@@ -225,6 +287,32 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Vec<Value> {
         }
     }));
     mounts
+}
+
+/// The container's own group, as it may see it.
+fn cgroup_mounts(around: &Surroundings<'_>, access: &str) -> Vec<Value> {
+    const ROOT: &str = "/sys/fs/cgroup";
+    if let (ProcessNamespace::Of(_), false) = (around.processes, around.unified_cgroups) {
+        // Where a namespace of processes is joined, libcontainer takes a number that is counted in
+        // there for one of the host's, and may find no such process. So its own mounting of version 1
+        // is not used.
+        let trees = cgroups::trees().unwrap_or_default();
+        let name = |tree: &PathBuf| Some(tree.file_name()?.to_str()?.to_owned());
+        let ours = trees.iter().filter_map(|tree| Some((tree, name(tree)?)));
+        let ours = ours.filter(|(_, name)| {
+            name.split(',').all(|controller| GROUPED_CONTROLLERS.contains(&controller))
+        });
+        let binds = ours.map(|(tree, name)| {
+            json!({ "destination": Path::new(ROOT).join(name), "type": "bind",
+                "source": tree.join(&around.cgroup),
+                "options": ["bind", "nosuid", "noexec", "nodev", access] })
+        });
+        let root = json!({ "destination": ROOT, "type": "tmpfs", "source": "tmpfs",
+            "options": ["nosuid", "noexec", "nodev", "mode=755"] });
+        return std::iter::once(root).chain(binds).collect();
+    }
+    vec![json!({ "destination": ROOT, "type": "cgroup", "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", "relatime", access] })]
 }
 
 fn resources(spec: &ContainerSpec, around: &Surroundings<'_>) -> Value {

@@ -15,26 +15,38 @@ use nix::{
 };
 
 use super::users::open_in;
+use crate::{
+    layout::{LAYERS, UPPER},
+    spec::SandboxSpec,
+};
 
 /// What a pod's `/dev/shm` may hold; Docker's and containerd's default.
 const SHARED_MEMORY_OPTIONS: &str = "mode=1777,size=65536k";
 const SHARED_MEMORY: &str = "shm";
+/// The host's own.
+const HOST_SHARED_MEMORY: &str = "/dev/shm";
 
 /// The memory that a pod's containers share as `/dev/shm`.
-pub(super) fn shared_memory(dir: &Path) -> PathBuf {
-    dir.join(SHARED_MEMORY)
+pub(super) fn shared_memory(sandbox: &SandboxSpec) -> PathBuf {
+    if sandbox.host_ipc { HOST_SHARED_MEMORY.into() } else { sandbox.dir.join(SHARED_MEMORY) }
 }
 
-pub(super) fn mount_shared_memory(dir: &Path) -> io::Result<()> {
-    let path = shared_memory(dir);
+pub(super) fn mount_shared_memory(sandbox: &SandboxSpec) -> io::Result<()> {
+    if sandbox.host_ipc {
+        return Ok(());
+    }
+    let path = shared_memory(sandbox);
     fs::create_dir_all(&path)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("shm"), &path, Some("tmpfs"), flags, Some(SHARED_MEMORY_OPTIONS))?;
     Ok(())
 }
 
-pub(super) fn unmount_shared_memory(dir: &Path) -> io::Result<()> {
-    let path = shared_memory(dir);
+pub(super) fn unmount_shared_memory(sandbox: &SandboxSpec) -> io::Result<()> {
+    if sandbox.host_ipc {
+        return Ok(());
+    }
+    let path = shared_memory(sandbox);
     unmount(&path)?;
     crate::layout::ignore_missing(fs::remove_dir(path))
 }
@@ -43,12 +55,12 @@ pub(super) fn unmount_shared_memory(dir: &Path) -> io::Result<()> {
 /// page, so the layers are named by short links relative to the bundle.
 pub(super) fn mount_overlay(bundle: &Path, layers: &[PathBuf]) -> io::Result<PathBuf> {
     std::env::set_current_dir(bundle)?;
-    for name in ["l", "upper", "work", "rootfs"] {
+    for name in [LAYERS, UPPER, "work", "rootfs"] {
         fs::create_dir(name)?;
     }
     let mut lower = Vec::new();
     for (number, layer) in layers.iter().enumerate() {
-        let link = format!("l/{number}");
+        let link = format!("{LAYERS}/{number}");
         symlink(layer, &link)?;
         lower.push(link);
     }
@@ -57,7 +69,7 @@ pub(super) fn mount_overlay(bundle: &Path, layers: &[PathBuf]) -> io::Result<Pat
     if lower.is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the image has no layers"));
     }
-    let options = format!("lowerdir={},upperdir=upper,workdir=work", lower.join(":"));
+    let options = format!("lowerdir={},upperdir={UPPER},workdir=work", lower.join(":"));
     mount(Some("overlay"), "rootfs", Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
     std::env::set_current_dir("/")?;
     Ok(bundle.join("rootfs"))

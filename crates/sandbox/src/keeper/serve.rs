@@ -5,7 +5,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     process::ExitCode,
 };
 
@@ -22,9 +22,12 @@ use nix::{
 };
 
 use super::{
-    Sandbox, create,
+    Sandbox,
+    connection::{Connection, Wait},
+    create,
     fork::{self, Work},
     log::Log,
+    oci::ProcessNamespace,
     rootfs,
     state::{self, Container, Held},
 };
@@ -32,35 +35,14 @@ use crate::{
     cgroups, layout,
     protocol::{self, AnyEnvelope, Call, Envelope, Reply},
     spec::{
-        ContainerId, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, SandboxSpec,
-        Snapshot,
+        ContainerId, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, Processes,
+        SandboxSpec, Snapshot,
     },
 };
 
 /// The most connections at once; more are refused. The agent has one per watch, per call and per
 /// command that runs.
 const MAX_CONNECTIONS: usize = 256;
-
-/// A client, and why it is still connected.
-#[derive(Debug)]
-struct Connection {
-    fd: OwnedFd,
-    waits_for: Wait,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    /// Its call has not come yet.
-    Call,
-    /// The containers are to differ from this version.
-    Change(u64),
-    /// What it asked for is under way; the child with this pid does it.
-    Work(Pid),
-    /// A command runs as this process.
-    Exit(Pid),
-    /// Everything is to end.
-    Shutdown,
-}
 
 /// Something that a child does for a client.
 #[derive(Debug)]
@@ -72,8 +54,15 @@ struct Job {
 
 #[derive(Debug)]
 enum JobKind {
-    Create { spec: Box<ContainerSpec>, log: Log, started_at: Timestamp },
-    Exec,
+    Create {
+        spec: Box<ContainerSpec>,
+        log: Log,
+        started_at: Timestamp,
+    },
+    /// `kills` if the command is not to go on without its client.
+    Exec {
+        kills: bool,
+    },
 }
 
 struct Keeper {
@@ -193,6 +182,12 @@ impl Keeper {
                 Ok(ended) => ended,
             };
             let Some(pid) = ended.pid() else { continue };
+            if self.sandbox.first == Some(pid) {
+                // With it every container has ended, and no other can be started.
+                eprintln!("the first process of the pod's namespace was killed");
+                self.end();
+                continue;
+            }
             if !self.claim(pid, ended, Timestamp::now()) {
                 self.unclaimed.push((pid, ended, Timestamp::now()));
             }
@@ -251,8 +246,13 @@ impl Keeper {
                 self.connections.push(connection);
                 return;
             }
-            // Whoever waited has gone; what it asked for goes on.
-            Ok(None) | Err(_) => return,
+            // Whoever waited has gone; what it asked for goes on, unless it wanted otherwise.
+            Ok(None) | Err(_) => {
+                if let (true, Wait::Exit(pid)) = (connection.kills, connection.waits_for) {
+                    let _ = kill(pid, Signal::SIGKILL);
+                }
+                return;
+            }
         };
         if connection.waits_for != Wait::Call {
             connection.refuse("one connection carries one call");
@@ -322,7 +322,8 @@ impl Keeper {
             fs::create_dir_all(&bundle)?;
             let log = Log::open(spec.log_path.clone())?;
             let (held, ends) = state::streams(&bundle, "console", spec.tty, spec.stdin)?;
-            let work = fork::start(|| create::container(&self.spec, &spec, &ends))?;
+            let processes = self.processes(&spec)?;
+            let work = fork::start(|| create::container(&self.spec, &spec, &processes, &ends))?;
             Ok((work, held, log))
         };
         let (work, held, log) = prepare().map_err(|error| error.to_string())?;
@@ -330,20 +331,36 @@ impl Keeper {
         Ok(Job { work, held, kind })
     }
 
-    fn exec(&mut self, connection: Connection, spec: ExecSpec) {
+    /// The namespace of processes that a container is put into.
+    fn processes(&self, spec: &ContainerSpec) -> io::Result<ProcessNamespace> {
+        let of = |pid: Pid| ProcessNamespace::Of(format!("/proc/{pid}/ns/pid").into());
+        match (self.spec.processes, self.sandbox.first, &spec.beside) {
+            (Processes::Host, ..) => Ok(ProcessNamespace::Host),
+            (Processes::Pod, Some(first), _) => Ok(of(first)),
+            (_, _, Some(id)) => {
+                let pid = self.find(id).and_then(Container::pid);
+                let gone = || io::Error::other(format!("container {id} is not running"));
+                pid.map(of).ok_or_else(gone)
+            }
+            _ => Ok(ProcessNamespace::New),
+        }
+    }
+
+    fn exec(&mut self, mut connection: Connection, spec: ExecSpec) {
         let running = self.find(&spec.container).is_some_and(|it| it.pid().is_some());
         if !running {
             connection.refuse(&format!("container {} is not running", spec.container));
             return;
         }
         let folder = layout::container(&self.spec.dir, &spec.container);
+        connection.kills = spec.ends_with_client;
         // Several commands may be started at once; each has a socket of its own.
         self.commands += 1;
         let start = || -> io::Result<Job> {
             let name = format!("exec-{}", self.commands);
             let (held, ends) = state::streams(&folder, &name, spec.tty, spec.stdin)?;
             let work = fork::start(|| create::command(&self.spec, &spec, &ends))?;
-            Ok(Job { work, held, kind: JobKind::Exec })
+            Ok(Job { work, held, kind: JobKind::Exec { kills: spec.ends_with_client } })
         };
         match start() {
             Ok(job) => self.follow(connection, job),
@@ -400,7 +417,12 @@ impl Keeper {
                     }
                 }
             }
-            JobKind::Exec => self.command_started(connection, outcome, job.held),
+            JobKind::Exec { kills } if connection.is_none() && kills => {
+                if let Ok(pid) = outcome {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+            }
+            JobKind::Exec { .. } => self.command_started(connection, outcome, job.held),
         }
     }
 
@@ -506,7 +528,7 @@ impl Keeper {
             for container in &self.containers {
                 state::delete(&self.spec, &container.state.id)?;
             }
-            rootfs::unmount_shared_memory(&self.spec.dir)?;
+            rootfs::unmount_shared_memory(&self.spec)?;
             layout::clear(&self.spec.dir)
         };
         let result = clean();
@@ -546,33 +568,6 @@ impl Keeper {
 
     fn find(&self, id: &ContainerId) -> Option<&Container> {
         self.containers.iter().find(|container| container.state.id == *id)
-    }
-}
-
-impl Connection {
-    #[expect(unsafe_code, reason = "an accepted descriptor becomes an owned one")]
-    fn new(raw: i32) -> Self {
-        // SAFETY: the kernel has just made this descriptor for this process.
-        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-        Self { fd, waits_for: Wait::Call }
-    }
-
-    /// Answers, if the client is still there: nothing depends on its getting the answer.
-    fn reply(&self, reply: &Reply, fds: &[i32]) {
-        if let Err(error) = protocol::send(self.fd.as_fd(), reply, fds) {
-            eprintln!("reply: {error}");
-        }
-    }
-
-    fn refuse(&self, reason: &str) {
-        self.reply(&Reply::Refused { reason: reason.to_owned() }, &[]);
-    }
-
-    fn finish(&self, result: Result<(), String>) {
-        match result {
-            Ok(()) => self.reply(&Reply::Done, &[]),
-            Err(reason) => self.refuse(&reason),
-        }
     }
 }
 

@@ -164,7 +164,8 @@ impl Container {
         self.stdin = None;
         let cgroup = cgroup(sandbox, &self.state.id);
         let mut status = exit_status(ended);
-        status.oom_killed = status.signal == Some(libc::SIGKILL) && cgroups::oom_killed(&cgroup);
+        // Whichever of its processes the kernel chose: the others then end as they can.
+        status.oom_killed = status.code != 0 && cgroups::oom_killed(&cgroup);
         self.state.status = ContainerStatus::Exited { status, finished_at: at };
         if let Err(error) = release(sandbox, &self.state.id) {
             eprintln!("{}: {error}", self.state.id);

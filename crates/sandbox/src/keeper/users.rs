@@ -12,6 +12,8 @@ use nix::{
     sys::stat::Mode,
 };
 
+use crate::spec::ContainerSpec;
+
 /// A longer `passwd` or `group` file is not read; real ones have a few KiB.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -23,11 +25,20 @@ pub(super) struct User {
     pub(super) groups: Vec<u32>,
 }
 
-/// Resolves `user[:group]` in the image mounted at `root`.
-pub(super) fn resolve(root: &Path, wanted: &str, more_groups: &[u32]) -> Result<User, String> {
+/// Resolves the container's `user[:group]` in its image, which is mounted at `root`.
+pub(super) fn resolve(root: &Path, spec: &ContainerSpec) -> Result<User, String> {
     let passwd = read(root, "etc/passwd");
     let group = read(root, "etc/group");
-    resolve_in(&passwd, &group, wanted, more_groups)
+    let mut user = resolve_in(&passwd, &group, &spec.user, &spec.supplementary_groups)?;
+    if spec.only_these_groups {
+        user.groups.clone_from(&spec.supplementary_groups);
+    }
+    // Else it could leave its own group behind, and what others may and that group may not would be
+    // its to do (CVE-2022-36109).
+    if !user.groups.contains(&user.gid) {
+        user.groups.insert(0, user.gid);
+    }
+    Ok(user)
 }
 
 fn resolve_in(

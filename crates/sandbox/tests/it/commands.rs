@@ -17,6 +17,7 @@ fn command(container: &ContainerSpec, script: &str) -> ExecSpec {
         args: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         tty: false,
         stdin: false,
+        ends_with_client: false,
     }
 }
 
@@ -28,6 +29,17 @@ async fn read_all(fd: OwnedFd) -> String {
         String::from_utf8(bytes).unwrap()
     });
     tokio::time::timeout(PATIENCE, reading).await.expect("the stream does not end").unwrap()
+}
+
+/// The same stream, after it has brought just `text`.
+async fn expect(fd: OwnedFd, text: &'static str) -> OwnedFd {
+    let reading = spawn_blocking(move || {
+        let (mut file, mut bytes) = (File::from(fd), vec![0; text.len()]);
+        file.read_exact(&mut bytes).unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), text);
+        file.into()
+    });
+    tokio::time::timeout(PATIENCE, reading).await.expect("the text does not come").unwrap()
 }
 
 #[tokio::test]
@@ -108,4 +120,26 @@ async fn what_cannot_run_is_refused() {
     pod.wait_exit(&main.id()).await;
     let error = pod.keeper.exec(&spec).await.unwrap_err();
     assert_eq!(error.to_string(), "container main-0 is not running");
+}
+
+#[tokio::test]
+async fn a_command_may_end_with_its_client() {
+    let pod = Pod::start().await;
+    let main = pod.container("main", "while [ ! -e /done ]; do sleep 0.05; done");
+    pod.keeper.create_and_start(&main).await.unwrap();
+    for ends in [false, true] {
+        let mut spec = command(&main, &format!("echo up; sleep 1; touch /{ends}"));
+        spec.ends_with_client = ends;
+        let io = pod.keeper.exec(&spec).await.unwrap();
+        let Streams::Pipes { stdout, .. } = io.streams else { panic!("no pipes") };
+        let stdout = expect(stdout, "up\n").await;
+        drop(io.exit);
+        // What it leaves open ends with it, and with the `sleep` that it started.
+        assert_eq!(read_all(stdout).await, "");
+    }
+    let spec = command(&main, "ls /true /false; touch /done");
+    let io = pod.keeper.exec(&spec).await.unwrap();
+    let Streams::Pipes { stdout, .. } = io.streams else { panic!("no pipes") };
+    assert_eq!(read_all(stdout).await, "/false\n", "the one that was to be killed wrote nothing");
+    pod.wait_exit(&main.id()).await;
 }

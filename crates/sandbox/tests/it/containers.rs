@@ -136,6 +136,8 @@ async fn mounts_are_there_and_what_is_written_stays_in_the_container() {
             source: host_file.clone(),
             target: PathBuf::from("/etc/resolv.conf"),
             read_only: true,
+            all_read_only: false,
+            follows_host: false,
         },
         Mount::Memory { target: PathBuf::from("/cache"), size_bytes: Some(1 << 20) },
     ];
@@ -201,7 +203,7 @@ async fn a_mount_of_nothing_is_named_and_leaves_no_trace() {
     let mut spec = pod.container("main", "true");
     let source = pod.dir.path().join("missing");
     let target = PathBuf::from("/etc/hosts");
-    spec.mounts = vec![Mount::Bind { source: source.clone(), target, read_only: false }];
+    spec.mounts = vec![Mount::bind(source.clone(), target)];
     let error = pod.keeper.create_and_start(&spec).await.unwrap_err().to_string();
     assert!(error.contains(source.to_str().unwrap()) && error.contains("/etc/hosts"), "{error}");
     // A log would say that there was a run.

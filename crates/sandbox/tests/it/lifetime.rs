@@ -196,3 +196,28 @@ async fn wait_gone(pod: &Pod) {
     let result = tokio::time::timeout(PATIENCE, waiting).await;
     assert!(result.is_ok(), "left: {:?}", pod.traces());
 }
+
+#[tokio::test]
+async fn two_hundred_containers_start_eight_at_a_time() {
+    let pods = (0..8).map(|number| async move {
+        let shares = number % 2 == 1;
+        let pod = Pod::start_with(|spec| {
+            if shares {
+                spec.processes = toono_sandbox::Processes::Pod;
+            }
+        })
+        .await;
+        for attempt in 0..25 {
+            let mut spec = pod.container("main", "exit 3");
+            spec.attempt = attempt;
+            spec.tty = attempt % 3 == 0;
+            spec.security.privileged = attempt % 4 == 0;
+            spec.resources.memory_bytes = Some(64 << 20);
+            let started = pod.keeper.create_and_start(&spec).await;
+            started.unwrap_or_else(|error| panic!("container {attempt} of pod {number}: {error}"));
+            assert_eq!(pod.wait_exit(&spec.id()).await.code, 3);
+            pod.keeper.remove(&spec.id()).await.unwrap();
+        }
+    });
+    futures::future::join_all(pods).await;
+}

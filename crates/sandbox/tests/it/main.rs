@@ -11,3 +11,5 @@ mod commands;
 mod containers;
 mod lifetime;
 mod pod;
+mod privileges;
+mod processes;

@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 use toono_sandbox::{
     ContainerId, ContainerSpec, ContainerState, ContainerStatus, ExitStatus, Keeper, KeeperProgram,
-    SandboxSpec,
+    Processes, SandboxSpec,
 };
 
 /// Debian's busybox-static: one program without libraries is a whole image.
@@ -50,6 +50,9 @@ impl Pod {
             hostname: "web-0".to_owned(),
             cgroup_parent: format!("/toono-test-{}-{number}", std::process::id()),
             host_network: false,
+            host_ipc: false,
+            processes: Processes::Own,
+            sysctls: vec![],
             title: "default/web".to_owned(),
             program: KeeperProgram {
                 path: PathBuf::from(env!("CARGO_BIN_EXE_toono-test-keeper")),
@@ -170,7 +173,7 @@ fn busybox(root: &Path) {
     fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
     for name in [
         "sh", "cat", "id", "sleep", "ls", "tail", "head", "stty", "kill", "hostname", "tr", "ip",
-        "tty", "env", "pwd", "dd", "touch", "mount", "grep", "wc", "true",
+        "tty", "env", "pwd", "dd", "touch", "mount", "grep", "wc", "true", "ps", "readlink",
     ] {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }

@@ -1,6 +1,7 @@
 //! A cluster on virtual time: thousands of nodes, several servers with one ring of secrets, a network that
 //! loses, repeats and reorders, restarts of everything, rolled-back disks, rebound NATs, stepped clocks,
-//! rotated and revoked secrets, and an attacker who hears all and sends any of it again.
+//! rotated and revoked secrets, pods that change and change back, a store that is set back to a backup, and an
+//! attacker who hears all and sends any of it again.
 //!
 //! Each run is a function of its seed, which a failure prints. The rules are in [`rules`]; that they would see
 //! a broken protocol is proven by breaking it: see [`world::Bug`]. `simulation.rs` beside this one looks more
@@ -11,6 +12,7 @@
     reason = "a simulation that meets something unexpected ends there"
 )]
 
+mod bundles;
 mod node;
 mod random;
 mod rules;
@@ -59,6 +61,12 @@ fn each_rule_sees_the_bug_that_it_is_there_for() {
         (Bug::NothingAskedAgain, rules::DEAD_THOUGH_SENDING),
         (Bug::FloorIgnored, rules::NOT_BACK),
         (Bug::SomeNotCounted, rules::DEAD_THOUGH_SENDING),
+        (Bug::ComparisonNotAsked, rules::NOT_TOLD),
+        (Bug::ComparisonNotMade, rules::NOT_TOLD),
+        (Bug::DigestOfBefore, rules::ASKED_IN_VAIN),
+        (Bug::DigestNotSetBack, rules::AGREED_WRONGLY),
+        (Bug::NothingChecked, rules::AGREED_WRONGLY),
+        (Bug::NothingAgrees, rules::AGREED_WRONGLY),
     ] {
         let plan = Plan { nodes: 24, servers: 3, seconds: 400, bug };
         // Not every course of events brings every bug to light.

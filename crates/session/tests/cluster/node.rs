@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use toono_session::{Keyring, NodeSession, NodeUid};
 use toono_wire::join::SessionGrant;
 
-use crate::{random::Random, world::Bug};
+use crate::{bundles::Held, random::Random, world::Bug};
 
 pub(crate) const GENERATION: u16 = 1;
 
@@ -14,7 +14,7 @@ pub(crate) const GENERATION: u16 = 1;
 pub(crate) struct Disk {
     pub(crate) grant: SessionGrant,
     pub(crate) boot: u32,
-    pub(crate) observed: u64,
+    pub(crate) held: Held,
 }
 
 pub(crate) struct Node {
@@ -31,6 +31,10 @@ pub(crate) struct Node {
     pub(crate) home: usize,
     /// It is off until then.
     pub(crate) off_until: Duration,
+    /// A fetch is under way.
+    pub(crate) fetching: bool,
+    /// Fetches since all is calm.
+    pub(crate) fetches: u32,
 }
 
 pub(crate) fn uid(node: usize) -> NodeUid {
@@ -52,6 +56,7 @@ fn joined(node: usize, ring: &Keyring, now: u64) -> SessionGrant {
         udp_port: 1,
         interval_ms: 10_000,
         boot_floor: 0,
+        servers: Vec::new(),
     }
 }
 
@@ -63,7 +68,7 @@ impl Node {
         servers: usize,
         random: &mut Random,
     ) -> Self {
-        let disk = Disk { grant: joined(node, ring, now), boot: 1, observed: 0 };
+        let disk = Disk { grant: joined(node, ring, now), boot: 1, held: Held::default() };
         Self {
             good: node.is_multiple_of(3),
             backup: disk.clone(),
@@ -73,12 +78,15 @@ impl Node {
             address: address(random),
             home: random.pick(servers),
             off_until: Duration::ZERO,
+            fetching: false,
+            fetches: 0,
         }
     }
 
     /// A new session, as at each start of the daemon and with each new grant.
     pub(crate) fn start(&mut self, bug: Bug, random: &mut Random) {
         self.start += 1;
+        self.fetching = false;
         let floor = if bug == Bug::FloorIgnored { 0 } else { self.disk.grant.boot_floor };
         self.disk.boot = self.disk.boot.max(floor) + 1;
         let salt = if bug == Bug::SaltReused { 0 } else { random.word() };
@@ -89,8 +97,12 @@ impl Node {
         self.backup = self.disk.clone();
     }
 
-    pub(crate) fn roll_back(&mut self) {
+    pub(crate) fn roll_back(&mut self, bug: Bug) {
+        let digest = self.disk.held.digest;
         self.disk = self.backup.clone();
+        if bug == Bug::DigestNotSetBack {
+            self.disk.held.digest = digest;
+        }
     }
 
     /// Takes a grant, if it is of any help: the agent's own rule.

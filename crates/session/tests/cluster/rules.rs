@@ -9,7 +9,10 @@ use std::{
 
 use toono_wire::datagram::{DownlinkHeader, SealedDownlink, UplinkHeader};
 
-use crate::world::GRACE;
+use crate::{
+    bundles::{Held, Pods},
+    world::GRACE,
+};
 
 pub(crate) const NONCE_TWICE: &str = "a nonce was used twice under one key";
 pub(crate) const ALIVE_BY_REPLAY: &str = "a replay counted as a sign of life";
@@ -21,7 +24,9 @@ pub(crate) const WRONG_ADDRESS: &str = "an address moved without a heartbeat fro
 pub(crate) const WRONG_REVISION: &str = "an observed revision that the node did not send";
 pub(crate) const NOT_BACK: &str = "a node was not heard again";
 pub(crate) const OLD_KEY: &str = "a node still has an old key";
-pub(crate) const NOT_TOLD: &str = "a node does not know its revision";
+pub(crate) const NOT_TOLD: &str = "a node does not have what it should";
+pub(crate) const AGREED_WRONGLY: &str = "a node counts as right that is not";
+pub(crate) const ASKED_IN_VAIN: &str = "a node is asked again and again";
 
 /// The network delivers nothing later than this.
 pub(crate) const DELAY_MOST: Duration = Duration::from_secs(25);
@@ -40,6 +45,7 @@ struct Said {
     at: Duration,
     from: SocketAddr,
     observed: u64,
+    pods: Pods,
     /// The servers' instances at which it counted.
     counted_at: Vec<u64>,
 }
@@ -71,12 +77,13 @@ impl Ledger {
         bytes: &[u8],
         at: Duration,
         from: SocketAddr,
-        observed: u64,
+        held: &Held,
     ) {
         let (header, ..) = UplinkHeader::split(bytes).unwrap();
-        // Kind, epoch, generation and index stand for the key.
-        self.sealed(&bytes[..8], &bytes[8..20], &bytes[20..], header.index);
-        let said = Said { node, at, from, observed, counted_at: Vec::new() };
+        // Epoch, generation and index stand for the key, which heartbeats and probes share.
+        self.sealed(&bytes[1..8], &bytes[8..20], &bytes[20..], header.index);
+        let (observed, pods) = (held.revision, held.pods);
+        let said = Said { node, at, from, observed, pods, counted_at: Vec::new() };
         self.said.entry(bytes.to_vec()).or_insert(said);
         self.last_sent.insert(node, at);
     }
@@ -110,6 +117,14 @@ impl Ledger {
         }
         if belief.observed != observed {
             self.broken(WRONG_REVISION, format_args!("node {node}"));
+        }
+    }
+
+    /// A server takes what the node holds for what it should hold.
+    pub(crate) fn agreed(&mut self, bytes: &[u8], should: &Pods) {
+        if let Some(said) = self.said.get(bytes).filter(|said| said.pods != *should) {
+            let detail = format!("node {} holds {:?}, not {should:?}", said.node, said.pods);
+            self.broken(AGREED_WRONGLY, detail);
         }
     }
 

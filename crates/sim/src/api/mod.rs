@@ -10,7 +10,7 @@ use std::{error::Error, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use crate::{Failure, access::Access, lists, server::Server};
+use crate::{Failure, access::Access, ending, lists, server::Server};
 
 /// A server that does nothing uses less.
 const QUIET_CORES: f64 = 0.05;
@@ -44,7 +44,7 @@ pub(crate) struct ApiArgs {
 pub(crate) fn run(args: &ApiArgs) -> Result<(), Box<dyn Error>> {
     // One thread: what wakes another costs the machine more than what it does in parallel.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(measure(args)).map_err(|error| -> Box<dyn Error> { error })
+    ending::run(&runtime, measure(args))
 }
 
 async fn measure(args: &ApiArgs) -> Result<(), Failure> {
@@ -85,7 +85,8 @@ async fn measure_requests(args: &ApiArgs) -> Result<(), Failure> {
 /// On a server of its own, so that its memory is that of the pods.
 async fn measure_pods(args: &ApiArgs) -> Result<(), Failure> {
     let (mut server, access) = begin(args).await?;
-    let figures = writes::create_pods(&access, args.pods, args.clients, |_, _| {}).await?;
+    let figures =
+        writes::create_pods(&access, args.pods, args.clients, |_, _| {}, |_, _| {}).await?;
     println!("{figures}");
     server.settle(QUIET_CORES).await?;
     println!("RSS with {} pods: {:.1} MB", args.pods, server.rss_mb()?);

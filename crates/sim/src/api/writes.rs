@@ -83,15 +83,16 @@ pub(crate) async fn measure(
     gather(what, tasks, began).await
 }
 
-/// Creates pods; what each is to be besides [`pod`] is `more`'s to say.
+/// Creates pods; what each is to be besides [`pod`] is `more`'s to say, and `made` gets it as the server has it.
 pub(crate) async fn create_pods(
     access: &Access,
     pods: usize,
     clients: usize,
     more: impl Fn(usize, &mut Value) + Send + Sync + 'static,
+    made: impl Fn(usize, &[u8]) + Send + Sync + 'static,
 ) -> Result<Figures, Failure> {
     let began = Instant::now();
-    let (next, more) = (Arc::new(AtomicUsize::new(0)), Arc::new(more));
+    let (next, more) = (Arc::new(AtomicUsize::new(0)), Arc::new((more, made)));
     let mut tasks = JoinSet::new();
     for _ in 0..clients {
         let (access, next, more) = (access.clone(), Arc::clone(&next), Arc::clone(&more));
@@ -104,10 +105,12 @@ pub(crate) async fn create_pods(
                     return Ok(latencies);
                 }
                 let mut pod = pod(number);
-                more(number, &mut pod);
+                (more.0)(number, &mut pod);
                 let pod = pod.to_string().into();
                 let path = "/api/v1/namespaces/default/pods";
-                latencies.push(timed(&mut connection, Method::POST, path, pod).await?);
+                let (latency, answer) = answered(&mut connection, Method::POST, path, pod).await?;
+                latencies.push(latency);
+                (more.1)(number, &answer);
             }
         });
     }
@@ -176,16 +179,25 @@ async fn timed(
     path: &str,
     body: Bytes,
 ) -> Result<Duration, Failure> {
+    Ok(answered(connection, method, path, body).await?.0)
+}
+
+async fn answered(
+    connection: &mut Connection,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(Duration, Bytes), Failure> {
     let asked = Instant::now();
     let (status, answer) = ask(connection, method, path, body).await?;
     if matches!(status, StatusCode::OK | StatusCode::CREATED) {
-        return Ok(asked.elapsed());
+        return Ok((asked.elapsed(), answer));
     }
     Err(format!("{path} answered {status}: {}", String::from_utf8_lossy(&answer)).into())
 }
 
 /// A pod as a Deployment makes them, for a scheduler that does not exist.
-fn pod(number: usize) -> Value {
+pub(crate) fn pod(number: usize) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": format!("bench-{number:06}"),

@@ -1,38 +1,24 @@
 //! The nodes' heartbeats: one thread in which a million sessions take turns, each every interval.
 
+mod driver;
+
 use std::{
     collections::HashSet,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        mpsc,
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use toono_net::datagrams::{Inbox, Outbox, set_receive_buffer};
-use toono_session::{NodeEvent, NodeSession, Poke};
-use toono_wire::{
-    datagram::{DownlinkHeader, MAX_DATAGRAM},
-    join::JoinResponse,
-};
+use tokio::sync::mpsc::UnboundedSender;
+use toono_wire::join::JoinResponse;
 
+use self::driver::Driver;
+use super::digests::Digests;
 use crate::Failure;
-
-/// Datagrams of one system call.
-const BATCH: usize = 64;
-/// Heartbeats that leave before answers are looked at.
-const TURN: u64 = 4_096;
-/// Nothing is due for less than this.
-const PAUSE: Duration = Duration::from_millis(1);
-/// A heartbeat that leaves so long after its time is late: the load is at its limit.
-const LATE: Duration = Duration::from_secs(1);
-/// One round trip in so many is remembered.
-const SAMPLE: u64 = 16;
-/// Heartbeats that are told at once, at most.
-const TAPPED: usize = 100_000;
-const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
 
 /// What happened so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,6 +29,8 @@ pub(crate) struct Counts {
     pub(crate) late: u64,
     /// Datagrams that a node refused.
     pub(crate) refused: u64,
+    /// Replies that asked a node for something that takes a request over HTTPS.
+    pub(crate) asked: u64,
 }
 
 impl Counts {
@@ -52,6 +40,7 @@ impl Counts {
             answered: self.answered - before.answered,
             late: self.late - before.late,
             refused: self.refused - before.refused,
+            asked: self.asked - before.asked,
         }
     }
 }
@@ -62,6 +51,15 @@ struct Shared {
     answered: AtomicU64,
     late: AtomicU64,
     refused: AtomicU64,
+    asked: AtomicU64,
+    /// Counts the returns of the server, and the nodes that it has heard since the last one.
+    returns: AtomicU32,
+    heard: AtomicUsize,
+    /// Answers that each node has got.
+    answers: Box<[AtomicU32]>,
+    /// Who hears of a node whose heartbeats stay unanswered, and nodes that send one more.
+    unanswered: OnceLock<UnboundedSender<usize>>,
+    urged: Mutex<Vec<usize>>,
     round_trips: Mutex<Vec<Duration>>,
     /// Whether what is sent is told, and what was since it was taken last.
     tapped: AtomicBool,
@@ -72,33 +70,67 @@ struct Shared {
     ends: AtomicBool,
 }
 
+/// A node is told that its bundle moved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cue {
+    /// The node.
+    pub(crate) number: usize,
+    /// What it holds.
+    pub(crate) observed: u64,
+    /// What the cloud has for it.
+    pub(crate) desired: u64,
+}
+
+/// Nodes that fetch their bundles themselves, and what becomes of it.
+pub(crate) struct Fetching {
+    pub(crate) nodes: HashSet<usize>,
+    pub(crate) cues: tokio::sync::mpsc::UnboundedSender<Cue>,
+    /// What a node holds from now on.
+    pub(crate) fetched: mpsc::Receiver<(usize, u64, u32)>,
+}
+
 /// The running load; it ends when this is dropped.
 pub(crate) struct Load {
     shared: Arc<Shared>,
+    digests: Digests,
     nodes: usize,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Load {
-    /// Starts the heartbeats of all nodes, spread evenly over the interval.
-    pub(crate) fn start(joined: &[JoinResponse], sockets: usize) -> Result<Self, Failure> {
-        let shared = Arc::new(Shared::default());
-        let mut driver = Driver::new(joined, sockets, Arc::clone(&shared))?;
+    /// Starts the heartbeats of all nodes, spread evenly over the interval. Those that fetch are told when to;
+    /// all others take what the cloud names for fetched.
+    pub(crate) fn start(
+        joined: &[JoinResponse],
+        sockets: usize,
+        fetching: Option<Fetching>,
+    ) -> Result<Self, Failure> {
+        let answers = joined.iter().map(|_| AtomicU32::new(0)).collect();
+        let shared = Arc::new(Shared { answers, ..Shared::default() });
+        let digests = Digests::new(joined, fetching.as_ref());
+        let held = digests.clone();
+        let mut driver = Driver::new(joined, sockets, held, fetching, Arc::clone(&shared))?;
         let thread =
             std::thread::Builder::new().name("heartbeats".to_owned()).spawn(move || {
                 while !driver.shared.ends.load(Ordering::Relaxed) {
                     driver.turn();
                 }
             })?;
-        Ok(Self { shared, nodes: joined.len(), thread: Some(thread) })
+        Ok(Self { shared, digests, nodes: joined.len(), thread: Some(thread) })
+    }
+
+    /// What the nodes are taken to hold.
+    pub(crate) fn digests(&self) -> Digests {
+        self.digests.clone()
     }
 
     pub(crate) fn counts(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Shared { sent, answered, late, refused, .. } = &*self.shared;
+        let Shared { sent, answered, late, refused, asked, .. } = &*self.shared;
         // Answers first: what is counted as answered was counted as sent.
         let answered = read(answered);
-        Counts { sent: read(sent), answered, late: read(late), refused: read(refused) }
+        let (late, refused, asked) = (read(late), read(refused), read(asked));
+        Counts { sent: read(sent), answered, late, refused, asked }
     }
 
     /// The round trips remembered since the last call.
@@ -122,6 +154,23 @@ impl Load {
         (0..count).map(|at| at * stride).collect()
     }
 
+    /// From now on nodes whose heartbeats stay unanswered are told here, when they would look for the server.
+    pub(crate) fn tell_unanswered(&self, whom: UnboundedSender<usize>) -> Result<Urge, Failure> {
+        self.shared.unanswered.set(whom).map_err(|_| "somebody is told already")?;
+        Ok(Urge(Arc::clone(&self.shared)))
+    }
+
+    /// The server is back: who is heard is counted anew.
+    pub(crate) fn server_returns(&self) {
+        self.shared.heard.store(0, Ordering::Relaxed);
+        self.shared.returns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many nodes have a heartbeat behind them that counted at the server, since its return.
+    pub(crate) fn heard(&self) -> usize {
+        self.shared.heard.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn end(mut self) -> Result<(), Failure> {
         self.shared.ends.store(true, Ordering::Relaxed);
         let thread = self.thread.take();
@@ -129,164 +178,24 @@ impl Load {
     }
 }
 
+/// Has nodes send one more, and sees whether they are answered.
+#[derive(Clone)]
+pub(crate) struct Urge(Arc<Shared>);
+
+impl Urge {
+    /// A heartbeat ahead of its time.
+    pub(crate) fn send(&self, number: usize) {
+        self.0.urged.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+    }
+
+    /// How many answers a node has got.
+    pub(crate) fn answers(&self, number: usize) -> u32 {
+        self.0.answers.get(number).map_or(0, |answers| answers.load(Ordering::Relaxed))
+    }
+}
+
 impl Drop for Load {
     fn drop(&mut self) {
         self.shared.ends.store(true, Ordering::Relaxed);
-    }
-}
-
-struct Node {
-    session: NodeSession,
-    observed: u64,
-}
-
-struct Driver {
-    nodes: Vec<Node>,
-    /// The node with a session index.
-    by_index: Vec<u32>,
-    sockets: Vec<(UdpSocket, Outbox)>,
-    inbox: Inbox,
-    server: SocketAddr,
-    interval: Duration,
-    began: Instant,
-    /// Turns that nodes had so far, silent ones included.
-    turns: u64,
-    /// Nodes that the server asked for one more.
-    again: Vec<usize>,
-    shared: Arc<Shared>,
-}
-
-impl Driver {
-    fn new(joined: &[JoinResponse], sockets: usize, shared: Arc<Shared>) -> Result<Self, Failure> {
-        let first = &joined.first().ok_or("no nodes")?.session;
-        let highest = joined.iter().map(|node| node.session.index).max().unwrap_or(0);
-        let mut by_index = vec![u32::MAX; usize::try_from(highest)? + 1];
-        let mut nodes = Vec::with_capacity(joined.len());
-        for (number, node) in joined.iter().enumerate() {
-            let session = NodeSession::new(&node.session, 1, u32::try_from(number)?)?;
-            nodes.push(Node { session, observed: node.bundle_revision });
-            if let Some(place) = by_index.get_mut(usize::try_from(node.session.index)?) {
-                *place = u32::try_from(number)?;
-            }
-        }
-        let sockets = (0..sockets.max(1)).map(|number| {
-            let address = Ipv4Addr::from(0x7f01_0001 + u32::try_from(number)?);
-            let socket = UdpSocket::bind((address, 0))?;
-            set_receive_buffer(&socket, RECEIVE_BUFFER)?;
-            Ok((socket, Outbox::default()))
-        });
-        Ok(Self {
-            nodes,
-            by_index,
-            sockets: sockets.collect::<Result<_, Failure>>()?,
-            inbox: Inbox::new(BATCH, MAX_DATAGRAM + 1),
-            server: (Ipv4Addr::LOCALHOST, first.udp_port).into(),
-            interval: Duration::from_millis(first.interval_ms.into()),
-            began: Instant::now(),
-            turns: 0,
-            again: Vec::new(),
-            shared,
-        })
-    }
-
-    /// Sends what is due and takes what has arrived.
-    fn turn(&mut self) {
-        let nodes = self.nodes.len() as f64;
-        let passed = self.began.elapsed().as_secs_f64() / self.interval.as_secs_f64();
-        let due = ((passed * nodes) as u64).saturating_sub(self.turns);
-        let late = LATE.as_secs_f64() / self.interval.as_secs_f64() * nodes;
-        if due as f64 > late {
-            self.shared.late.fetch_add(due.min(TURN), Ordering::Relaxed);
-        }
-        for _ in 0..due.min(TURN) {
-            let number = usize::try_from(self.turns).unwrap_or(0) % self.nodes.len();
-            self.turns += 1;
-            if !self.is_silent(number) {
-                self.beat(number);
-            }
-        }
-        for number in std::mem::take(&mut self.again) {
-            self.beat(number);
-        }
-        for (socket, outbox) in &mut self.sockets {
-            outbox.send(socket);
-        }
-        if !self.receive() && due == 0 {
-            std::thread::sleep(PAUSE);
-        }
-    }
-
-    fn is_silent(&self, number: usize) -> bool {
-        let stride = self.shared.silent_stride.load(Ordering::Relaxed);
-        let count = self.shared.silent.load(Ordering::Relaxed);
-        stride > 0 && number.is_multiple_of(stride) && number / stride < count
-    }
-
-    fn beat(&mut self, number: usize) {
-        let at = number % self.sockets.len();
-        let now = self.began.elapsed();
-        let Some(node) = self.nodes.get_mut(number) else { return };
-        let Ok(datagram) = node.session.heartbeat(now, node.observed, 0) else { return };
-        let Some((socket, outbox)) = self.sockets.get_mut(at) else { return };
-        outbox.push(datagram.as_bytes(), self.server);
-        if outbox.len() >= BATCH {
-            outbox.send(socket);
-        }
-        self.shared.sent.fetch_add(1, Ordering::Relaxed);
-        if self.shared.tapped.load(Ordering::Relaxed) {
-            let mut told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.len() < TAPPED {
-                told.push(datagram.as_bytes().to_vec());
-            }
-        }
-    }
-
-    /// Whether anything had arrived.
-    fn receive(&mut self) -> bool {
-        let mut any = false;
-        for at in 0..self.sockets.len() {
-            while let Some((socket, _)) = self.sockets.get(at)
-                && self.inbox.receive(socket).is_ok()
-            {
-                any = true;
-                let now = self.began.elapsed();
-                for (bytes, _) in self.inbox.iter() {
-                    let number = DownlinkHeader::split(bytes).ok().and_then(|(header, _)| {
-                        let index = usize::try_from(header.index).ok()?;
-                        usize::try_from(*self.by_index.get(index)?).ok()
-                    });
-                    let Some(number) = number else { continue };
-                    let Some(node) = self.nodes.get_mut(number) else { continue };
-                    if take(node, bytes, now, &self.shared) {
-                        self.again.push(number);
-                    }
-                }
-            }
-        }
-        any
-    }
-}
-
-/// What a node does with a datagram; whether it is to send a heartbeat at once.
-fn take(node: &mut Node, bytes: &[u8], now: Duration, shared: &Shared) -> bool {
-    match node.session.receive(bytes, now) {
-        Ok(NodeEvent::Reply { desired_revision, send_again, round_trip, .. }) => {
-            node.observed = desired_revision;
-            let answered = shared.answered.fetch_add(1, Ordering::Relaxed);
-            if answered.is_multiple_of(SAMPLE) {
-                let mut told = shared.round_trips.lock().unwrap_or_else(PoisonError::into_inner);
-                told.push(round_trip);
-            }
-            send_again
-        }
-        Ok(NodeEvent::Poke(Poke::BundleMoved { revision })) => {
-            node.observed = revision;
-            false
-        }
-        Ok(NodeEvent::Poke(Poke::DialBack { .. })) => false,
-        Err(_) => {
-            shared.refused.fetch_add(1, Ordering::Relaxed);
-            false
-        }
     }
 }

@@ -1,8 +1,11 @@
 //! Nodes become members, as `toono node` does: a request with the token over HTTPS buys a session.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use http::{Request, StatusCode, header};
@@ -10,7 +13,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use toono_http::client::Connection;
-use toono_pki::NodeKey;
+use toono_pki::{Issued, NodeKey};
 use toono_wire::{
     join::{JoinRequest, JoinResponse},
     path,
@@ -22,7 +25,7 @@ use crate::{Failure, access::Access};
 const POOL: usize = 100;
 
 /// The name of a node.
-pub(super) fn name(number: usize) -> String {
+pub(crate) fn name(number: usize) -> String {
     format!("sim-{number:07}")
 }
 
@@ -31,15 +34,26 @@ pub(super) fn number(name: &str) -> Option<usize> {
     name.strip_prefix("sim-")?.parse().ok()
 }
 
-/// Lets all nodes join, over so many connections at once; what they were given, in the order of their numbers.
+/// All members.
+pub(crate) struct Joined {
+    /// What each was given, in the order of their numbers, without its certificate.
+    pub(crate) nodes: Vec<JoinResponse>,
+    /// By number, what some of them show when they connect.
+    pub(crate) identities: HashMap<usize, Issued>,
+}
+
+/// Lets all nodes join, over so many connections at once. So many of them, evenly chosen, keep their identities:
+/// a million of them would be gigabytes.
 pub(crate) async fn all(
     access: &Access,
     token: &str,
     nodes: usize,
     connections: usize,
-) -> Result<Vec<JoinResponse>, Failure> {
+    keep: usize,
+) -> Result<Joined, Failure> {
     let next = Arc::new(AtomicUsize::new(0));
     let key = NodeKey::generate("sim")?;
+    let stride = nodes.checked_div(keep).unwrap_or(usize::MAX).max(1);
     let mut tasks = JoinSet::new();
     for _ in 0..connections {
         let (next, access, csr) = (Arc::clone(&next), access.clone(), key.csr_pem.clone());
@@ -53,21 +67,26 @@ pub(crate) async fn all(
                     return Ok::<_, Failure>(joined);
                 }
                 let mut response = one(&mut connection, &token, number, &csr).await?;
-                // A million of them would be gigabytes.
-                (response.certificate_pem, response.ca_pem) = Default::default();
-                joined.push((number, response));
+                let certificate = std::mem::take(&mut response.certificate_pem);
+                response.ca_pem = String::new();
+                response.pool.iter_mut().for_each(|pool| pool.name = String::new());
+                let kept = number.is_multiple_of(stride) && number / stride < keep;
+                joined.push((number, response, kept.then_some(certificate)));
             }
         });
     }
     let mut all: Vec<Option<JoinResponse>> = vec![None; nodes];
+    let mut identities = HashMap::new();
     while let Some(joined) = tasks.join_next().await {
-        for (number, response) in joined?? {
+        for (number, response, certificate) in joined?? {
             if let Some(place) = all.get_mut(number) {
                 *place = Some(response);
             }
+            let own = |cert_pem| Issued { cert_pem, key_pem: key.key_pem.clone() };
+            identities.extend(certificate.map(|certificate| (number, own(certificate))));
         }
     }
-    Ok(all.into_iter().flatten().collect())
+    Ok(Joined { nodes: all.into_iter().flatten().collect(), identities })
 }
 
 /// Lets one node join.
@@ -77,10 +96,21 @@ pub(crate) async fn one(
     number: usize,
     csr: &str,
 ) -> Result<JoinResponse, Failure> {
+    one_of(connection, token, number, POOL, csr).await
+}
+
+/// Lets one node join, with so many nodes to a pool.
+pub(crate) async fn one_of(
+    connection: &mut Connection,
+    token: &str,
+    number: usize,
+    pool: usize,
+    csr: &str,
+) -> Result<JoinResponse, Failure> {
     let request = Request::post(path::JOIN)
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .header(header::CONTENT_TYPE, "application/json")
-        .body(toono_http::full(serde_json::to_vec(&request(number, csr))?))?;
+        .body(toono_http::full(serde_json::to_vec(&request(number, pool, csr))?))?;
     let response = connection.send(request).await?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
@@ -91,10 +121,10 @@ pub(crate) async fn one(
     Ok(serde_json::from_slice(&body)?)
 }
 
-fn request(number: usize, csr: &str) -> JoinRequest {
+fn request(number: usize, pool: usize, csr: &str) -> JoinRequest {
     JoinRequest {
         node_name: name(number),
-        pool: Some(format!("pool-{:05}", number / POOL)),
+        pool: Some(format!("pool-{:05}", number / pool.max(1))),
         csr_pem: csr.to_owned(),
         status: status(number),
     }

@@ -3,11 +3,15 @@
 //! What is true: every node joins over HTTPS with the cluster's token, has a session key of its own, sends
 //! its heartbeats from the agent's own session code, and judges what comes back by it. What is simulated: the
 //! nodes share one key pair, some sockets and one thread; they run nothing; the revision of a bundle that the
-//! cloud names is taken as fetched, and a request for a full report as answered. The load shares the machine
-//! with the server.
+//! cloud names is taken as fetched (but see `change`), with the digest of the pods as they were created, and a
+//! request for a full report as answered. The load shares the machine with the server.
 
+mod change;
+mod digests;
 pub(crate) mod drive;
 pub(crate) mod join;
+mod outage;
+mod steps;
 pub(crate) mod watch;
 
 use std::{
@@ -19,24 +23,22 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 
-use self::{drive::Load, watch::Readiness};
-use crate::{
-    Failure, access::Access, api::writes, lists, percentiles::Percentiles, server::Server,
+use self::{
+    change::Fetchers,
+    drive::{Fetching, Load},
+    join::Joined,
+    watch::Readiness,
 };
+use crate::{Failure, access::Access, ending, percentiles::Percentiles, server::Server};
 
 /// Room for a million nodes with 13 pods each.
 pub(crate) const NETWORK: [&str; 4] =
     ["--cluster-cidr", "10.0.0.0/8", "--node-cidr-mask-size", "28"];
 /// Nothing that is waited for takes this long on a working server.
 const LIMIT: Duration = Duration::from_secs(3_600);
-/// Longer than a node may be silent.
-const AFTER_RESTART: Duration = Duration::from_secs(60);
-/// What the joins left to do is done by then.
-const SETTLE: Duration = Duration::from_secs(10);
-/// What `kubectl` asks for at once.
-const PAGE: usize = 500;
-/// Cores that the server uses when it has done what creations left to do; the heartbeats go on.
-const PODS_SETTLED: f64 = 0.9;
+/// Cores that the server uses when it has done what joins and creations left to do (taints to take away, events
+/// to write): so many, and so many for each node, whose heartbeats go on.
+const SETTLED: (f64, f64) = (0.1, 0.7e-6);
 /// How often progress is printed.
 const PROGRESS: Duration = Duration::from_secs(10);
 
@@ -64,6 +66,15 @@ pub(crate) struct FleetArgs {
     /// How many nodes then fall silent at once; 0 leaves this out.
     #[arg(long, default_value_t = 0)]
     silent: usize,
+    /// Changes so many desired states a second, each by a pod bound to a node; 0 leaves this out.
+    #[arg(long, default_value_t = 0)]
+    changes: usize,
+    /// For how many seconds.
+    #[arg(long, default_value_t = 60)]
+    change_seconds: u64,
+    /// How many nodes keep their identities: those that changes go to, and that fetch their bundles themselves.
+    #[arg(long, default_value_t = 20_000)]
+    changing: usize,
     /// Creates so many pods, each bound to a node, one node after another.
     #[arg(long, default_value_t = 0)]
     pods: usize,
@@ -73,14 +84,43 @@ pub(crate) struct FleetArgs {
     /// Then kills the server and starts it again, with all nodes sending.
     #[arg(long)]
     restart: bool,
+    /// Then stops the server for so many seconds, with all nodes sending; 0 leaves this out.
+    #[arg(long, default_value_t = 0)]
+    outage: u64,
+    /// The outage kills the server instead, and starts it again.
+    #[arg(long)]
+    outage_kills: bool,
     /// Prints all figures once more, as JSON on one line.
     #[arg(long)]
     json: bool,
 }
 
+impl FleetArgs {
+    /// Nothing but changes of desired state.
+    pub(crate) fn for_changes(mut self) -> Self {
+        self.seconds = 0;
+        if self.changes == 0 {
+            self.changes = 1_000;
+        }
+        self
+    }
+
+    /// Nothing but a restart.
+    pub(crate) fn for_restart(mut self) -> Self {
+        (self.seconds, self.restart) = (0, true);
+        self
+    }
+
+    /// Nothing but lists.
+    pub(crate) fn for_lists(mut self) -> Self {
+        (self.seconds, self.list) = (0, true);
+        self
+    }
+}
+
 pub(crate) fn run(args: &FleetArgs) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(simulate(args)).map_err(|error| -> Box<dyn Error> { error })
+    ending::run(&runtime, simulate(args))
 }
 
 async fn simulate(args: &FleetArgs) -> Result<(), Failure> {
@@ -117,11 +157,19 @@ impl Run<'_> {
     async fn all(&mut self, figures: &mut Figures) -> Result<(), Failure> {
         let joined = self.join(figures).await?;
         let readiness = Readiness::follow(&self.access, self.args.nodes).await?;
-        let load = Load::start(&joined, self.args.sockets)?;
+        let (fetchers, fetching) = self.fetchers(&joined)?.unzip();
+        let load = Load::start(&joined.nodes, self.args.sockets, fetching)?;
+        drop(joined);
         self.until_ready(&readiness, figures).await?;
-        self.steady(&readiness, &load, figures).await?;
+        self.settle().await?;
+        if self.args.seconds > 0 {
+            self.steady(&readiness, &load, figures).await?;
+        }
+        if let Some(fetchers) = fetchers {
+            self.change(&fetchers, &load, figures).await?;
+        }
         if self.args.pods > 0 {
-            self.pods(figures).await?;
+            self.pods(&load, figures).await?;
         }
         if self.args.list {
             self.list(figures).await?;
@@ -132,19 +180,27 @@ impl Run<'_> {
         if self.args.restart {
             self.restart(&readiness, &load, figures).await?;
         }
+        if self.args.outage > 0 {
+            self.outage(&readiness, &load, figures).await?;
+        }
         load.end()
     }
 
-    async fn join(
-        &self,
-        figures: &mut Figures,
-    ) -> Result<Vec<toono_wire::join::JoinResponse>, Failure> {
+    fn fetchers(&self, joined: &Joined) -> Result<Option<(Fetchers, Fetching)>, Failure> {
+        if self.args.changes == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Fetchers::start(&self.access, &joined.identities)?))
+    }
+
+    async fn join(&self, figures: &mut Figures) -> Result<Joined, Failure> {
         let (nodes, began) = (self.args.nodes, Instant::now());
         let token = std::fs::read_to_string(self.args.data.join("node-token"))?;
-        let joining = join::all(&self.access, token.trim(), nodes, self.args.connections);
+        let keep = if self.args.changes > 0 { self.args.changing } else { 0 };
+        let joining = join::all(&self.access, token.trim(), nodes, self.args.connections, keep);
         let joined = joining.await?;
         let (seconds, rss) = (began.elapsed().as_secs_f64(), self.server.rss_mb()?);
-        let rate = joined.len() as f64 / seconds;
+        let rate = joined.nodes.len() as f64 / seconds;
         figures.tell(
             "join",
             &format!("{nodes} nodes in {seconds:.1} s, {rate:.0}/s; RSS {rss:.1} MB"),
@@ -179,6 +235,14 @@ impl Run<'_> {
         Ok(())
     }
 
+    async fn settle(&self) -> Result<(), Failure> {
+        let (some, each) = SETTLED;
+        let began = Instant::now();
+        self.server.settle(some + each * self.args.nodes as f64).await?;
+        println!("  (settled after {:.0} s)", began.elapsed().as_secs_f64());
+        Ok(())
+    }
+
     /// Nothing but heartbeats.
     async fn steady(
         &self,
@@ -186,7 +250,6 @@ impl Run<'_> {
         load: &Load,
         figures: &mut Figures,
     ) -> Result<(), Failure> {
-        tokio::time::sleep(SETTLE).await;
         let (before, cpu) = (load.counts(), self.server.cpu_seconds()?);
         let (lost, began) = (readiness.lost()?.len(), Instant::now());
         drop(load.round_trips());
@@ -216,115 +279,6 @@ impl Run<'_> {
         if counts.late > 0 {
             println!("  (the load itself was late with {} heartbeats)", counts.late);
         }
-        Ok(())
-    }
-
-    /// Pods that are bound from the start: what placing them takes is not the question here.
-    async fn pods(&self, figures: &mut Figures) -> Result<(), Failure> {
-        let nodes = self.args.nodes;
-        let bind = move |number: usize, pod: &mut Value| {
-            if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
-                spec.insert("nodeName".to_owned(), join::name(number % nodes).into());
-            }
-        };
-        let (pods, connections) = (self.args.pods, self.args.connections);
-        let created = writes::create_pods(&self.access, pods, connections, bind).await?;
-        self.server.settle(PODS_SETTLED).await?;
-        let (rss, peak) = (self.server.rss_mb()?, self.server.peak_mb()?);
-        figures.tell(
-            "pods",
-            &format!("{created}; RSS {rss:.1} MB, peak {peak:.1} MB"),
-            json!({"pods": pods, "seconds": created.elapsed.as_secs_f64(), "rss_mb": rss, "peak_mb": peak}),
-        );
-        Ok(())
-    }
-
-    /// All nodes, as stock clients ask for them.
-    async fn list(&self, figures: &mut Figures) -> Result<(), Failure> {
-        self.server.reset_peak()?;
-        let before = self.server.rss_mb()?;
-        let (paged, pages) = lists::paged(&self.access, lists::NODES, PAGE).await?;
-        let extra = self.server.peak_mb()? - before;
-        let p99 = pages.at(99);
-        figures.tell(
-            "list",
-            &format!("{paged}, p99 of a page {p99:.1?}; peak RSS +{extra:.1} MB"),
-            json!({"seconds": paged.elapsed.as_secs_f64(), "objects": paged.objects, "bytes": paged.bytes,
-                "page_p99_ms": p99.as_secs_f64() * 1e3, "extra_mb": extra}),
-        );
-        self.server.reset_peak()?;
-        let before = self.server.rss_mb()?;
-        let whole = lists::whole(&self.access, lists::NODES, false).await?;
-        let extra = self.server.peak_mb()? - before;
-        figures.tell(
-            "stream",
-            &format!("{whole}; peak RSS +{extra:.1} MB"),
-            json!({"seconds": whole.elapsed.as_secs_f64(), "objects": whole.objects, "bytes": whole.bytes,
-                "extra_mb": extra}),
-        );
-        Ok(())
-    }
-
-    /// Some fall silent: those are found, and no others.
-    async fn silence(
-        &self,
-        readiness: &Readiness,
-        load: &Load,
-        figures: &mut Figures,
-    ) -> Result<(), Failure> {
-        let lost_before = readiness.lost()?.len();
-        let silent = load.silence(self.args.silent);
-        let began = Instant::now();
-        let found = loop {
-            let lost = readiness.lost()?;
-            let lost = lost.get(lost_before..).unwrap_or_default();
-            if lost.iter().filter(|number| silent.contains(number)).count() == silent.len() {
-                break began.elapsed();
-            }
-            if began.elapsed() > LIMIT {
-                return Err(format!("{} of {} were found", lost.len(), silent.len()).into());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        };
-        // Whoever is wrongly found is found soon after.
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let others = readiness.lost()?.len() - lost_before - silent.len();
-        figures.tell(
-            "silent",
-            &format!("{} found in {found:.1?}, and {others} others", silent.len()),
-            json!({"nodes": silent.len(), "seconds": found.as_secs_f64(), "others": others}),
-        );
-        Ok(())
-    }
-
-    /// The server is killed and comes back; nobody may be called silent for that.
-    async fn restart(
-        &mut self,
-        readiness: &Readiness,
-        load: &Load,
-        figures: &mut Figures,
-    ) -> Result<(), Failure> {
-        let (lost, began) = (readiness.lost()?.len(), Instant::now());
-        self.server.kill().await?;
-        let Self { args, server, .. } = self;
-        *server = Server::start_on(server.port, &args.toono, &args.data, &NETWORK).await?;
-        let serving = began.elapsed();
-        // Past the grace that the server gives who was ready before.
-        tokio::time::sleep(AFTER_RESTART).await;
-        let before = load.counts();
-        tokio::time::sleep(PROGRESS).await;
-        let counts = load.counts().since(before);
-        let (lost, rss) = (readiness.lost()?.len() - lost, self.server.rss_mb()?);
-        figures.tell(
-            "restart",
-            &format!(
-                "serving after {serving:.1?}; false NotReady: {lost}; {} of {} heartbeats answered, \
-                 RSS {rss:.1} MB",
-                counts.answered, counts.sent
-            ),
-            json!({"seconds": serving.as_secs_f64(), "false_not_ready": lost, "sent": counts.sent,
-                "answered": counts.answered, "rss_mb": rss}),
-        );
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Datagrams that no node sent: made of nothing, or of what was heard on the way.
 
-use toono_wire::datagram::{MAX_DATAGRAM, UplinkHeader};
+use toono_wire::datagram::{HEARTBEAT_BODY, MAX_DATAGRAM, TAG, UplinkHeader, UplinkKind};
 
 /// Longer than any datagram of a session, as long as a link takes.
 const LONGEST: usize = 1_400;
@@ -82,6 +82,7 @@ impl Forge {
     /// Right in all that can be known without a key, and ahead of every counter: only the tag is wrong.
     fn shaped(&mut self) -> Vec<u8> {
         let header = UplinkHeader {
+            kind: UplinkKind::Heartbeat,
             epoch: 1,
             generation: 1,
             index: (self.random() as u32) % self.nodes.max(1),
@@ -89,7 +90,7 @@ impl Forge {
             salt: self.random() as u32,
         };
         let mut bytes = header.encode().to_vec();
-        bytes.extend(self.noise(64 - bytes.len()));
+        bytes.extend(self.noise(HEARTBEAT_BODY + TAG));
         bytes
     }
 

@@ -23,6 +23,7 @@ use self::flood::Flood;
 use crate::{
     Failure,
     access::{Access, ask},
+    ending,
     fleet::{Figures, NETWORK, drive::Load, join, watch::Readiness},
     percentiles::Percentiles,
     server::Server,
@@ -36,6 +37,8 @@ const SOCKETS: usize = 16;
 const QUIET_CORES: f64 = 0.1;
 /// A round trip takes less, flood or not, or the heartbeat is lost.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// How often it is seen whether the flood is over.
+const LOOK: Duration = Duration::from_millis(20);
 /// All nodes are ready within this.
 const READY: Duration = Duration::from_secs(300);
 
@@ -67,16 +70,16 @@ pub(crate) struct HostileArgs {
 
 pub(crate) fn run(args: &HostileArgs) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(measure(args)).map_err(|error| -> Box<dyn Error> { error })
+    ending::run(&runtime, measure(args))
 }
 
 async fn measure(args: &HostileArgs) -> Result<(), Failure> {
     let mut server = Server::start(&args.toono, &args.data, &NETWORK).await?;
     let access = Access::read(&args.data, server.port)?;
     let token = std::fs::read_to_string(args.data.join("node-token"))?;
-    let joined = join::all(&access, token.trim(), args.nodes, CONNECTIONS).await?;
+    let joined = join::all(&access, token.trim(), args.nodes, CONNECTIONS, 0).await?.nodes;
     let readiness = Readiness::follow(&access, args.nodes).await?;
-    let load = Load::start(&joined, SOCKETS)?;
+    let load = Load::start(&joined, SOCKETS, None)?;
     let began = Instant::now();
     while readiness.ready()? < args.nodes {
         if began.elapsed() > READY {
@@ -120,7 +123,7 @@ impl Run<'_> {
 
     async fn flooded(&self, figures: &mut Figures) -> Result<(), Failure> {
         let before = (self.overview().await?, self.server.rss_mb()?, dropped(self.server.port)?);
-        let (nodes, (flood, seconds)) = self.genuine(self.flood()).await?;
+        let (nodes, ((flood, took), seconds)) = self.genuine(self.flood()).await?;
         let after = (self.overview().await?, self.server.rss_mb()?, dropped(self.server.port)?);
         let (grown, lost) = (after.1 - before.1, after.2 - before.2);
         let moved = moved(&before.0, &after.0);
@@ -131,30 +134,35 @@ impl Run<'_> {
                 "{} hostile datagrams, {:.0}/s; replies {}; nodes changed {moved}; RSS {grown:+.1} MB; \
                  {lost} datagrams had no room in the server's socket",
                 flood.sent,
-                flood.sent as f64 / seconds,
+                flood.sent as f64 / took.as_secs_f64(),
                 flood.replies,
             ),
-            json!({"sent": flood.sent, "seconds": seconds, "replies": flood.replies, "changed": moved,
+            json!({"sent": flood.sent, "seconds": took.as_secs_f64(), "replies": flood.replies, "changed": moved,
                 "grown_mb": grown, "dropped_by_kernel": lost}),
         );
         Ok(())
     }
 
-    /// The whole flood; its forge hears what the nodes send, a second later.
-    async fn flood(&self) -> Result<flood::Counts, Failure> {
+    /// The whole flood, and how long it was sent; its forge hears what the nodes send, a second later.
+    async fn flood(&self) -> Result<(flood::Counts, Duration), Failure> {
         drop(self.load.tap());
         let interval = Duration::from_secs(11);
         tokio::time::sleep(interval).await;
         let port = self.server.port;
         let flood = Flood::start(port, self.args.nodes, self.args.rate, self.args.count)?;
-        let mut heard = self.load.tap();
+        let mut told = 0;
+        let (mut heard, began) = (self.load.tap(), Instant::now());
         while !flood.is_over() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            flood.hear(std::mem::replace(&mut heard, self.load.tap()));
+            tokio::time::sleep(LOOK).await;
+            if began.elapsed().as_secs() > told {
+                told = began.elapsed().as_secs();
+                flood.hear(std::mem::replace(&mut heard, self.load.tap()));
+            }
         }
+        let took = began.elapsed();
         // Answers to the last ones.
         tokio::time::sleep(LAST_ANSWERS).await;
-        flood.end()
+        Ok((flood.end()?, took))
     }
 
     /// What became of the nodes' own heartbeats during that.

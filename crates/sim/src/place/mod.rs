@@ -41,6 +41,12 @@ pub(crate) struct PlaceArgs {
     /// How many rollouts are under way at once, their pods in turn.
     #[arg(long, default_value_t = 10)]
     rollouts: usize,
+    /// Only pods of this kind.
+    #[arg(long, value_parser = scene::KINDS)]
+    kind: Option<String>,
+    /// Nodes have images, half of them that of the pods.
+    #[arg(long)]
+    images: bool,
     /// Prints all figures once more, as JSON on one line.
     #[arg(long)]
     json: bool,
@@ -56,7 +62,7 @@ pub(crate) enum PlaceError {
 }
 
 pub(crate) fn run(args: &PlaceArgs) -> Result<(), Box<dyn Error>> {
-    let scene = Scene::new(args.nodes, args.pools);
+    let scene = Scene::new(args.nodes, args.pools, args.kind.clone(), args.images);
     let before = resident_bytes();
     let start = Instant::now();
     let mut cluster = Cluster::new();

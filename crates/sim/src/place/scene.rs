@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
-use toono_placement::{NodeView, Offer, PodView};
+use toono_placement::{Image, NodeView, Offer, PodView};
 
 use super::PlaceError;
 
@@ -12,6 +12,9 @@ pub(super) const ZONE: &str = "topology.kubernetes.io/zone";
 const POOL: &str = "apps.openyurt.io/nodepool";
 const HOST: &str = "kubernetes.io/hostname";
 const ARCH: &str = "kubernetes.io/arch";
+
+const BASE: &str = "registry.example/base:1";
+const APP: &str = "registry.example/app:1";
 
 /// Pods that ask for nothing special and belong to nobody; of a ReplicaSet; with a node selector;
 /// with required and preferred node affinity; with constraints on how they spread.
@@ -29,24 +32,34 @@ const ASKED: [(i64, i64); 6] =
 
 pub(super) struct Scene {
     pub(super) pools: usize,
+    /// All pods are of this kind.
+    kind: Option<String>,
+    /// What nodes of even and of odd numbers have.
+    images: [Arc<[Image]>; 2],
     offers: Vec<Arc<Offer>>,
 }
 
 impl Scene {
-    pub(super) fn new(nodes: usize, pools: usize) -> Self {
+    pub(super) fn new(nodes: usize, pools: usize, kind: Option<String>, images: bool) -> Self {
         let offers = SIZES.iter().map(|(cores, memory)| {
             let mut offer = Offer { pods: 110, ..Offer::default() };
             offer.resources.cpu_milli = cores * 1_000;
             offer.resources.memory_bytes = memory << 30;
             Arc::new(offer)
         });
-        Self { pools: pools.clamp(1, nodes.max(1)), offers: offers.collect() }
+        let (base, app) = ([BASE.to_owned()], [APP.to_owned()]);
+        let all = [(&base[..], 300 << 20), (&app[..], 600 << 20)];
+        let images = [1, 2].map(|count| all.into_iter().take(if images { count } else { 0 }));
+        let images = images.map(|some| Image::reported(some).into());
+        Self { pools: pools.clamp(1, nodes.max(1)), kind, images, offers: offers.collect() }
     }
 
     pub(super) fn node(&self, number: usize) -> NodeView {
         let name = format!("node-{number:07}");
         let pool = number % self.pools;
-        let mut view = NodeView { offer: self.offer(number), ..NodeView::default() };
+        let [few, more] = &self.images;
+        let images = Arc::clone(if number.is_multiple_of(2) { few } else { more });
+        let mut view = NodeView { offer: self.offer(number), images, ..NodeView::default() };
         let labels = [
             (HOST, name.clone()),
             (ZONE, zone(pool)),
@@ -95,7 +108,9 @@ pub(super) struct Workload {
 
 impl Workload {
     pub(super) fn new(number: usize, scene: &Scene) -> Self {
-        let kind = KINDS.get(number % KINDS.len()).copied().unwrap_or("bare");
+        let turn = KINDS.get(number % KINDS.len()).copied();
+        let only = KINDS.into_iter().find(|kind| scene.kind.as_deref() == Some(kind));
+        let kind = only.or(turn).unwrap_or("bare");
         let (cpu, memory) = ASKED.get(number % ASKED.len()).copied().unwrap_or((100, 128));
         let app = format!("app-{number}");
         let owners = match kind {
@@ -107,7 +122,7 @@ impl Workload {
             json!({"namespace": "default", "labels": {"app": app}, "ownerReferences": owners});
         let only = |of: &str, value: Value| if kind == of { value } else { Value::Null };
         let spec = json!({
-            "containers": [{"name": "c", "resources": {"requests": {
+            "containers": [{"name": "c", "image": APP, "resources": {"requests": {
                 "cpu": format!("{cpu}m"), "memory": format!("{memory}Mi")}}}],
             "nodeSelector": only("selector", json!({POOL: pool_name(number * 7 % scene.pools)})),
             "affinity": only("affinity", affinity(number)),

@@ -8,12 +8,14 @@
 //!
 //! Numbers are little-endian. The checksum covers everything but itself. A frame is written by one
 //! write, and is either whole or not there. `first` and `last` are the revisions of a journal frame;
-//! in a snapshot they are its revision and the number of the frame in it.
+//! in a snapshot they are its revision and the number of the frame in it. The records of a packed frame are one
+//! LZ4 block after their length, 4 bytes: objects are alike, and a snapshot has all of them.
 //!
 //! The magic begins with a byte that no UTF-8 text contains, so that no object's JSON can look like a
 //! frame to the search for frames behind a damage.
 
 use bytes::Bytes;
+use lz4_flex::block::{compress_prepend_size, decompress, uncompressed_size};
 use toono_mvcc::{Entry, Event, EventKind, Key, Owner, Rev};
 
 /// The bytes before the payload.
@@ -33,6 +35,8 @@ pub(crate) enum FrameKind {
     Journal,
     /// Objects of a snapshot.
     Objects,
+    /// The same, packed.
+    Packed,
     /// The end of a snapshot, which says that all before it was written.
     End,
 }
@@ -42,12 +46,14 @@ impl FrameKind {
         match self {
             Self::Journal => *b"\xffTJ\x01",
             Self::Objects => *b"\xffTS\x01",
+            Self::Packed => *b"\xffTP\x01",
             Self::End => *b"\xffTE\x01",
         }
     }
 
     fn of(magic: [u8; 4]) -> Option<Self> {
-        [Self::Journal, Self::Objects, Self::End].into_iter().find(|kind| kind.magic() == magic)
+        let all = [Self::Journal, Self::Objects, Self::Packed, Self::End];
+        all.into_iter().find(|kind| kind.magic() == magic)
     }
 }
 
@@ -122,6 +128,15 @@ impl<'a> Frame<'a> {
             from = offset + 1;
         }
     }
+}
+
+/// The records of a packed payload; `None` if it is none, or of more bytes than are believed.
+pub(crate) fn unpack(payload: &[u8]) -> Option<Vec<u8>> {
+    let (length, block) = uncompressed_size(payload).ok()?;
+    if length > MAX_PAYLOAD_BYTES {
+        return None;
+    }
+    decompress(block, length).ok().filter(|records| records.len() == length)
 }
 
 /// One record.
@@ -223,6 +238,13 @@ impl FrameBuilder {
         self.bytes.extend_from_slice(&entry.value);
     }
 
+    /// Packs the records.
+    pub(crate) fn pack(&mut self) {
+        let block = compress_prepend_size(self.bytes.get(HEADER_BYTES..).unwrap_or_default());
+        self.bytes.truncate(HEADER_BYTES);
+        self.bytes.extend_from_slice(&block);
+    }
+
     /// The whole frame of a batch of commits.
     pub(crate) fn finish_commits(&mut self, first: Rev, last: Rev) -> &[u8] {
         self.finish(FrameKind::Journal, first, last)
@@ -307,6 +329,22 @@ mod tests {
             bytes[place] ^= change;
             prop_assert!(Frame::parse(FrameKind::Journal, &bytes).is_none());
             prop_assert!(Frame::parse(FrameKind::Journal, &bytes[..bytes.len() - 1]).is_none());
+        }
+
+        #[test]
+        fn what_is_packed_comes_back(records in vec(record(), 0..40)) {
+            let whole = frame(&records, 1, 2);
+            let mut builder = FrameBuilder::new();
+            records.iter().for_each(|record| builder.push(PUT, &record.entry));
+            let before = builder.bytes[HEADER_BYTES..].to_vec();
+            builder.pack();
+            prop_assert_eq!(unpack(&builder.bytes[HEADER_BYTES..]).unwrap(), before);
+            prop_assert_eq!(unpack(&whole[..2]), None);
+        }
+
+        #[test]
+        fn any_bytes_are_packed_records_or_not(bytes in vec(any::<u8>(), 0..200)) {
+            let _ = unpack(&bytes);
         }
 
         #[test]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 use toono_mvcc::{Compacted, Limits, Page, Restore, Rev, Table};
 
-use super::frame::{FrameBuilder, FrameKind, HEADER_BYTES, Header, take_record};
+use super::frame::{FrameBuilder, FrameKind, HEADER_BYTES, Header, take_record, unpack};
 use super::{snapshot_name, unfinished_name};
 use crate::disk::{Append, Disk};
 use crate::memory::Memory;
@@ -16,7 +16,7 @@ use crate::memory::Memory;
 /// Objects that are taken from the table at a time.
 const PAGE: usize = 256;
 
-/// A frame is written when it has this many bytes.
+/// A frame is packed and written when it has this many bytes.
 const FRAME_BYTES: usize = 1024 * 1024;
 
 /// What is written is made durable in steps of this many bytes: the journal's own syncs would wait
@@ -43,6 +43,7 @@ pub(crate) enum SnapshotError {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     pub(crate) rev: Rev,
+    /// As they were before they were packed: what writing one costs.
     pub(crate) bytes: u64,
 }
 
@@ -97,7 +98,7 @@ impl Snapshot {
         let file = disk.read(&snapshot_name(rev)).map_err(ReadError::Io)?;
         let mut input = Input { file: BufReader::with_capacity(READ_BYTES, file), offset: 0 };
         let mut restore = Restore::new(limits);
-        let mut number = Rev::ZERO;
+        let (mut number, mut bytes) = (Rev::ZERO, 0_u64);
         loop {
             let offset = input.offset;
             let damaged = || ReadError::Damaged { offset };
@@ -105,19 +106,20 @@ impl Snapshot {
             if header.first != rev || header.last != number {
                 return Err(damaged());
             }
-            let mut rest = payload.as_slice();
-            match header.kind {
+            let records = match header.kind {
                 FrameKind::Journal => return Err(damaged()),
                 FrameKind::End => {
                     input.end()?;
-                    return Ok((Self { rev, bytes: input.offset }, restore.finish(rev)));
+                    return Ok((Self { rev, bytes }, restore.finish(rev)));
                 }
-                FrameKind::Objects => {
-                    while !rest.is_empty() {
-                        let record = take_record(&mut rest).ok_or_else(damaged)?;
-                        restore.push(record.entry).map_err(|_| damaged())?;
-                    }
-                }
+                FrameKind::Objects => payload,
+                FrameKind::Packed => unpack(&payload).ok_or_else(damaged)?,
+            };
+            bytes = bytes.saturating_add(records.len() as u64);
+            let mut rest = records.as_slice();
+            while !rest.is_empty() {
+                let record = take_record(&mut rest).ok_or_else(damaged)?;
+                restore.push(record.entry).map_err(|_| damaged())?;
             }
             number = number.next();
         }
@@ -150,7 +152,13 @@ impl Output {
 
     fn push(&mut self, entry: &toono_mvcc::Entry) -> io::Result<()> {
         self.frame.push_object(entry);
-        if self.frame.len() >= FRAME_BYTES { self.flush(FrameKind::Objects) } else { Ok(()) }
+        if self.frame.len() >= FRAME_BYTES { self.flush_objects() } else { Ok(()) }
+    }
+
+    fn flush_objects(&mut self) -> io::Result<()> {
+        self.bytes = self.bytes.saturating_add(self.frame.len() as u64);
+        self.frame.pack();
+        self.flush(FrameKind::Packed)
     }
 
     fn flush(&mut self, kind: FrameKind) -> io::Result<()> {
@@ -159,7 +167,6 @@ impl Output {
         self.file.append(frame)?;
         self.frame.clear(2 * FRAME_BYTES);
         self.number = self.number.next();
-        self.bytes = self.bytes.saturating_add(bytes);
         self.unsynced = self.unsynced.saturating_add(bytes);
         if self.unsynced >= SYNC_BYTES {
             self.file.sync()?;
@@ -170,7 +177,7 @@ impl Output {
 
     fn finish(mut self) -> io::Result<u64> {
         if !self.frame.is_empty() {
-            self.flush(FrameKind::Objects)?;
+            self.flush_objects()?;
         }
         self.flush(FrameKind::End)?;
         self.file.sync()?;

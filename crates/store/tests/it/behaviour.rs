@@ -143,7 +143,7 @@ async fn a_quiet_watch_hears_how_far_the_store_is() {
 async fn a_slow_watcher_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = StoreConfig::new(dir.path());
-    config.events.events_per_resource = 10;
+    (config.events.whole_events, config.events.rested_events) = (3, 7);
     let (store, _) = Store::open(config).unwrap();
     let mut watcher = store.watch(&pods(), Rev::ZERO).unwrap();
     for _ in 0..20 {

@@ -22,6 +22,7 @@ use crate::{
 pub(crate) struct Cloud {
     pub(crate) dir: TempDir,
     pub(crate) port: u16,
+    listen: &'static str,
     /// What the command line has besides.
     arguments: Vec<String>,
     child: Option<Child>,
@@ -41,17 +42,24 @@ impl Cloud {
         cloud
     }
 
+    /// One that listens on all addresses of the machine, and does not run yet.
+    pub(crate) fn prepare_everywhere(arguments: &[&str]) -> Self {
+        let mut cloud = Self::prepare(arguments);
+        cloud.listen = "0.0.0.0";
+        cloud
+    }
+
     /// A server with these arguments that does not run yet.
     pub(crate) fn prepare(arguments: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("toono-cloud-").tempdir().unwrap();
         let arguments = arguments.iter().map(|&it| it.to_owned()).collect();
-        Self { dir, port: free_port(), arguments, child: None }
+        Self { dir, port: free_port(), listen: "127.0.0.1", arguments, child: None }
     }
 
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(TOONO);
         command
-            .args(["server", "--listen", &format!("127.0.0.1:{}", self.port), "--data"])
+            .args(["server", "--listen", &format!("{}:{}", self.listen, self.port), "--data"])
             .arg(self.dir.path())
             .args(&self.arguments)
             .stdin(Stdio::null());

@@ -32,6 +32,8 @@ pub(crate) struct Edge {
     pub(crate) port: u16,
     pub(crate) subnet: String,
     kubectl: Mutex<PathBuf>,
+    /// What `up` is told besides.
+    more: Vec<String>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -45,12 +47,21 @@ impl Edge {
         let dir = tempfile::Builder::new().prefix("toono-edge-").tempdir().unwrap();
         let subnet = format!("100.64.{third}.0/24");
         let kubectl = Mutex::new("kubectl".into());
-        Self { dir, port: free_port(), subnet, kubectl, _turn: turn }
+        Self { dir, port: free_port(), subnet, kubectl, more: Vec::new(), _turn: turn }
     }
 
     /// `toono up` with two pools of two nodes, seen to succeed.
     pub(crate) fn up() -> Self {
         let edge = Self::prepare();
+        edge.run_up();
+        edge
+    }
+
+    /// One pool of one node, which is there, with more options of `up` and of the server.
+    pub(crate) fn up_with_one_node(options: &[&str], server_options: &[&str]) -> Self {
+        let mut edge = Self::prepare();
+        let more = [&["--pools", "1", "--nodes-per-pool", "1"], options, &["--"], server_options];
+        edge.more = more.concat().into_iter().map(str::to_owned).collect();
         edge.run_up();
         edge
     }
@@ -62,9 +73,9 @@ impl Edge {
     pub(crate) fn up_arguments(&self) -> Vec<String> {
         let data = self.data().to_str().unwrap().to_owned();
         let listen = format!("0.0.0.0:{}", self.port);
-        ["up", "--data", &data, "--listen", &listen, "--lab-subnet", &self.subnet]
-            .map(str::to_owned)
-            .into()
+        let arguments = ["up", "--data", &data, "--listen", &listen, "--lab-subnet", &self.subnet];
+        let arguments = arguments.map(str::to_owned).into_iter();
+        arguments.chain(self.more.iter().cloned()).collect()
     }
 
     pub(crate) fn data(&self) -> &Path {
@@ -106,6 +117,19 @@ impl Edge {
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         let output = self.kubectl_command(arguments).output().expect("kubectl must be installed");
         success(&format!("kubectl {}", arguments.join(" ")), output)
+    }
+
+    /// `kubectl apply` of one object, seen to succeed.
+    pub(crate) fn apply(&self, object: &Value) {
+        let mut child = self
+            .kubectl_command(&["apply", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl must be installed");
+        child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
+        success("kubectl apply", child.wait_with_output().unwrap());
     }
 
     pub(crate) fn kubectl_json(&self, arguments: &[&str]) -> Value {

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     capture,
-    edge::{Edge, condition, kubectls, processes_naming},
+    edge::{Edge, condition, kubectls, processes_naming, success},
     leftovers::Machine,
     wait::until,
 };
@@ -42,6 +42,18 @@ fn up_shows_a_working_edge_and_down_leaves_nothing() {
     assert_eq!(processes_naming(&data), [], "processes left by down");
     assert_eq!(before.added_in(&Machine::now(), &lab), [""; 0], "left by down");
     edge.toono_here(&["down"], &["--purge"]);
+}
+
+/// A node that has just been started has no directory yet.
+#[test]
+fn down_right_after_up_leaves_nothing() {
+    let edge = Edge::prepare();
+    let data = edge.data().to_str().unwrap().to_owned();
+    let mut arguments = edge.up_arguments();
+    arguments.extend(["--nodes-per-pool", "6", "--no-wait"].map(str::to_owned));
+    success("toono up", edge.toono(&arguments));
+    edge.toono_here(&["down"], &[]);
+    assert_eq!(processes_naming(&data), [], "processes left by down");
 }
 
 fn nodes_are_ready_in_two_pools(edge: &Edge) {

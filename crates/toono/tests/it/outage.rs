@@ -1,6 +1,6 @@
 //! A site's link is cut for longer than the cloud's patience, and heals.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -68,7 +68,7 @@ impl Edge {
     /// Starts what is not running; the cloud's view of a cut site cannot become Ready meanwhile.
     pub(crate) fn run_up_without_waiting(&self) {
         let mut arguments = self.up_arguments();
-        arguments.push("--no-wait".to_owned());
+        arguments.insert(1, "--no-wait".to_owned());
         let output = self.toono(&arguments);
         crate::edge::success("toono up --no-wait", output);
     }
@@ -102,23 +102,40 @@ fn container_process(uid: &str) -> i32 {
 
 /// The first process in the pod's container cgroup.
 pub(crate) fn find_container_process(uid: &str) -> Option<i32> {
+    container_cgroups(uid).iter().find_map(|folder| processes_in(folder).first().copied())
+}
+
+/// The cgroups of a pod's containers in which there are processes.
+pub(crate) fn container_cgroups(uid: &str) -> Vec<PathBuf> {
+    let mut folders = cgroups_naming(uid);
+    folders.retain(|folder| !folder.ends_with("keeper") && !processes_in(folder).is_empty());
+    folders
+}
+
+/// The processes in a cgroup, but for those in cgroups below it.
+pub(crate) fn processes_in(folder: &std::path::Path) -> Vec<i32> {
+    let text = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let mut found: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    found.sort_unstable();
+    found
+}
+
+/// The cgroups with this in their path, of the one hierarchy, or of that of v1 which counts processes.
+pub(crate) fn cgroups_naming(part: &str) -> Vec<PathBuf> {
     let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
-    let root = roots.iter().find(|root| std::path::Path::new(root).exists())?;
-    let mut folders = vec![std::path::PathBuf::from(root)];
+    let root = roots.iter().find(|root| std::path::Path::new(root).exists());
+    let mut folders: Vec<PathBuf> = root.into_iter().map(PathBuf::from).collect();
+    let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
-        let named = folder.to_string_lossy().contains(uid);
-        if named && let Ok(text) = std::fs::read_to_string(folder.join("cgroup.procs")) {
-            let mut pids: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
-            pids.sort_unstable();
-            if let Some(pid) = pids.first() {
-                return Some(*pid);
-            }
-        }
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders.push(entry.path());
             }
         }
+        if folder.to_string_lossy().contains(part) {
+            found.push(folder);
+        }
     }
-    None
+    found.sort();
+    found
 }

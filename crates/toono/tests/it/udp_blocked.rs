@@ -81,7 +81,7 @@ fn ready_since(edge: &Edge) -> Vec<Value> {
     ready.map(|ready| serde_json::json!([ready["status"], ready["lastTransitionTime"]])).collect()
 }
 
-fn heartbeat_age_ms(edge: &Edge, node: &str) -> u64 {
+pub(crate) fn heartbeat_age_ms(edge: &Edge, node: &str) -> u64 {
     let status = edge.status();
     let mut nodes = status["nodes"].as_array().unwrap().iter();
     nodes.find(|it| it["name"] == node).unwrap()["heartbeat_age_ms"].as_u64().unwrap()

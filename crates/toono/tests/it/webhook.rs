@@ -17,7 +17,7 @@ use toono_http::{Handler, server::Limits};
 use toono_pki::ClusterCa;
 
 use crate::{
-    edge::{Edge, condition, success},
+    edge::{Edge, condition},
     wait::until,
 };
 
@@ -27,14 +27,14 @@ const SOON: Duration = Duration::from_secs(20);
 fn a_webhook_in_a_pod_behind_nat_judges_writes() {
     let edge = Edge::up();
     let judge = Judge::start(&edge.subnet.replace(".0/24", ".1"));
-    apply(&edge, &pod(&edge, judge.address));
+    edge.apply(&pod(&edge, judge.address));
     edge.kubectl(&["expose", "pod", "judge", "--port=443", "--target-port=8443"]);
     until("an endpoint", SOON, || {
         let slice = ["get", "endpointslices", "-l", "kubernetes.io/service-name=judge"];
         let ready = ["-o", "jsonpath={.items[*].endpoints[*].conditions.ready}"];
         (edge.kubectl(&[&slice[..], &ready].concat()) == "true").then_some(())
     });
-    apply(&edge, &judge.configuration());
+    edge.apply(&judge.configuration());
 
     edge.kubectl(&["create", "configmap", "good"]);
     let refused = refusal(&edge, &["create", "configmap", "bad"]);
@@ -60,13 +60,6 @@ fn refusal(edge: &Edge, arguments: &[&str]) -> String {
     let output = edge.kubectl_command(arguments).output().unwrap();
     assert!(!output.status.success(), "kubectl {arguments:?} was not refused");
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn apply(edge: &Edge, object: &Value) {
-    let file = edge.data().join("webhook.json");
-    std::fs::write(&file, object.to_string()).unwrap();
-    let output = edge.kubectl_command(&["apply", "-f", file.to_str().unwrap()]).output().unwrap();
-    success("kubectl apply", output);
 }
 
 /// A pod that passes its port's connections on, from the image of `hello`.

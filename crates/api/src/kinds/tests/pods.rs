@@ -52,6 +52,36 @@ fn pods() {
                 "spec.containers[0].volumeMounts[0].subPath: Invalid value: \"a/../b\": must not contain '..'",
             ),
             (
+                "/spec/containers/0/volumeMounts/0/mountPropagation",
+                json!("Bidirectional"),
+                "spec.containers[0].volumeMounts[0].mountPropagation: Forbidden: Bidirectional mount propagation is available only to privileged containers",
+            ),
+            (
+                "/spec/containers/0/env/0",
+                json!({"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "status.nonsense"}}}),
+                "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: \"status.nonsense\": error converting fieldPath: field label not supported: status.nonsense",
+            ),
+            (
+                "/spec/volumes/0",
+                json!({"name": "v", "hostPath": {"path": "/a/../b"}}),
+                "spec.volumes[0].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",
+            ),
+            (
+                "/spec/securityContext",
+                json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "../x"}}),
+                "spec.securityContext.seccompProfile.localhostProfile: Invalid value: \"../x\": must not contain '..'",
+            ),
+            (
+                "/spec/securityContext",
+                json!({"seccompProfile": {"type": "RuntimeDefault", "localhostProfile": "x"}}),
+                "spec.securityContext.seccompProfile.localhostProfile: Invalid value: \"x\": can only be set when seccomp type is Localhost",
+            ),
+            (
+                "/spec/securityContext",
+                json!({"sysctls": [{"name": "a..b", "value": "1"}]}),
+                "spec.securityContext.sysctls[0].name: Invalid value: \"a..b\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
+            ),
+            (
                 "/spec/containers/0/env/0/name",
                 json!("A=B"),
                 "spec.containers[0].env[0].name: Invalid value: \"A=B\": a valid environment variable name must consist only of printable ASCII characters other than '='",

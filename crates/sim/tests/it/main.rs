@@ -1,0 +1,3 @@
+//! The built benchmarks.
+
+mod ending;

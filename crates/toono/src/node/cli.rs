@@ -1,0 +1,136 @@
+//! The command line of `toono node`, with its defaults. It decides nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use toono_agent::{Reserve, Thresholds};
+use toono_api::Quantity;
+use toono_http::client::Endpoint;
+use toono_pki::{BootstrapToken, CaPin};
+
+use crate::cli::{DataDir, Output};
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct NodeArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<NodeCommand>,
+    /// The server's URL, such as `https://cloud.example:6443`.
+    #[arg(long, value_name = "URL", required = true)]
+    pub(crate) server: Option<Endpoint>,
+    /// A bootstrap token; needed for the first start only.
+    #[arg(long, env = "TOONO_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<BootstrapToken>,
+    /// The hash of the cluster's CA key; needed for the first start only.
+    #[arg(long, value_name = "sha256:HEX")]
+    pub(crate) ca_cert_hash: Option<CaPin>,
+    /// The node's name; the host's unless given.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The node pool to join.
+    #[arg(long)]
+    pub(crate) pool: Option<String>,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// Pods' cgroups are made below this one.
+    #[arg(long, value_name = "PATH", default_value = "/toono")]
+    pub(crate) cgroup_root: String,
+    /// The node's resolvers: its DNS asks them for names outside of the cluster.
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    pub(crate) resolv_conf: PathBuf,
+    /// Where the images of a registry host are fetched; may be repeated.
+    #[arg(long, value_name = "HOST=URL[,URL...]")]
+    pub(crate) registry: Vec<String>,
+    #[command(flatten)]
+    pub(crate) room: RoomArgs,
+}
+
+/// What of the machine pods may have; the kubelet's flags.
+#[derive(Debug, Args)]
+pub(crate) struct RoomArgs {
+    /// What must be left of the machine, lest pods are evicted.
+    #[arg(long, value_name = "SIGNAL<QUANTITY,...")]
+    pub(crate) eviction_hard: Option<Thresholds>,
+    /// What pods do not get, for the system: cpu, memory, ephemeral-storage.
+    #[arg(long, value_name = "RESOURCE=QUANTITY,...")]
+    pub(crate) system_reserved: Option<Reserved>,
+    /// What pods do not get, for the node's own programs.
+    #[arg(long, value_name = "RESOURCE=QUANTITY,...")]
+    pub(crate) kube_reserved: Option<Reserved>,
+    /// How many pods may run here.
+    #[arg(long, value_name = "N", default_value_t = 110)]
+    pub(crate) max_pods: u32,
+    /// Pods that run whatever the cloud says, one a file; `manifests` in the data directory unless given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pod_manifest_path: Option<PathBuf>,
+}
+
+/// A list of reserved resources.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reserved(pub(crate) Reserve);
+
+impl std::str::FromStr for Reserved {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut reserve = Reserve::default();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let wrong = || format!("{part:?} is not RESOURCE=QUANTITY");
+            let (resource, amount) = part.split_once('=').ok_or_else(wrong)?;
+            let amount: Quantity = amount.parse().map_err(|_| wrong())?;
+            match resource {
+                "cpu" => reserve.cpu_millis = amount.millis(),
+                "memory" => reserve.memory = amount.units(),
+                "ephemeral-storage" => reserve.storage = amount.units(),
+                other => return Err(format!("{other:?} cannot be reserved")),
+            }
+        }
+        Ok(Self(reserve))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Manage the images on this node, whether it runs or not.
+    Image(ImageArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageArgs {
+    #[command(subcommand)]
+    pub(crate) command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// List the images.
+    Ls {
+        #[command(flatten)]
+        data: DataDir,
+        /// The form of the answer.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Remove images; what containers have of them stays until they end.
+    Rm {
+        #[command(flatten)]
+        data: DataDir,
+        /// Also those that pods use.
+        #[arg(long)]
+        force: bool,
+        /// Their names.
+        #[arg(value_name = "IMAGE", required = true)]
+        images: Vec<String>,
+    },
+    /// Add the images of an archive: an OCI image layout, or what `docker save` writes; compressed or not.
+    Import {
+        #[command(flatten)]
+        data: DataDir,
+        /// The name of an image that has none in the archive.
+        #[arg(long, value_name = "IMAGE")]
+        name: Option<String>,
+        /// The archive; `-` is standard input.
+        #[arg(value_name = "ARCHIVE")]
+        archive: PathBuf,
+    },
+}
