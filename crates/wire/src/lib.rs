@@ -1,10 +1,11 @@
 //! What the cloud and a node say to each other, as plain types: it parses and prints, and does no I/O.
 //!
-//! Seven conversations share this vocabulary:
+//! Eight conversations share this vocabulary:
 //! - [`join`]: a node trades a bootstrap token for an identity (HTTPS, once);
 //! - [`datagram`]: the heartbeat, its reply and the poke (UDP, each 10 s);
 //! - [`bundle`], with each [`referent`] of its pods, and [`report`]: desired state down, status up (HTTPS, when
 //!   something changed);
+//! - [`upgrade`]: upgrades of pods that wait for an approval (with the bundle, and with reports);
 //! - [`pool`]: what all nodes of a pool must know, down or from a neighbour (HTTPS, when something changed);
 //! - [`remote`]: the byte streams of exec, attach and port-forward inside one HTTP/2 stream;
 //! - [`usage`]: what a node and its pods use (in the same stream, when somebody asks);
@@ -18,6 +19,7 @@ pub mod pool;
 pub mod referent;
 pub mod remote;
 pub mod report;
+pub mod upgrade;
 pub mod usage;
 
 /// Paths of the fleet API, served on the API server's port.

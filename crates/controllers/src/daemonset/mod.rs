@@ -4,8 +4,13 @@ mod history;
 mod nodes;
 mod status;
 mod update;
+mod upgrade;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -22,6 +27,7 @@ use crate::{
     podcontrol::PodControl,
     pods::{controller_of, created, is_finished, uid},
     queue::WorkQueue,
+    recorder::Severity,
     worker::{self, Again},
 };
 use nodes::Eligibility;
@@ -34,6 +40,8 @@ const HASH_LABEL: &str = "controller-revision-hash";
 pub(crate) struct Controller {
     queue: Arc<WorkQueue<Key>>,
     expectations: Arc<Expectations>,
+    /// What was told last of sets whose annotations say nothing that can be meant: it is told once.
+    complaints: Mutex<HashMap<Key, String>>,
 }
 
 impl Controller {
@@ -61,16 +69,21 @@ impl Controller {
             let sets = context.daemon_sets.reader();
             move |change| {
                 // Heartbeats and usage change nothing about where daemons run.
-                let matters = match (&change.old, &change.new) {
-                    (Some(old), Some(new)) => !new.admits_as(old),
-                    _ => true,
+                let (matters, readiness) = match (&change.old, &change.new) {
+                    (Some(old), Some(new)) => {
+                        (!new.admits_as(old), upgrade::is_ready(new) != upgrade::is_ready(old))
+                    }
+                    _ => (true, true),
                 };
-                if matters {
-                    sets.all().iter().for_each(|set| queue.add(Key::of(&set.metadata)));
+                if matters || readiness {
+                    let concerned =
+                        |set: &&Arc<DaemonSet>| matters || upgrade::follows_readiness(set);
+                    let all = sets.all();
+                    all.iter().filter(concerned).for_each(|set| queue.add(Key::of(&set.metadata)));
                 }
             }
         });
-        Self { queue, expectations }
+        Self { queue, expectations, complaints: Mutex::default() }
     }
 
     pub(crate) async fn run(self, context: Arc<Context>) {
@@ -87,6 +100,7 @@ impl Controller {
     async fn sync(&self, context: &Context, key: &Key) -> Result<Again, SyncError> {
         let Some(set) = context.daemon_sets.get(key) else {
             self.expectations.forget(key);
+            self.complaints().remove(key);
             return Ok(None);
         };
         let Some(spec) = &set.spec else { return Ok(None) };
@@ -103,13 +117,41 @@ impl Controller {
         if may_manage {
             work.manage(&daemons).await?;
             if self.expectations.satisfied(key) {
-                update::step(&work, &daemons).await?;
+                self.upgrade(&work, &daemons).await?;
             }
         }
         let now = Timestamp::now();
         let settling = status::write(&work, &daemons, now).await?;
         let min_ready = u64::try_from(spec.min_ready_seconds.unwrap_or(0)).unwrap_or(0);
         Ok((settling && min_ready > 0).then(|| Duration::from_secs(min_ready)))
+    }
+}
+
+impl Controller {
+    /// Replaces daemons of an old template, in the way that the set says.
+    async fn upgrade(&self, work: &Work<'_>, daemons: &Daemons) -> Result<(), SyncError> {
+        match upgrade::strategy(work.set) {
+            Ok(strategy) => {
+                self.complaints().remove(work.key);
+                match strategy {
+                    Some(strategy) => upgrade::step(work, daemons, &strategy).await,
+                    None => update::step(work, daemons).await,
+                }
+            }
+            Err(bad) => {
+                let text = bad.to_string();
+                let told = self.complaints().insert(work.key.clone(), text.clone());
+                if told.as_ref() != Some(&text) {
+                    let recorder = &work.context.recorder;
+                    recorder.record(COMPONENT, work.set, Severity::Warning, bad.reason(), text);
+                }
+                update::step(work, daemons).await
+            }
+        }
+    }
+
+    fn complaints(&self) -> MutexGuard<'_, HashMap<Key, String>> {
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,6 +172,17 @@ struct Daemons {
     nodes: HashMap<String, (Eligibility, Vec<Arc<Pod>>)>,
     /// Daemons of nodes that do not exist.
     stray: Vec<Arc<Pod>>,
+}
+
+impl Daemons {
+    /// The nodes that are to run one, by name, each with those that it has.
+    fn wanted(&self) -> Vec<(&str, &[Arc<Pod>])> {
+        let wanted = self.nodes.iter().filter(|(_, (can, _))| *can == Eligibility::Yes);
+        let mut nodes: Vec<_> =
+            wanted.map(|(name, (_, pods))| (name.as_str(), pods.as_slice())).collect();
+        nodes.sort_by_key(|(name, _)| *name);
+        nodes
+    }
 }
 
 impl Work<'_> {
@@ -191,6 +244,10 @@ impl Work<'_> {
         }
         lacking.sort_unstable();
         self.create_on(&lacking).await?;
+        let heirs = upgrade::heirs(self, daemons);
+        let heirs =
+            heirs.iter().map(|it| nodes::pod_for(self.set, &it.template, &it.hash, &it.node));
+        self.control().create(heirs.collect()).await?;
         self.control().delete(&surplus).await
     }
 
@@ -198,8 +255,9 @@ impl Work<'_> {
         if nodes.is_empty() {
             return Ok(());
         }
-        let pods = nodes.iter().map(|node| nodes::pod_for(self.set, self.hash, node)).collect();
-        self.control().create(pods).await
+        let template = self.set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
+        let pod = |node: &&str| nodes::pod_for(self.set, &template, self.hash, node);
+        self.control().create(nodes.iter().map(pod).collect()).await
     }
 }
 

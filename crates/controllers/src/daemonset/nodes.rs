@@ -4,7 +4,7 @@ use k8s_openapi::api::{
     apps::v1::DaemonSet,
     core::v1::{
         Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-        Pod as WholePod, PodSpec, Toleration,
+        Pod as WholePod, PodSpec, PodTemplateSpec, Toleration,
     },
 };
 use toono_placement::{NodeView, PodView, admits, untolerated_effects};
@@ -72,9 +72,13 @@ pub(super) fn target(pod: &Pod) -> Option<&str> {
 
 /// The daemon for one node: its affinity names the node and nothing else, because what the
 /// template asks of nodes was already decided here.
-pub(super) fn pod_for(set: &DaemonSet, hash: &str, node: &str) -> WholePod {
-    let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
-    let mut pod = pod_from_template(set, &template);
+pub(super) fn pod_for(
+    set: &DaemonSet,
+    template: &PodTemplateSpec,
+    hash: &str,
+    node: &str,
+) -> WholePod {
+    let mut pod = pod_from_template(set, template);
     pod.metadata.labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash.to_owned());
     let spec = pod.spec.get_or_insert_default();
     add_tolerations(spec);
@@ -165,7 +169,8 @@ mod tests {
 
     #[test]
     fn a_daemon_names_its_node() {
-        let pod = pod_for(&set(), "h", "n7");
+        let set = set();
+        let pod = pod_for(&set, &set.spec.as_ref().unwrap().template, "h", "n7");
         assert_eq!(target(&cached(&pod)), Some("n7"));
         let labels = pod.metadata.labels.unwrap();
         assert_eq!(labels.get(HASH_LABEL).map(String::as_str), Some("h"));

@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::{Daemons, HASH_LABEL, Work, leaving, nodes::Eligibility};
+use super::{Daemons, HASH_LABEL, Work, leaving};
 use crate::{
     deployment::resolve,
     error::SyncError,
@@ -20,8 +20,8 @@ use crate::{
 /// What a rolling update may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Room {
-    surge: i32,
-    unavailable: i32,
+    pub(super) surge: i32,
+    pub(super) unavailable: i32,
 }
 
 /// The room of a set with `wanted` daemons; `None` when daemons are only replaced after somebody
@@ -107,14 +107,21 @@ fn decide(spots: &[Spot], room: Room) -> Vec<Step> {
 
 /// One step of the update.
 pub(super) async fn step(work: &Work<'_>, daemons: &Daemons) -> Result<(), SyncError> {
+    let nodes = daemons.wanted();
+    match room(work.set, i32::try_from(nodes.len()).unwrap_or(i32::MAX)) {
+        Some(room) => replace(work, nodes, room).await,
+        None => Ok(()),
+    }
+}
+
+/// One step, on these nodes: the others are as if they were not there.
+pub(super) async fn replace(
+    work: &Work<'_>,
+    nodes: Vec<(&str, &[Arc<Pod>])>,
+    room: Room,
+) -> Result<(), SyncError> {
     let now = Timestamp::now();
     let min_ready = work.set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
-    let mut nodes: Vec<_> =
-        daemons.nodes.iter().filter(|(_, (can, _))| *can == Eligibility::Yes).collect();
-    nodes.sort_by_key(|(name, _)| name.as_str());
-    let Some(room) = room(work.set, i32::try_from(nodes.len()).unwrap_or(i32::MAX)) else {
-        return Ok(());
-    };
     let alive = |pod: &&Arc<Pod>| !leaving(pod) && !is_finished(pod);
     let find = |pods: &'_ [Arc<Pod>], current: bool| {
         pods.iter().filter(alive).find(|pod| is_current(pod, work.hash) == current).cloned()
@@ -123,7 +130,7 @@ pub(super) async fn step(work: &Work<'_>, daemons: &Daemons) -> Result<(), SyncE
         |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|pod| is_available(pod, min_ready, now));
     let spots: Vec<_> = nodes
         .iter()
-        .map(|(_, (_, pods))| {
+        .map(|(_, pods)| {
             let (old, new) = (find(pods, false), find(pods, true));
             Spot {
                 old_available: available(&old),
@@ -135,11 +142,11 @@ pub(super) async fn step(work: &Work<'_>, daemons: &Daemons) -> Result<(), SyncE
         .collect();
     let mut doomed = Vec::new();
     let mut lacking = Vec::new();
-    for ((name, (_, pods)), step) in nodes.iter().zip(decide(&spots, room)) {
+    for ((name, pods), step) in nodes.into_iter().zip(decide(&spots, room)) {
         match step {
             Step::Nothing => {}
             Step::DeleteOld => doomed.extend(find(pods, false)),
-            Step::CreateNew => lacking.push(name.as_str()),
+            Step::CreateNew => lacking.push(name),
         }
     }
     work.create_on(&lacking).await?;

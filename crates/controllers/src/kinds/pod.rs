@@ -19,6 +19,7 @@ use k8s_openapi::{
 };
 use toono_api::intern::Pool;
 use toono_placement::{PodKey, PodView};
+use toono_wire::upgrade;
 
 use super::{status::Report, watched::Status};
 use crate::{
@@ -38,7 +39,15 @@ pub(crate) const INDEX_IGNORED_FAILURES: &str =
     "batch.kubernetes.io/job-index-ignored-failure-count";
 
 /// The annotations that are kept.
-const ANNOTATIONS: [&str; 4] = [DELETION_COST, INDEX, INDEX_FAILURES, INDEX_IGNORED_FAILURES];
+const ANNOTATIONS: [&str; 7] = [
+    DELETION_COST,
+    INDEX,
+    INDEX_FAILURES,
+    INDEX_IGNORED_FAILURES,
+    upgrade::OFFER,
+    upgrade::APPROVED,
+    upgrade::PULL,
+];
 
 static LABELS: Pool<BTreeMap<String, String>> = Pool::new();
 static OWNERS: Pool<Owners> = Pool::new();
@@ -46,6 +55,7 @@ static FINALIZERS: Pool<Vec<String>> = Pool::new();
 static TEMPLATES: Pool<Template> = Pool::new();
 static REPORTS: Pool<Report> = Pool::new();
 static NODES: Pool<str> = Pool::new();
+static NOTES: Pool<str> = Pool::new();
 
 /// A pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +78,7 @@ pub(crate) struct PodMetadata {
     uid: Box<str>,
     resource_version: Option<Box<str>>,
     labels: Arc<BTreeMap<String, String>>,
-    annotations: Box<[(&'static str, Box<str>)]>,
+    annotations: Box<[(&'static str, Arc<str>)]>,
     owners: Arc<Owners>,
     finalizers: Arc<Vec<String>>,
     created: Option<Timestamp>,
@@ -295,7 +305,7 @@ impl From<ObjectMeta> for PodMetadata {
     fn from(metadata: ObjectMeta) -> Self {
         let grace_seconds = metadata.deletion_grace_period_seconds.unwrap_or(0);
         let annotations = metadata.annotations.unwrap_or_default();
-        let kept = |name| Some((name, annotations.get(name)?.as_str().into()));
+        let kept = |name| Some((name, NOTES.share(annotations.get(name)?.as_str())));
         Self {
             key: Key::new(
                 metadata.namespace.as_deref().unwrap_or_default(),

@@ -2,7 +2,12 @@
 
 use jiff::Timestamp;
 
+use toono_wire::upgrade;
+
 use super::watched::{ContainerStatus, Status};
+
+/// Conditions whose messages are read.
+const TOLD_IN_FULL: [&str; 3] = ["PodScheduled", upgrade::IMAGE_READY, upgrade::APPROVED_HERE];
 
 /// What a pod reports, without what differs between pods that fare alike.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -20,7 +25,7 @@ pub(crate) struct PodCondition {
     pub(crate) type_: Box<str>,
     pub(crate) status: Box<str>,
     pub(crate) reason: Option<Box<str>>,
-    /// Only of `PodScheduled`: others may differ from pod to pod.
+    /// Only of some: others may differ from pod to pod.
     pub(crate) message: Option<Box<str>>,
 }
 
@@ -47,7 +52,8 @@ impl Report {
             type_: condition.type_.as_str().into(),
             status: condition.status.as_str().into(),
             reason: text(&condition.reason),
-            message: text(&condition.message).filter(|_| condition.type_ == "PodScheduled"),
+            message: text(&condition.message)
+                .filter(|_| TOLD_IN_FULL.contains(&condition.type_.as_str())),
         });
         let containers = |all: &Option<Vec<ContainerStatus>>| {
             all.iter().flatten().map(ContainerReport::of).collect()

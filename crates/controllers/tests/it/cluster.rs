@@ -1,7 +1,7 @@
 //! A cluster for one test.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     pin::pin,
     sync::{Arc, Mutex},
@@ -18,7 +18,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
     runtime::watcher,
 };
 use serde_json::{Value, json};
@@ -47,6 +47,9 @@ impl NodeLink for NoNodes {
     }
 }
 
+/// Names of nodes.
+type Offline = Arc<Mutex<BTreeSet<String>>>;
+
 /// Requests, each as its method and path.
 type Requests = Arc<Mutex<Vec<String>>>;
 
@@ -67,6 +70,8 @@ pub(crate) struct Cluster {
     pub(crate) ca: Arc<ClusterCa>,
     /// What the controllers ask of the API.
     requests: Requests,
+    /// Nodes that do nothing with their pods now.
+    offline: Offline,
     server: ApiServer,
     tasks: Vec<JoinHandle<()>>,
     _dir: TempDir,
@@ -101,11 +106,13 @@ impl Cluster {
             signers,
             std::future::pending(),
         );
-        let kubelets = run_pods(client("system:node:any"));
+        let offline = Offline::default();
+        let kubelets = run_pods(client("system:node:any"), Arc::clone(&offline));
         let cluster = Self {
             client: client("kubernetes-admin"),
             ca,
             requests,
+            offline,
             server: server.clone(),
             tasks: vec![tokio::spawn(controllers), tokio::spawn(kubelets)],
             _dir: dir,
@@ -182,6 +189,22 @@ impl Cluster {
         self.set_ready(name, "True").await;
     }
 
+    /// A node whose link is cut: it is called not ready, and does nothing that is asked of it.
+    pub(crate) async fn go_offline(&self, node: &str) {
+        self.offline.lock().unwrap().insert(node.to_owned());
+        self.set_ready(node, "Unknown").await;
+    }
+
+    /// Its link is back, and it does what was asked meanwhile.
+    pub(crate) async fn come_back(&self, node: &str) {
+        self.offline.lock().unwrap().remove(node);
+        self.set_ready(node, "True").await;
+        let mine = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        for pod in Api::<Pod>::all(self.client.clone()).list(&mine).await.unwrap() {
+            run_pod(&self.client, pod).await;
+        }
+    }
+
     pub(crate) async fn set_ready(&self, node: &str, ready: &str) {
         let status = json!({"status": {"conditions": [
             {"type": "Ready", "status": ready, "reason": "Test", "lastTransitionTime": Timestamp::now()}]}});
@@ -224,44 +247,48 @@ where
 }
 
 /// What nodes do: bound pods run and are ready, those that shall end are gone.
-async fn run_pods(client: Client) {
+async fn run_pods(client: Client, offline: Offline) {
     let mut stream =
         pin!(watcher::watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()));
     while let Some(event) = stream.next().await {
         let Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) = event else {
             continue;
         };
-        let name = pod.metadata.name.clone().unwrap();
-        let api: Api<Pod> =
-            Api::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap());
-        let spec = pod.spec.clone().unwrap();
-        // An image of this name never starts.
-        let starts =
-            spec.containers.iter().all(|container| container.image.as_deref() != Some("broken"));
-        if spec.node_name.is_none() {
-            continue;
+        let node = pod.spec.as_ref().unwrap().node_name.clone();
+        if node.is_some_and(|node| !offline.lock().unwrap().contains(&node)) {
+            run_pod(&client, pod).await;
         }
-        if pod.metadata.deletion_timestamp.is_some() {
-            let _ = api.delete(&name, &DeleteParams::default().grace_period(0)).await;
-        } else if starts
-            && pod
-                .status
-                .is_none_or(|status| matches!(status.phase.as_deref(), None | Some("Pending")))
-        {
-            let now = Timestamp::now();
-            let containers: Vec<_> = spec
-                .containers
-                .iter()
-                .map(|container| {
-                    json!({"name": container.name, "image": container.image, "imageID": "",
-                    "ready": true, "restartCount": 0, "state": {"running": {"startedAt": now}}})
-                })
-                .collect();
-            let status = json!({"status": {"phase": "Running", "containerStatuses": containers, "conditions": [
-                {"type": "PodScheduled", "status": "True", "lastTransitionTime": now},
-                {"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
-            // It may be gone by now.
-            let _ = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await;
-        }
+    }
+}
+
+/// What the node of a pod does with it.
+async fn run_pod(client: &Client, pod: Pod) {
+    let name = pod.metadata.name.clone().unwrap();
+    let api: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap());
+    let spec = pod.spec.clone().unwrap();
+    // An image of this name never starts.
+    let starts =
+        spec.containers.iter().all(|container| container.image.as_deref() != Some("broken"));
+    if pod.metadata.deletion_timestamp.is_some() {
+        let this = Preconditions { uid: pod.metadata.uid, resource_version: None };
+        let _ =
+            api.delete(&name, &DeleteParams::default().grace_period(0).preconditions(this)).await;
+    } else if starts
+        && pod.status.is_none_or(|status| matches!(status.phase.as_deref(), None | Some("Pending")))
+    {
+        let now = Timestamp::now();
+        let containers: Vec<_> = spec
+            .containers
+            .iter()
+            .map(|container| {
+                json!({"name": container.name, "image": container.image, "imageID": "",
+                "ready": true, "restartCount": 0, "state": {"running": {"startedAt": now}}})
+            })
+            .collect();
+        let status = json!({"status": {"phase": "Running", "containerStatuses": containers, "conditions": [
+            {"type": "PodScheduled", "status": "True", "lastTransitionTime": now},
+            {"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
+        // It may be gone by now.
+        let _ = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await;
     }
 }

@@ -17,4 +17,5 @@ mod namespaces;
 mod nodes;
 mod quotas;
 mod stateful;
+mod upgrades;
 mod workloads;
