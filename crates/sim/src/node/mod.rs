@@ -7,6 +7,7 @@
 //! Memory is counted by PSS: what processes share is counted in parts, so that sums are true. Containers' own
 //! processes are not counted, neither for Toono nor for the peer.
 
+mod copy;
 mod peer;
 mod starts;
 mod weight;
@@ -67,6 +68,9 @@ pub(crate) struct NodeArgs {
     /// How long the node is looked at while it has nothing to do.
     #[arg(long, default_value_t = 120)]
     seconds: u64,
+    /// How much is copied into a pod and back by the `kubectl` of the PATH, MB; nothing with 0.
+    #[arg(long, default_value_t = 1000)]
+    copy: usize,
     /// Does the same with containerd and runc, which must be installed (Debian: `containerd`, `runc`).
     #[arg(long)]
     peer: bool,
@@ -152,6 +156,11 @@ impl Run<'_> {
         let twenty = self.tell_weight("20 pods", figures)?;
         let one = (twenty - ten) / PODS as f64;
         figures.tell("one more pod", &format!("{one:.2} MB"), json!({"pss_mb": one}));
+        if self.args.copy > 0 {
+            let kubeconfig = self.edge.data().join("admin.kubeconfig");
+            let pod = self.pods.newest();
+            copy::measure(&kubeconfig, self.edge.data(), &pod, self.args.copy, figures).await?;
+        }
         self.pods.remove().await?;
 
         self.tell_starts("100 at once", 1, MANY, figures).await

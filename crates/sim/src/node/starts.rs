@@ -107,6 +107,11 @@ impl Pods {
         Ok(())
     }
 
+    /// The name of the one made last.
+    pub(super) fn newest(&self) -> String {
+        name(self.made.get().saturating_sub(1))
+    }
+
     /// Removes all of them.
     pub(super) async fn remove(&self) -> Result<(), Failure> {
         let ours = ListParams::default().labels(LABEL);
@@ -129,7 +134,7 @@ impl Pods {
         let mut watch = pin!(watch);
         let start = Instant::now();
         let first = self.made.replace(self.made.get() + pods);
-        let created = (first..first + pods).map(|number| self.pod(&format!("bench-{number}")));
+        let created = (first..first + pods).map(|number| self.pod(&name(number)));
         let created: Vec<Pod> = created.collect::<Result<_, _>>()?;
         let parameters = PostParams::default();
         try_join_all(created.iter().map(|pod| self.api.create(&parameters, pod))).await?;
@@ -163,4 +168,8 @@ impl Pods {
             },
         }))
     }
+}
+
+fn name(number: usize) -> String {
+    format!("bench-{number}")
 }
