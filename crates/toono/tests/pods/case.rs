@@ -193,7 +193,7 @@ pub(crate) fn secret(name: &str, data: Value) -> Value {
 }
 
 /// Objects are merged, `containers` are appended to, all else is replaced.
-fn merge(into: &mut Value, from: Value) {
+pub(crate) fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

@@ -2,7 +2,8 @@
 //!
 //! One edge is brought up for all cases, and taken down whatever happens. A case is a namespace with a
 //! few objects and the facts that must come true; several run at a time. Needs root, kubectl,
-//! busybox-static, iproute2, curl and docker-registry; what is missing fails the test and says so.
+//! busybox-static, iproute2, curl and docker-registry; what is missing fails the test and says so. The first
+//! run downloads Debian's nginx and python.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,8 +12,10 @@
     reason = "tests fail by panicking"
 )]
 
+mod applications;
 mod basics;
 mod case;
+mod debian;
 #[path = "../it/edge.rs"]
 #[expect(dead_code, reason = "the other tests use all of it")]
 mod edge;
@@ -20,11 +23,13 @@ mod health;
 mod images;
 mod input;
 mod inside;
+mod programs;
 mod registry;
 mod runs;
 mod security;
 mod stage;
 mod volumes;
+mod web;
 
 use std::{
     collections::VecDeque,
@@ -39,7 +44,7 @@ use stage::Stage;
 /// How many cases run at a time.
 const AT_A_TIME: usize = 8;
 /// How many cases there are to be.
-const CASES: usize = 180;
+const CASES: usize = 224;
 
 #[test]
 fn pods_do_what_pods_do() {
@@ -53,6 +58,8 @@ fn pods_do_what_pods_do() {
         images::cases,
         inside::cases,
         input::cases,
+        web::cases,
+        programs::cases,
     ];
     let cases: Vec<Case> = areas.iter().flat_map(|cases| cases(&stage)).collect();
     let count = cases.len();

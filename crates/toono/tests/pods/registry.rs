@@ -24,6 +24,8 @@ pub(crate) struct Registry {
     address: SocketAddr,
     /// Where the proxy listens.
     broken: SocketAddr,
+    /// A mirror that carries all, and lets the node in without a pull secret.
+    mirror: SocketAddr,
 }
 
 impl Registry {
@@ -58,8 +60,9 @@ impl Registry {
         // It must not block on a full pipe.
         thread::spawn(move || lines.for_each(drop));
         let address = address.expect("the registry listens");
-        let broken = break_connections(ip, address);
-        let registry = Self { child, dir, address, broken };
+        let broken = relay(ip, address, CUT_AFTER);
+        let mirror = relay(ip, address, usize::MAX);
+        let registry = Self { child, dir, address, broken, mirror };
         registry.fill();
         registry
     }
@@ -74,15 +77,20 @@ impl Registry {
         format!("{}/{name}", self.broken)
     }
 
-    /// The node's file of registries: plain HTTP for these two.
+    /// The node's file of registries: plain HTTP, a mirror, and the node's own credentials for some.
     pub(crate) fn settings(&self) -> String {
         let mirror =
-            |at: &SocketAddr| (at.to_string(), json!({"endpoint": [format!("http://{at}")]}));
-        let mirrors: serde_json::Map<String, Value> =
-            [mirror(&self.address), mirror(&self.broken)].into_iter().collect();
-        let auth =
-            json!({self.broken.to_string(): {"auth": {"username": "u", "password": "secret"}}});
-        json!({"mirrors": mirrors, "configs": auth}).to_string()
+            |name: String, at: &SocketAddr| (name, json!({"endpoint": [format!("http://{at}")]}));
+        let mirrors: serde_json::Map<String, Value> = [
+            mirror(self.address.to_string(), &self.address),
+            mirror(self.broken.to_string(), &self.broken),
+            mirror("debian.test".to_owned(), &self.mirror),
+        ]
+        .into_iter()
+        .collect();
+        let own = json!({"auth": {"username": "u", "password": "secret"}});
+        let own = json!({self.broken.to_string(): own, self.mirror.to_string(): own});
+        json!({"mirrors": mirrors, "configs": own}).to_string()
     }
 
     /// A pull secret with this password.
@@ -120,10 +128,11 @@ impl Registry {
         self.damage(&digest(&marked));
         let own = archive(&[("own", 0o644, &busybox)], &[]);
         self.push("slow:1", &[&program, &own], &shell, architecture());
+        crate::applications::push(self);
     }
 
     /// Pushes as any client does: each blob, then the manifest.
-    fn push(&self, name: &str, layers: &[&[u8]], config: &Value, architecture: &str) {
+    pub(crate) fn push(&self, name: &str, layers: &[&[u8]], config: &Value, architecture: &str) {
         let (repository, tag) = name.split_once(':').unwrap();
         let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
         let config = json!({"architecture": architecture, "os": "linux", "config": config,
@@ -192,24 +201,24 @@ impl Drop for Registry {
     }
 }
 
-/// Carries connections to the registry, each of which ends after some bytes.
-fn break_connections(ip: &str, to: SocketAddr) -> SocketAddr {
+/// Carries connections to the registry, each of which ends after so many bytes.
+fn relay(ip: &str, to: SocketAddr, cut_after: usize) -> SocketAddr {
     let listener = TcpListener::bind((ip, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
-            thread::spawn(move || carry(client, to));
+            thread::spawn(move || carry(client, to, cut_after));
         }
     });
     address
 }
 
-fn carry(mut client: TcpStream, to: SocketAddr) -> std::io::Result<()> {
+fn carry(mut client: TcpStream, to: SocketAddr, cut_after: usize) -> std::io::Result<()> {
     let mut registry = TcpStream::connect(to)?;
     let (mut from_client, mut to_registry) = (client.try_clone()?, registry.try_clone()?);
     thread::spawn(move || std::io::copy(&mut from_client, &mut to_registry));
     let (mut carried, mut buffer) = (0, [0; 16 << 10]);
-    while carried < CUT_AFTER {
+    while carried < cut_after {
         let length = registry.read(&mut buffer)?;
         if length == 0 {
             break;
@@ -221,8 +230,8 @@ fn carry(mut client: TcpStream, to: SocketAddr) -> std::io::Result<()> {
     client.shutdown(std::net::Shutdown::Both)
 }
 
-/// A layer of these files, and links to busybox by these names.
-fn archive(files: &[(&str, u32, &[u8])], applets: &[&str]) -> Vec<u8> {
+/// A layer of these files, and links to busybox by these names. A path that ends with `/` is a directory.
+pub(crate) fn archive(files: &[(&str, u32, &[u8])], applets: &[&str]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let header = |kind, mode, size| {
         let mut header = tar::Header::new_gnu();
@@ -232,7 +241,9 @@ fn archive(files: &[(&str, u32, &[u8])], applets: &[&str]) -> Vec<u8> {
         header
     };
     for (path, mode, bytes) in files {
-        let mut header = header(tar::EntryType::Regular, *mode, bytes.len() as u64);
+        let is_dir = path.ends_with('/');
+        let kind = if is_dir { tar::EntryType::Directory } else { tar::EntryType::Regular };
+        let mut header = header(kind, *mode, bytes.len() as u64);
         tar.append_data(&mut header, path, *bytes).unwrap();
     }
     for applet in applets {
@@ -246,6 +257,6 @@ fn digest(bytes: &[u8]) -> String {
     toono_images::Digest::of(bytes).to_string()
 }
 
-fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
 }

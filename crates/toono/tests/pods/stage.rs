@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Deserializer, Value};
 
-use crate::{edge::Edge, registry::Registry};
+use crate::{applications, edge::Edge, registry::Registry};
 
 /// How long a thing may take that has no event.
 const SOON: Duration = Duration::from_secs(60);
@@ -60,7 +60,9 @@ impl Stage {
         std::fs::write(data.join("seccomp/no-mkdir.json"), crate::security::NO_MKDIR).unwrap();
         let view = Arc::new(Shared::default());
         let watches = ["pods", "events"].map(|kind| watch(&edge, kind, view.clone())).into();
-        Self { registry, view, watches, edge }
+        let stage = Self { registry, view, watches, edge };
+        applications::bring(&stage);
+        stage
     }
 
     /// Makes a namespace in which pods can be made.
