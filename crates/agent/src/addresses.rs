@@ -102,7 +102,7 @@ impl Addresses {
 
     fn save(&self) -> Result<(), AgentError> {
         let bytes = serde_json::to_vec(&self.given).unwrap_or_default();
-        disk::write_checked(&self.path, &bytes, Durability::Synced)
+        disk::rewrite_checked(&self.path, &bytes, Durability::Synced)
     }
 }
 

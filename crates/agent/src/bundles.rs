@@ -19,8 +19,12 @@ use toono_wire::{bundle::Bundle, referent::ReferentName};
 use crate::{
     AgentError,
     disk::{self, Durability},
+    join::chain,
     referents::{self, Referents},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// The store of one data directory.
 #[derive(Debug)]
@@ -37,6 +41,17 @@ pub(crate) struct News {
     pub(crate) pods: Vec<Pod>,
     /// Whether anything that pods reference came, changed or went.
     pub(crate) referents: bool,
+    /// What the disk had no room for. It is still to come, and nothing else waits for it.
+    pub(crate) refused: Vec<Refused>,
+}
+
+/// What of a bundle is not on disk.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// The pod's namespace, name and uid; none of what pods reference.
+    pub(crate) pod: Option<(String, String, String)>,
+    /// The disk's words.
+    pub(crate) reason: String,
 }
 
 /// What the node holds.
@@ -142,9 +157,11 @@ impl Bundles {
     }
 
     /// Stores a bundle. The pods, and what they reference, are on disk before the revision that says so; what is not
-    /// referenced any more goes after that.
+    /// referenced any more goes after that. What a full disk refuses stays as it was, and with it the revision: a pod
+    /// that is deleted makes room only when that is heard of.
     pub(crate) fn store(&mut self, bundle: &Bundle) -> Result<News, AgentError> {
-        let mut changed = Vec::with_capacity(bundle.pods.len());
+        let mut news = News { pods: Vec::with_capacity(bundle.pods.len()), ..News::default() };
+        let (mut present, mut referenced) = (self.with(bundle), self.referenced_with(bundle));
         for raw in &bundle.pods {
             let pod: Pod = match serde_json::from_str(raw.get()) {
                 Ok(pod) => pod,
@@ -153,28 +170,54 @@ impl Bundles {
                     continue;
                 }
             };
-            let Some(uid) = pod.metadata.uid.as_deref().filter(|uid| is_plain(uid)) else {
-                continue;
-            };
-            disk::make_dir(&self.pod_dir(uid))?;
-            disk::write_checked(&self.pod_path(uid), raw.get().as_bytes(), Durability::Synced)?;
-            changed.push(pod);
+            let Some(uid) = pod.metadata.uid.clone().filter(|uid| is_plain(uid)) else { continue };
+            match self.write_pod(&uid, raw) {
+                Ok(()) => news.pods.push(pod),
+                Err(error) if disk::is_full(&error) => {
+                    put_back(&mut present, &self.index.present, &uid);
+                    let meta = pod.metadata;
+                    let (namespace, name) = (meta.namespace, meta.name);
+                    let title = (namespace.unwrap_or_default(), name.unwrap_or_default(), uid);
+                    news.refused.push(Refused { pod: Some(title), reason: chain(&error) });
+                }
+                Err(error) => return Err(error),
+            }
         }
         for text in &bundle.referents {
-            self.referents.write(text.get())?;
+            match (self.referents.write(text.get()), referents::told(text.get())) {
+                (Ok(()), _) => {}
+                (Err(error), Some((name, _))) if disk::is_full(&error) => {
+                    put_back(&mut referenced, &self.index.referenced, &name);
+                    news.refused.push(Refused { pod: None, reason: chain(&error) });
+                }
+                (Err(error), _) => return Err(error),
+            }
         }
-        let (present, referenced) = (self.with(bundle), self.referenced_with(bundle));
-        let index = Index { revision: bundle.revision, digest: bundle.digest, present, referenced };
-        let referents = index.referenced != self.index.referenced;
+        let (revision, digest) = match news.refused.is_empty() {
+            true => (bundle.revision, bundle.digest),
+            false => (self.index.revision, self.index.digest),
+        };
+        self.take(Index { revision, digest, present, referenced }, &mut news)?;
+        Ok(news)
+    }
+
+    fn write_pod(&self, uid: &str, raw: &RawValue) -> Result<(), AgentError> {
+        disk::make_dir(&self.pod_dir(uid))?;
+        disk::rewrite_checked(&self.pod_path(uid), raw.get().as_bytes(), Durability::Synced)
+    }
+
+    /// From now on this is what the node holds.
+    fn take(&mut self, index: Index, news: &mut News) -> Result<(), AgentError> {
+        news.referents = index.referenced != self.index.referenced;
         if index != self.index {
             self.save(&index)?;
             self.index = index;
         }
-        if referents {
+        if news.referents {
             self.referents.set(self.index.referenced.clone());
             self.referents.remove_others()?;
         }
-        Ok(News { pods: changed, referents })
+        Ok(())
     }
 
     /// Every pod with a readable file, wanted or still to be ended.
@@ -220,7 +263,7 @@ impl Bundles {
 
     fn save(&self, index: &Index) -> Result<(), AgentError> {
         let bytes = serde_json::to_vec(index).unwrap_or_default();
-        disk::write_checked(&self.index_path(), &bytes, Durability::Synced)
+        disk::rewrite_checked(&self.index_path(), &bytes, Durability::Synced)
     }
 
     fn index_path(&self) -> PathBuf {
@@ -234,6 +277,14 @@ impl Bundles {
     fn pod_path(&self, uid: &str) -> PathBuf {
         self.pod_dir(uid).join("pod")
     }
+}
+
+/// Has what could not be written be as it was before.
+fn put_back<K: Ord + Clone>(now: &mut BTreeMap<K, u64>, before: &BTreeMap<K, u64>, key: &K) {
+    match before.get(key) {
+        Some(digest) => now.insert(key.clone(), *digest),
+        None => now.remove(key),
+    };
 }
 
 /// A pod's uid and its digest.
@@ -269,174 +320,11 @@ pub(crate) fn read_pod(dir: &Path) -> Option<Pod> {
 /// Keeps the last status. It is rewritten with each change and only helps the restart counts,
 /// which the log files tell too, so no sync is spent on it.
 pub(crate) fn write_status(dir: &Path, status: &str) -> Result<(), AgentError> {
-    disk::write_checked(&dir.join("status"), status.as_bytes(), Durability::Lazy)
+    disk::rewrite_checked(&dir.join("status"), status.as_bytes(), Durability::Lazy)
 }
 
 /// The status that [`write_status`] kept.
 pub(crate) fn read_status(dir: &Path) -> Option<PodStatus> {
     let bytes = disk::read_checked(&dir.join("status")).ok()??;
     serde_json::from_slice(&bytes).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bundle(revision: u64, pods: &[&str], present: &[&str]) -> Bundle {
-        let pod = |uid: &&str| {
-            let text =
-                format!(r#"{{"metadata":{{"name":"p-{uid}","namespace":"d","uid":"{uid}"}}}}"#);
-            RawValue::from_string(text).unwrap()
-        };
-        let digests = present.iter().map(|uid| PodDigest::of_json(pod(uid).get()).unwrap());
-        let digest: BundleDigest = digests.collect();
-        Bundle {
-            revision,
-            pods: pods.iter().map(pod).collect(),
-            present: present.iter().map(ToString::to_string).collect(),
-            referents: Vec::new(),
-            referenced: Vec::new(),
-            digest: digest.0,
-            pool: None,
-        }
-    }
-
-    fn config_map(name: &str, value: &str) -> (ReferentName, Box<RawValue>) {
-        let text = format!(
-            r#"{{"kind":"ConfigMap","namespace":"d","name":"{name}","data":{{"k":"{value}"}}}}"#
-        );
-        (referents::told(&text).unwrap().0, RawValue::from_string(text).unwrap())
-    }
-
-    /// The bundle with ConfigMaps: some sent, some only named, each with its value.
-    fn with_maps(mut bundle: Bundle, sent: &[(&str, &str)], named: &[(&str, &str)]) -> Bundle {
-        let mut sum = BundleDigest(bundle.digest);
-        for (maps, are_sent) in [(sent, true), (named, false)] {
-            for (name, value) in maps {
-                let (name, text) = config_map(name, value);
-                sum = sum.with(referents::told(text.get()).unwrap().1);
-                bundle.referenced.push(name);
-                bundle.referents.extend(are_sent.then_some(text));
-            }
-        }
-        Bundle { digest: sum.0, ..bundle }
-    }
-
-    /// What a ConfigMap of the node says.
-    fn value(bundles: &Bundles, name: &str) -> Option<String> {
-        let found = bundles.referents().find(&config_map(name, "").0).unwrap()?;
-        Some(String::from_utf8(found.data["k"].clone()).unwrap())
-    }
-
-    fn uids(bundles: &Bundles) -> Vec<String> {
-        bundles.pods().unwrap().into_iter().filter_map(|pod| pod.metadata.uid).collect()
-    }
-
-    #[test]
-    fn what_was_stored_is_there_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut bundles = Bundles::load(dir.path()).unwrap();
-        assert_eq!(bundles.revision(), 0);
-        bundles.store(&bundle(7, &["a", "b"], &["a", "b"])).unwrap();
-        bundles.store(&bundle(9, &[], &["b"])).unwrap();
-        let again = Bundles::load(dir.path()).unwrap();
-        assert_eq!((again.revision(), again.digest()), (9, bundle(9, &[], &["b"]).digest));
-        assert_eq!(uids(&again), ["a", "b"], "a pod to be ended keeps its file");
-        assert!(again.wants("b") && !again.wants("a"));
-    }
-
-    #[test]
-    fn damage_is_noticed_and_costs_one_fetch_and_no_pod() {
-        let dir = tempfile::tempdir().unwrap();
-        Bundles::load(dir.path()).unwrap().store(&bundle(7, &["a", "b"], &["a", "b"])).unwrap();
-        let path = pod_dir(dir.path(), "a").join("pod");
-        let whole = fs::read(&path).unwrap();
-        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        let torn = Bundles::load(dir.path()).unwrap();
-        assert_eq!((torn.revision(), uids(&torn)), (0, vec!["b".to_owned()]));
-        assert!(torn.wants("a"), "its containers are not given up");
-        fs::write(&path, whole).unwrap();
-
-        fs::write(dir.path().join("bundle"), "toono1 00000000 3\n{}").unwrap();
-        let torn = Bundles::load(dir.path()).unwrap();
-        assert_eq!(torn.revision(), 0);
-        assert!(torn.wants("a") && torn.wants("b"), "without an index nothing is unwanted");
-    }
-
-    #[test]
-    fn what_does_not_make_the_whole_is_told_apart() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut bundles = Bundles::load(dir.path()).unwrap();
-        bundles.store(&bundle(7, &["a", "b"], &["a", "b"])).unwrap();
-        let mut bundles = Bundles::load(dir.path()).unwrap();
-        assert!(bundles.fits(&bundle(8, &[], &["a", "b"])), "nothing new");
-        assert!(bundles.fits(&bundle(8, &["c"], &["b", "c"])), "one more, one less");
-        assert!(!bundles.fits(&bundle(8, &["c"], &["a", "c", "d"])), "one is not here");
-        let mut changed = bundle(8, &[], &["a", "b"]);
-        changed.digest = changed.digest.wrapping_add(1);
-        assert!(!bundles.fits(&changed), "one is not as it was here");
-        let index = fs::read(dir.path().join("bundle")).unwrap();
-        bundles.store(&changed).unwrap();
-        assert_eq!(bundles.digest(), changed.digest, "the cloud's word");
-        // Without the digests of pods, as after damage, nothing fits but the whole.
-        fs::remove_file(dir.path().join("bundle")).unwrap();
-        let damaged = Bundles::load(dir.path()).unwrap();
-        assert!(!damaged.fits(&bundle(8, &[], &["a", "b"])));
-        assert!(damaged.fits(&bundle(8, &["a", "b"], &["a", "b"])));
-        fs::write(dir.path().join("bundle"), index).unwrap();
-        assert!(Bundles::load(dir.path()).unwrap().fits(&bundle(8, &[], &["a", "b"])));
-    }
-
-    #[test]
-    fn what_pods_reference_comes_changes_and_goes_with_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let files = || fs::read_dir(dir.path().join("referents")).unwrap().count();
-        let mut bundles = Bundles::load(dir.path()).unwrap();
-        let first = with_maps(bundle(7, &["a"], &["a"]), &[("m", "1"), ("n", "1")], &[]);
-        assert!(bundles.fits(&first) && bundles.store(&first).unwrap().referents);
-        let mut bundles = Bundles::load(dir.path()).unwrap();
-        assert_eq!((value(&bundles, "m").as_deref(), bundles.revision()), (Some("1"), 7));
-        let second = with_maps(bundle(8, &[], &["a"]), &[("m", "2")], &[("n", "1")]);
-        assert!(bundles.fits(&second) && bundles.store(&second).unwrap().referents);
-        assert_eq!((value(&bundles, "m").as_deref(), files()), (Some("2"), 2));
-        assert!(!bundles.fits(&with_maps(bundle(9, &[], &["a"]), &[], &[("m", "3")])));
-        assert!(!bundles.fits(&with_maps(bundle(9, &[], &["a"]), &[], &[("o", "1")])));
-        let third = with_maps(bundle(9, &["b"], &["a", "b"]), &[], &[("n", "1")]);
-        assert!(bundles.fits(&third) && bundles.store(&third).unwrap().referents);
-        assert_eq!((value(&bundles, "m"), files()), (None, 1));
-        let fourth = with_maps(bundle(10, &[], &["b"]), &[], &[("n", "1")]);
-        assert!(!bundles.store(&fourth).unwrap().referents);
-    }
-
-    #[test]
-    fn a_power_cut_between_any_two_writes_loses_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut bundles = Bundles::load(dir.path()).unwrap();
-        bundles.store(&with_maps(bundle(7, &["a"], &["a"]), &[("m", "1")], &[])).unwrap();
-        let index = fs::read(dir.path().join("bundle")).unwrap();
-        bundles.referents().write(config_map("m", "2").1.get()).unwrap();
-        let cut = Bundles::load(dir.path()).unwrap();
-        assert_eq!((value(&cut, "m").as_deref(), cut.revision()), (Some("1"), 7));
-        // The index went with the disk's cache, and no server is there to ask.
-        fs::write(dir.path().join("bundle"), &index[..20]).unwrap();
-        let cut = Bundles::load(dir.path()).unwrap();
-        assert_eq!((value(&cut, "m").as_deref(), cut.revision()), (Some("2"), 0));
-        fs::write(dir.path().join("bundle"), &index).unwrap();
-        for entry in fs::read_dir(dir.path().join("referents")).unwrap() {
-            fs::write(entry.unwrap().path(), "toono1 00000000 3\n{}").unwrap();
-        }
-        let torn = Bundles::load(dir.path()).unwrap();
-        assert_eq!(torn.revision(), 0);
-        assert!(torn.referents().find(&config_map("m", "").0).is_err());
-        assert!(torn.wants("a"));
-    }
-
-    #[test]
-    fn a_uid_cannot_leave_the_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut bundles = Bundles::load(dir.path()).unwrap();
-        let stored = bundles.store(&bundle(1, &["../x"], &["../x", "a"])).unwrap();
-        assert!(stored.pods.is_empty() && !bundles.wants("../x"));
-        assert!(!dir.path().join("x").exists());
-    }
 }

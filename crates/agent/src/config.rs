@@ -6,7 +6,7 @@ use toono_http::client::Endpoint;
 use toono_images::RegistryConfig;
 use toono_net::LinkName;
 use toono_pki::{BootstrapToken, CaPin};
-use toono_podmachine::pressure::Thresholds;
+use toono_podmachine::pressure::Rules;
 use toono_sandbox::KeeperProgram;
 
 /// The kubelet's own default of `maxPods`.
@@ -50,7 +50,7 @@ pub struct Room {
     /// What is kept from them.
     pub reserved: Reserve,
     /// What must be left of each, lest pods are evicted.
-    pub eviction_hard: Thresholds,
+    pub eviction: Rules,
     /// How many there may be.
     pub max_pods: u32,
 }
@@ -69,11 +69,7 @@ pub struct Reserve {
 impl Default for Room {
     /// As with the kubelet.
     fn default() -> Self {
-        Self {
-            reserved: Reserve::default(),
-            eviction_hard: Thresholds::default(),
-            max_pods: MAX_PODS,
-        }
+        Self { reserved: Reserve::default(), eviction: Rules::default(), max_pods: MAX_PODS }
     }
 }
 

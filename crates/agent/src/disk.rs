@@ -9,8 +9,14 @@ use std::{
 
 use crate::AgentError;
 
+#[cfg(test)]
+pub(crate) mod small;
+mod twins;
+
 /// What a checked file starts with; the number is the format's version.
 const MAGIC: &str = "toono1";
+/// They are for root alone: many hold secrets.
+const MODE: u32 = 0o600;
 
 /// Whether a write must have reached the disk before it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,10 +33,32 @@ pub(crate) fn write_checked(
     payload: &[u8],
     durability: Durability,
 ) -> Result<(), AgentError> {
+    replace(path, &with_header(payload), durability)
+}
+
+/// As [`write_checked`], for a file that is written again and again, also when the disk is full by then.
+pub(crate) fn rewrite_checked(
+    path: &Path,
+    payload: &[u8],
+    durability: Durability,
+) -> Result<(), AgentError> {
+    twins::rewrite(path, with_header(payload), durability).map_err(failed("write", path))
+}
+
+/// As [`rewrite_checked`], for JSON without a header, which may end with empty lines.
+pub(crate) fn rewrite_json(
+    path: &Path,
+    json: Vec<u8>,
+    durability: Durability,
+) -> Result<(), AgentError> {
+    twins::rewrite(path, json, durability).map_err(failed("write", path))
+}
+
+fn with_header(payload: &[u8]) -> Vec<u8> {
     let mut bytes =
         format!("{MAGIC} {:08x} {}\n", crc32c::crc32c(payload), payload.len()).into_bytes();
     bytes.extend_from_slice(payload);
-    replace(path, &bytes, 0o600, durability)
+    bytes
 }
 
 /// The bytes of a checked file. None when it is missing or damaged, which is logged.
@@ -48,27 +76,33 @@ pub(crate) fn read_checked(path: &Path) -> Result<Option<Vec<u8>>, AgentError> {
 
 fn verify(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
-    let payload = bytes.split_off(end + 1);
+    let mut payload = bytes.split_off(end + 1);
     let head = std::str::from_utf8(bytes.get(..end)?).ok()?;
     let mut fields = head.split(' ');
-    let whole = fields.next() == Some(MAGIC)
-        && u32::from_str_radix(fields.next()?, 16).ok()? == crc32c::crc32c(&payload)
-        && fields.next()?.parse() == Ok(payload.len());
-    whole.then_some(payload)
+    let is_ours = fields.next() == Some(MAGIC);
+    let checksum = u32::from_str_radix(fields.next()?, 16).ok()?;
+    let length = fields.next()?.parse().ok()?;
+    if !is_ours || payload.len() < length {
+        return None;
+    }
+    // What follows is padding.
+    payload.truncate(length);
+    (crc32c::crc32c(&payload) == checksum).then_some(payload)
+}
+
+/// Whether it failed because the disk, or the user's share of it, has no room left.
+pub(crate) fn is_full(error: &AgentError) -> bool {
+    let AgentError::Disk { source, .. } = error else { return false };
+    matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Replaces a file by these bytes and nothing else.
-pub(crate) fn replace(
-    path: &Path,
-    bytes: &[u8],
-    mode: u32,
-    durability: Durability,
-) -> Result<(), AgentError> {
+fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), AgentError> {
     let temporary = temporary(path);
     let write = || -> io::Result<()> {
         let mut options = OpenOptions::new();
         let mut file =
-            options.write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+            options.write(true).create(true).truncate(true).mode(MODE).open(&temporary)?;
         file.write_all(bytes)?;
         if durability == Durability::Synced {
             file.sync_all()?;
@@ -141,6 +175,48 @@ mod tests {
             let read = read_checked(&path).unwrap();
             assert!(read.is_none_or(|read| read == b"{\"a\":1}"), "flipped at {at}");
         }
+    }
+
+    #[test]
+    fn what_is_written_again_is_the_newest_and_padding_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        for length in [1, 9000, 3, 4096, 20_000, 20_000, 0] {
+            let payload = vec![b'x'; length];
+            rewrite_checked(&path, &payload, Durability::Synced).unwrap();
+            assert_eq!(read_checked(&path).unwrap().unwrap(), payload);
+        }
+        let json = dir.path().join("json");
+        for text in ["{\"a\":1}", "[]"] {
+            rewrite_json(&json, text.into(), Durability::Lazy).unwrap();
+            let read = fs::read(&json).unwrap();
+            let read: serde_json::Value = serde_json::from_slice(&read).unwrap();
+            assert_eq!(read, serde_json::from_str::<serde_json::Value>(text).unwrap());
+        }
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..10]).unwrap();
+        assert_eq!(read_checked(&path).unwrap(), None, "cut");
+    }
+
+    #[test]
+    fn a_full_disk_takes_what_it_had_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = small::Small::mount(dir.path());
+        let path = dir.path().join("boot");
+        rewrite_checked(&path, b"1", Durability::Synced).unwrap();
+        disk.fill();
+        let new = write_checked(&dir.path().join("new"), &[7; 5000], Durability::Synced);
+        assert!(is_full(&new.unwrap_err()));
+        for number in 2..9 {
+            let text = number.to_string();
+            rewrite_checked(&path, text.as_bytes(), Durability::Synced).unwrap();
+            assert_eq!(read_checked(&path).unwrap().unwrap(), text.as_bytes());
+        }
+        let grown = rewrite_checked(&path, &[7; 50_000], Durability::Synced);
+        assert!(is_full(&grown.unwrap_err()));
+        assert_eq!(read_checked(&path).unwrap().unwrap(), b"8", "what was there is whole");
+        rewrite_checked(&path, b"9", Durability::Synced).unwrap();
+        assert_eq!(read_checked(&path).unwrap().unwrap(), b"9");
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Identity {
             path: path.clone(),
             reason: error.to_string(),
         })?;
-        disk::replace(&path, &bytes, 0o600, Durability::Synced)
+        disk::rewrite_json(&path, bytes, Durability::Synced)
     }
 }
 
@@ -137,7 +137,7 @@ pub(crate) fn next_boot(data: &Path, floor: u32) -> Result<u32, AgentError> {
         .and_then(|bytes| String::from_utf8(bytes).ok()?.parse::<u32>().ok())
         .unwrap_or(0);
     let next = last.max(floor).saturating_add(1);
-    disk::write_checked(&path, next.to_string().as_bytes(), Durability::Synced)?;
+    disk::rewrite_checked(&path, next.to_string().as_bytes(), Durability::Synced)?;
     Ok(next)
 }
 

@@ -27,6 +27,7 @@
 //! DATA/pods/UID/logs/CONTAINER/ATTEMPT.log
 //! DATA/pods/UID/termination/CONTAINER/ATTEMPT
 //! DATA/pods/UID/volumes/NAME/, etc/, and what its keeper puts there
+//! FILE.twin             beside what is written again and again: its place on a disk that gets full
 //! ```
 
 mod addresses;
@@ -74,4 +75,4 @@ pub mod reset;
 pub use config::{Bootstrap, Config, Reserve, Room};
 pub use error::AgentError;
 pub use run::Agent;
-pub use toono_podmachine::pressure::Thresholds;
+pub use toono_podmachine::pressure::{GracePeriods, Rules, Soft, Thresholds, period};

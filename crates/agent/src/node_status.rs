@@ -74,7 +74,7 @@ impl Allocatable {
         let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
         let (memory, disk) = (memory_kib().saturating_mul(1024), disk_bytes(data));
         let rest = |whole: u64, reserved: i64, signal: Signal| {
-            let least = room.eviction_hard.least(signal, whole);
+            let least = room.eviction.hard.least(signal, whole);
             signed(whole).saturating_sub(reserved).saturating_sub(signed(least)).max(0)
         };
         let cpu_millis = signed(cpus() as u64).saturating_mul(1000);

@@ -190,7 +190,7 @@ impl Parts {
             dns: identity.dns.clone(),
             manifests: config.manifests.clone(),
             max_pods: config.room.max_pods,
-            pressure: Mutex::new(Pressure::new(config.room.eviction_hard.clone())),
+            pressure: Mutex::new(Pressure::new(config.room.eviction.clone())),
             awake: awake.clone(),
         });
         let sync = Sync::new(bundles, pool.clone());
@@ -268,7 +268,7 @@ impl Parts {
         tasks.spawn(mirrors.run());
         tasks.spawn(address);
         tasks.spawn(api.run(changed.clone()));
-        tasks.spawn(sync.run(cloud.clone(), changed));
+        tasks.spawn(sync.run(node.clone(), cloud.clone(), changed));
         tasks.spawn(pool.clone().run(cloud.clone()));
         tasks.spawn(self.dns.run(self.questions));
         tasks.spawn(certificate::keep(credentials, cloud.clone()));

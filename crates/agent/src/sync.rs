@@ -1,20 +1,31 @@
 //! Fetches the bundle when the cloud says that there is a newer one, and puts it on disk.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Notify, mpsc},
     time::timeout,
 };
-use toono_wire::{bundle::Bundle, path};
+use toono_wire::{bundle::Bundle, path, report::EventReport};
 
 use crate::{
-    bundles::{Bundles, News},
+    bundles::{Bundles, News, Refused},
     cloud::Cloud,
     join::chain,
     pool::Pool,
     retry,
+    stats::disk::Space,
+    worker::Node,
 };
+
+/// While the disk is full it is looked so often whether it still is.
+const FULL_PAUSE: Duration = Duration::from_secs(10);
+/// With less there is no use in another try: a pod's files and directory are five blocks.
+const LEAST_ROOM_BYTES: u64 = 64 << 10;
 
 /// Shared by those who hear of revisions and the one who fetches.
 #[derive(Debug, Clone)]
@@ -93,7 +104,8 @@ impl Sync {
     }
 
     /// Fetches whenever it is asked, and hands on what changed once it is on disk.
-    pub(crate) async fn run(self, cloud: Cloud, changed: mpsc::Sender<News>) {
+    pub(crate) async fn run(self, node: Arc<Node>, cloud: Cloud, changed: mpsc::Sender<News>) {
+        let mut told = BTreeSet::new();
         loop {
             while !self.is_due() {
                 tokio::select! {
@@ -102,9 +114,16 @@ impl Sync {
                 }
             }
             match self.fetch_once(&cloud).await {
-                Ok(news) => {
+                Ok((revision, mut news)) => {
+                    let refused = std::mem::take(&mut news.refused);
                     if changed.send(news).await.is_err() {
                         return;
+                    }
+                    if refused.is_empty() {
+                        told.clear();
+                    } else {
+                        tell(&node, refused, &mut told);
+                        self.until_room(&node, revision).await;
                     }
                 }
                 Err(reason) => {
@@ -117,7 +136,21 @@ impl Sync {
         }
     }
 
-    async fn fetch_once(&self, cloud: &Cloud) -> Result<News, String> {
+    /// Waits until what the disk refused may be tried again, or the cloud has something newer than that.
+    async fn until_room(&self, node: &Node, revision: u64) {
+        loop {
+            let _ = timeout(FULL_PAUSE, self.inner.asked.notified()).await;
+            let has_room = Space::of(&node.data).available >= LEAST_ROOM_BYTES;
+            let mut wanted = self.wanted();
+            if has_room || wanted.revision > revision {
+                wanted.compare = true;
+                return;
+            }
+        }
+    }
+
+    /// The bundle's revision, and what it brought.
+    async fn fetch_once(&self, cloud: &Cloud) -> Result<(u64, News), String> {
         let (since, asked) = (self.revision(), self.wanted().revision);
         let mut bundle = fetch(cloud, since).await?;
         if since > 0 && !self.bundles().fits(&bundle) {
@@ -132,7 +165,27 @@ impl Sync {
         if wanted.revision == asked {
             wanted.revision = 0;
         }
-        Ok(news)
+        Ok((bundle.revision, news))
+    }
+}
+
+/// Says once of each pod that the disk has no room for it.
+fn tell(node: &Node, refused: Vec<Refused>, told: &mut BTreeSet<String>) {
+    for Refused { pod, reason } in refused {
+        tracing::warn!(reason, "the disk is full");
+        let Some((namespace, pod, pod_uid)) = pod else { continue };
+        if told.insert(pod_uid.clone()) {
+            node.outbox.events(vec![EventReport {
+                namespace,
+                pod,
+                pod_uid,
+                field_path: String::new(),
+                kind: "Warning".to_owned(),
+                reason: "OutOfDisk".to_owned(),
+                message: format!("The node's disk is full, the pod waits for room: {reason}"),
+                at: node.clock.now().wall.to_string(),
+            }]);
+        }
     }
 }
 

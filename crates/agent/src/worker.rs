@@ -258,8 +258,8 @@ impl Worker {
                 self.machine.observe(Observation::ReferentsChanged, now);
                 self.fill_again();
             }
-            Order::Evict(Evict { message, disrupts, .. }) => {
-                self.machine.evict(message, disrupts, now);
+            Order::Evict(Evict { message, disrupts, grace, .. }) => {
+                self.machine.evict(message, disrupts, grace, now);
             }
             Order::Remove => {
                 self.ending = Ending::Unwanted;

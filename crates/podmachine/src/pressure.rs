@@ -1,14 +1,16 @@
 //! When a node runs short of what its pods share, what it says of that, and which pod is to make room.
 //!
-//! As <https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/> has it, with hard
-//! thresholds. What is left of what is measured by others, and so is it others who end the pod.
+//! As <https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/> has it. What is left of what
+//! is measured by others, and so is it others who end the pod.
 
-use std::{cmp::Reverse, collections::BTreeMap, str::FromStr, time::Duration};
+mod thresholds;
 
-use toono_api::Quantity;
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
-/// How long a condition stays after it was last seen; the kubelet's `evictionPressureTransitionPeriod`.
-const TRANSITION_PERIOD: Duration = Duration::from_secs(5 * 60);
+pub use thresholds::{
+    GracePeriods, Least, Rules, Soft, ThresholdError, Thresholds, period, written,
+};
+
 /// Pods of this priority and above are what the node itself needs.
 const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
@@ -49,35 +51,6 @@ pub struct Level {
     pub capacity: u64,
 }
 
-/// The least that is to be left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Least {
-    /// Bytes, or a number.
-    Amount(u64),
-    /// Hundredths of the capacity.
-    Percent(u8),
-}
-
-/// The least of each. Parsed as the kubelet's `--eviction-hard`: `memory.available<100Mi,nodefs.available<10%`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Thresholds(BTreeMap<Signal, Least>);
-
-/// A text that says no thresholds.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ThresholdError {
-    /// Not `SIGNAL<QUANTITY`.
-    #[error(
-        "invalid eviction threshold {0:?}: it must be a signal, \"<\" and a quantity or a percentage"
-    )]
-    Syntax(String),
-    /// Nothing that can be measured.
-    #[error("unsupported eviction signal {0}")]
-    Signal(String),
-    /// The same twice.
-    #[error("found duplicate eviction threshold for signal {0}")]
-    Duplicate(&'static str),
-}
-
 /// A threshold that is crossed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortage {
@@ -87,13 +60,17 @@ pub struct Shortage {
     pub least: u64,
     /// What is left.
     pub available: u64,
+    /// The pod that is ended for it may take so long; none where there is no time left.
+    pub grace: Option<Duration>,
 }
 
 /// What is known of a node's shortages.
 #[derive(Debug, Clone, Default)]
 pub struct Pressure {
-    thresholds: Thresholds,
+    rules: Rules,
     last_seen: BTreeMap<Condition, Duration>,
+    /// Since when each soft threshold has been crossed.
+    crossed: BTreeMap<Signal, Duration>,
 }
 
 /// A pod that may be ended to make room.
@@ -218,112 +195,53 @@ impl Condition {
     }
 }
 
-impl Default for Thresholds {
-    /// The kubelet's on Linux.
-    fn default() -> Self {
-        Self(BTreeMap::from([
-            (Signal::Memory, Least::Amount(100 << 20)),
-            (Signal::Nodefs, Least::Percent(10)),
-            (Signal::NodefsInodes, Least::Percent(5)),
-            (Signal::Imagefs, Least::Percent(15)),
-            (Signal::ImagefsInodes, Least::Percent(5)),
-        ]))
-    }
-}
-
-impl Thresholds {
-    /// The least that is to be left of a whole; 0 where there is no threshold.
-    #[must_use]
-    pub fn least(&self, signal: Signal, capacity: u64) -> u64 {
-        match self.0.get(&signal) {
-            None => 0,
-            Some(Least::Amount(amount)) => *amount,
-            Some(Least::Percent(percent)) => {
-                let part = u128::from(capacity) * u128::from(*percent) / 100;
-                u64::try_from(part).unwrap_or(u64::MAX)
-            }
-        }
-    }
-}
-
-impl Thresholds {
-    /// Each as the kubelet's configuration has it: `"memory.available": "100Mi"`.
-    #[must_use]
-    pub fn texts(&self) -> BTreeMap<&'static str, String> {
-        let text = |least: &Least| match least {
-            Least::Amount(amount) => quantity(*amount),
-            Least::Percent(percent) => format!("{percent}%"),
-        };
-        self.0.iter().map(|(signal, least)| (signal.name(), text(least))).collect()
-    }
-}
-
-impl FromStr for Thresholds {
-    type Err = ThresholdError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut found = BTreeMap::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let syntax = || ThresholdError::Syntax(part.to_owned());
-            let (name, value) = part.split_once('<').ok_or_else(syntax)?;
-            let signal = Signal::ALL.into_iter().find(|it| it.name() == name);
-            let signal = signal.ok_or_else(|| ThresholdError::Signal(name.to_owned()))?;
-            let least = match value.strip_suffix('%') {
-                Some(percent) => {
-                    let percent = percent.parse().ok().filter(|it: &u8| *it <= 100);
-                    Least::Percent(percent.ok_or_else(syntax)?)
-                }
-                None => {
-                    let amount: Quantity = value.parse().map_err(|_| syntax())?;
-                    Least::Amount(u64::try_from(amount.units()).map_err(|_| syntax())?)
-                }
-            };
-            if found.insert(signal, least).is_some() {
-                return Err(ThresholdError::Duplicate(signal.name()));
-            }
-        }
-        Ok(Self(found))
-    }
-}
-
 impl Pressure {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new(thresholds: Thresholds) -> Self {
-        Self { thresholds, last_seen: BTreeMap::new() }
+    pub fn new(rules: Rules) -> Self {
+        Self { rules, ..Self::default() }
     }
 
-    /// The least that is to be left of each.
+    /// By what is judged.
     #[must_use]
-    pub fn thresholds(&self) -> &Thresholds {
-        &self.thresholds
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
-    /// Takes what is left now; what is short of it, the first to be taken care of first.
+    /// Takes what is left now; what is to be done something about, the first to be taken care of first.
     pub fn observe(&mut self, levels: &[(Signal, Level)], now: Duration) -> Vec<Shortage> {
-        let mut shortages: Vec<Shortage> = levels
-            .iter()
-            // What cannot be measured is not short.
-            .filter(|(_, level)| level.capacity > 0)
-            .map(|(signal, level)| Shortage {
-                signal: *signal,
-                least: self.thresholds.least(*signal, level.capacity),
-                available: level.available,
-            })
-            .filter(|it| it.available < it.least)
-            .collect();
-        shortages.sort_by_key(|it| it.signal);
-        for shortage in &shortages {
-            self.last_seen.insert(shortage.signal.condition(), now);
+        let mut shortages = Vec::new();
+        // What cannot be measured is not short.
+        for (signal, level) in levels.iter().filter(|(_, level)| level.capacity > 0) {
+            let soft = self.observe_soft(*signal, *level, now);
+            let hard = below(&self.rules.hard, *signal, *level);
+            if hard.is_some() {
+                self.last_seen.insert(signal.condition(), now);
+            }
+            shortages.extend(hard.or(soft));
         }
+        shortages.sort_by_key(|it: &Shortage| it.signal);
         shortages
+    }
+
+    /// The Node says at once that a soft threshold is crossed, and a pod is ended when it has been for a while.
+    fn observe_soft(&mut self, signal: Signal, level: Level, now: Duration) -> Option<Shortage> {
+        let soft = &self.rules.soft;
+        let Some(short) = below(soft.thresholds(), signal, level) else {
+            self.crossed.remove(&signal);
+            return None;
+        };
+        self.last_seen.insert(signal.condition(), now);
+        let since = *self.crossed.entry(signal).or_insert(now);
+        let is_due = now.saturating_sub(since) >= soft.grace(signal);
+        is_due.then_some(Shortage { grace: Some(soft.pod_grace), ..short })
     }
 
     /// Whether the Node says so: a condition that comes and goes would move pods to and fro, so it stays a while.
     #[must_use]
     pub fn holds(&self, condition: Condition, now: Duration) -> bool {
         let seen = self.last_seen.get(&condition);
-        seen.is_some_and(|seen| now.saturating_sub(*seen) < TRANSITION_PERIOD)
+        seen.is_some_and(|seen| now.saturating_sub(*seen) < self.rules.transition)
     }
 
     /// Whether a pod that has just come may run here; the error says why not.
@@ -341,6 +259,12 @@ impl Pressure {
         }
         Err(format!("The node had condition: [{}]. ", held.join(" ")))
     }
+}
+
+/// What is missing of a threshold.
+fn below(thresholds: &Thresholds, signal: Signal, level: Level) -> Option<Shortage> {
+    let (least, available) = (thresholds.least(signal, level.capacity), level.available);
+    (available < least).then_some(Shortage { signal, least, available, grace: None })
 }
 
 /// What of a pod decides whether it may come to a node under pressure.

@@ -3,7 +3,9 @@
 pub(crate) mod cli;
 mod image;
 
-use toono_agent::{Agent, AgentError, Bootstrap, Config, Reserve, Room};
+use std::time::Duration;
+
+use toono_agent::{Agent, AgentError, Bootstrap, Config, Reserve, Room, Rules, Soft};
 use toono_images::RegistryConfig;
 use toono_sandbox::KeeperProgram;
 
@@ -50,24 +52,38 @@ fn configure(args: NodeArgs) -> Result<Config, Failure> {
         resolv_conf: args.resolv_conf,
         registries: registries(&args.registry)?,
         keeper: KeeperProgram::this(),
-        room: room(&args.room),
+        room: room(&args.room)?,
         manifests,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }
 
-fn room(args: &RoomArgs) -> Room {
+fn room(args: &RoomArgs) -> Result<Room, Failure> {
     let mut reserved = Reserve::default();
     for list in [&args.system_reserved, &args.kube_reserved].into_iter().flatten() {
         reserved.cpu_millis = reserved.cpu_millis.saturating_add(list.0.cpu_millis);
         reserved.memory = reserved.memory.saturating_add(list.0.memory);
         reserved.storage = reserved.storage.saturating_add(list.0.storage);
     }
-    Room {
-        reserved,
-        eviction_hard: args.eviction_hard.clone().unwrap_or_default(),
-        max_pods: args.max_pods,
-    }
+    Ok(Room { reserved, eviction: rules(args)?, max_pods: args.max_pods })
+}
+
+fn rules(args: &RoomArgs) -> Result<Rules, Failure> {
+    let soft = Soft::new(
+        args.eviction_soft.clone().unwrap_or_default(),
+        args.eviction_soft_grace_period.clone().unwrap_or_default(),
+        Duration::from_secs(args.eviction_max_pod_grace_period.into()),
+    );
+    let soft = soft.map_err(|error| {
+        let hint = "give one with --eviction-soft-grace-period SIGNAL=DURATION";
+        Failure::caused("bad-eviction", &error, hint)
+    })?;
+    let rules = Rules::default();
+    Ok(Rules {
+        hard: args.eviction_hard.clone().unwrap_or(rules.hard),
+        soft,
+        transition: args.eviction_pressure_transition_period,
+    })
 }
 
 fn host_name() -> Result<String, Failure> {

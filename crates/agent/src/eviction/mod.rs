@@ -45,6 +45,8 @@ pub(crate) struct Evict {
     pub(crate) message: String,
     /// It has kept to its limits.
     pub(crate) disrupts: bool,
+    /// It may take so long; none where there is no time left.
+    pub(crate) grace: Option<Duration>,
 }
 
 /// Where they are told to.
@@ -75,8 +77,8 @@ impl Eviction {
                 () = self.node.awake.notified() => {}
                 () = stalls.next() => {}
             }
-            while let Some(uid) = self.look().await {
-                if !self.until_over(&uid).await {
+            while let Some(evicted) = self.look().await {
+                if !self.until_over(&evicted).await {
                     break;
                 }
             }
@@ -84,7 +86,7 @@ impl Eviction {
     }
 
     /// One look; the pod that it ended.
-    async fn look(&mut self) -> Option<String> {
+    async fn look(&mut self) -> Option<Evict> {
         let shortages = self.observe();
         // All of them: each has only itself to blame.
         let mut told = None;
@@ -119,7 +121,7 @@ impl Eviction {
             return None;
         };
         let (uid, message) = (pod.uid.clone(), shortage.message(pod));
-        Some(self.evict(Evict { uid, message, disrupts: true }))
+        Some(self.evict(Evict { uid, message, disrupts: true, grace: shortage.grace }))
     }
 
     /// Takes what is left, and tells the cloud what changed.
@@ -166,20 +168,20 @@ impl Eviction {
         }]);
     }
 
-    fn evict(&self, evict: Evict) -> String {
+    fn evict(&self, evict: Evict) -> Evict {
         tracing::warn!(uid = evict.uid, message = evict.message, "a pod is evicted");
-        let uid = evict.uid.clone();
         // The supervisor ends with the agent, as this does.
-        let _ = self.evictions.send(evict);
-        uid
+        let _ = self.evictions.send(evict.clone());
+        evict
     }
 
     /// Whether it has ended in time.
-    async fn until_over(&self, uid: &str) -> bool {
-        let deadline = tokio::time::Instant::now() + CLEANUP_TIMEOUT;
+    async fn until_over(&self, evicted: &Evict) -> bool {
+        let patience = CLEANUP_TIMEOUT.saturating_add(evicted.grace.unwrap_or_default());
+        let deadline = tokio::time::Instant::now() + patience;
         while tokio::time::Instant::now() < deadline {
             tokio::time::sleep(CLEANUP_PAUSE).await;
-            if self.node.views.has_ended(uid) {
+            if self.node.views.has_ended(&evicted.uid) {
                 return true;
             }
         }
@@ -210,7 +212,7 @@ impl Eviction {
         let look = move || {
             let judge = |(uid, dir): (String, PathBuf)| {
                 let message = limits::exceeded(&dir)?;
-                Some(Evict { uid, message, disrupts: false })
+                Some(Evict { uid, message, disrupts: false, grace: None })
             };
             bounded.into_iter().filter_map(judge).collect::<Vec<_>>()
         };

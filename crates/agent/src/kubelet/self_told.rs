@@ -6,6 +6,7 @@ use http::Response;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use toono_http::Body;
+use toono_podmachine::pressure::written;
 use toono_sandbox::MAX_LOG_FILES;
 use toono_wire::usage::{NodeUsage, PodUsage, Usage};
 
@@ -57,7 +58,7 @@ pub(super) fn usage(measured: &Measured) -> NodeUsage {
 
 /// Those of the kubelet's settings that this node has, by the kubelet's names.
 pub(super) fn configuration(node: &Node) -> Value {
-    let thresholds = node.pressure().thresholds().texts();
+    let rules = node.pressure().rules().clone();
     json!({"kubeletconfig": {
         "kind": "KubeletConfiguration",
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -65,8 +66,11 @@ pub(super) fn configuration(node: &Node) -> Value {
         "cgroupDriver": "cgroupfs",
         "containerLogMaxFiles": MAX_LOG_FILES,
         "containerLogMaxSize": "10Mi",
-        "evictionHard": thresholds,
-        "evictionPressureTransitionPeriod": "5m0s",
+        "evictionHard": rules.hard.texts(),
+        "evictionMaxPodGracePeriod": rules.soft.pod_grace.as_secs(),
+        "evictionPressureTransitionPeriod": written(rules.transition),
+        "evictionSoft": rules.soft.thresholds().texts(),
+        "evictionSoftGracePeriod": rules.soft.grace_periods().texts(),
         "imageGCHighThresholdPercent": 85,
         "imageGCLowThresholdPercent": 80,
         "maxPods": node.max_pods,

@@ -156,7 +156,7 @@ impl Statics {
         let dir = bundles::pod_dir(&self.inner.data, uid);
         disk::make_dir(&dir)?;
         let bytes = serde_json::to_vec(pod).unwrap_or_default();
-        disk::write_checked(&dir.join("pod"), &bytes, Durability::Synced)
+        disk::rewrite_checked(&dir.join("pod"), &bytes, Durability::Synced)
     }
 
     /// The pod of a file, as it was written.
@@ -194,7 +194,7 @@ impl Statics {
             while views.find(&namespace, &name).is_some_and(|it| Some(&it.uid) != uid.as_ref()) {
                 tokio::time::sleep(PREDECESSOR_PAUSE).await;
             }
-            let _ = changed.send(News { pods: vec![pod], referents: false }).await;
+            let _ = changed.send(News { pods: vec![pod], ..News::default() }).await;
         }
     }
 }

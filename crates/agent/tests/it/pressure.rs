@@ -53,7 +53,7 @@ fn the_least_important_pod_leaves_a_node_without_memory() {
         assert_eq!(condition(&cloud.node_status().unwrap(), "MemoryPressure")["status"], "False");
         quiet.stop().await;
         // From now on whatever is left is too little.
-        site.config.room.eviction_hard = "memory.available<100%".parse().unwrap();
+        site.config.room.eviction.hard = "memory.available<100%".parse().unwrap();
         let agent = site.start();
         let status = cloud.until("low", |_, status| has_failed(status)).await;
         assert_eq!(status.reason.as_deref(), Some("Evicted"));

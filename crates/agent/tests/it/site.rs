@@ -77,7 +77,10 @@ impl Site {
             },
             // The disk of the machine that runs tests may be as full as it likes.
             room: Room {
-                eviction_hard: "memory.available<100Mi".parse().unwrap(),
+                eviction: toono_agent::Rules {
+                    hard: "memory.available<100Mi".parse().unwrap(),
+                    ..toono_agent::Rules::default()
+                },
                 ..Room::default()
             },
             manifests: None,

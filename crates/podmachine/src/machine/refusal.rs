@@ -12,12 +12,13 @@ const EVICTED: &str = "Evicted";
 
 impl PodMachine {
     /// Ends the pod to make room on the node, or because it takes more than it may: `disrupts` says that it has
-    /// kept to its limits.
-    pub fn evict(&mut self, message: String, disrupts: bool, now: Moment) {
+    /// kept to its limits. With `grace` there is time: as much as the pod asks for, but no more than that.
+    pub fn evict(&mut self, message: String, disrupts: bool, grace: Option<Duration>, now: Moment) {
         if self.is_over() {
             return;
         }
-        let kill_at = now.elapsed + EVICTION_GRACE;
+        let grace = grace.map_or(EVICTION_GRACE, |most| most.min(self.plan.grace));
+        let kill_at = now.elapsed + grace.max(EVICTION_GRACE);
         self.fail(EVICTED, message.clone(), kill_at, disrupts);
         self.parts(now).3.events.pod_warning(EVICTED, message);
     }

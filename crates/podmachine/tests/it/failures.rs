@@ -281,7 +281,12 @@ fn an_evicted_pod_ends_soon_and_stays_failed() {
     let mut node = Node::new(&simple("Always"));
     node.settle();
     node.take();
-    node.machine.evict("The node was low on resource: memory. ".to_owned(), true, at(node.now));
+    node.machine.evict(
+        "The node was low on resource: memory. ".to_owned(),
+        true,
+        None,
+        at(node.now),
+    );
     node.step();
     let actions = node.take();
     assert!(matches!(actions.as_slice(), [Action::SignalContainer { .. }]), "{actions:?}");
@@ -304,10 +309,22 @@ fn an_evicted_pod_ends_soon_and_stays_failed() {
 }
 
 #[test]
+fn where_there_is_time_an_evicted_pod_gets_its_own_up_to_a_limit() {
+    for (most, wanted) in [(10, 10), (600, 30), (0, 2)] {
+        let mut node = Node::new(&simple("Always"));
+        node.settle();
+        let most = Some(Duration::from_secs(most));
+        node.machine.evict("no room".to_owned(), true, most, at(node.now));
+        node.step();
+        assert_eq!(node.wake, Some(node.now + Duration::from_secs(wanted)), "{most:?}");
+    }
+}
+
+#[test]
 fn an_agent_that_starts_during_an_eviction_finishes_it() {
     let mut node = Node::new(&simple("Always"));
     node.settle();
-    node.machine.evict("no room".to_owned(), true, at(node.now));
+    node.machine.evict("no room".to_owned(), true, None, at(node.now));
     node.step();
     let status = node.status();
     assert_eq!(status.phase.as_deref(), Some("Running"));

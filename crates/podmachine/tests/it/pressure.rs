@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use toono_podmachine::pressure::{
-    Candidate, Condition, Level, Newcomer, Pressure, Share, Shortage, Signal, Thresholds, quantity,
+    Candidate, Condition, GracePeriods, Level, Newcomer, Pressure, Rules, Share, Shortage, Signal,
+    Soft, Thresholds, period, quantity, written,
 };
 
 const MIB: u64 = 1 << 20;
@@ -32,15 +33,18 @@ fn pod(uid: &str, priority: i32, usage: u64, request: u64) -> Candidate {
 }
 
 fn shortage(signal: Signal) -> Shortage {
-    Shortage { signal, least: 100 * MIB, available: 50 * MIB + 1 }
+    Shortage { signal, least: 100 * MIB, available: 50 * MIB + 1, grace: None }
 }
 
 #[test]
 fn a_condition_stays_five_minutes_after_it_was_last_seen() {
-    let mut pressure = Pressure::new(Thresholds::default());
+    let mut pressure = Pressure::new(Rules::default());
     assert_eq!(pressure.observe(&memory(100 * MIB), at(0)), []);
     let short = pressure.observe(&memory(99 * MIB), at(10));
-    assert_eq!(short, [Shortage { signal: Signal::Memory, least: 100 * MIB, available: 99 * MIB }]);
+    assert_eq!(
+        short,
+        [Shortage { signal: Signal::Memory, least: 100 * MIB, available: 99 * MIB, grace: None }]
+    );
     assert!(pressure.holds(Condition::Memory, at(10)) && !pressure.holds(Condition::Disk, at(10)));
     assert_eq!(pressure.observe(&memory(200 * MIB), at(20)), []);
     assert!(
@@ -49,8 +53,61 @@ fn a_condition_stays_five_minutes_after_it_was_last_seen() {
 }
 
 #[test]
+fn a_soft_threshold_may_be_crossed_for_a_while() {
+    let soft = Soft::new(
+        "memory.available<300Mi".parse().unwrap(),
+        "memory.available=1m30s".parse().unwrap(),
+        at(20),
+    );
+    let rules = Rules { soft: soft.unwrap(), transition: at(60), ..Rules::default() };
+    let mut pressure = Pressure::new(rules);
+    assert_eq!(pressure.observe(&memory(299 * MIB), at(0)), []);
+    assert!(pressure.holds(Condition::Memory, at(0)), "told at once");
+    assert_eq!(pressure.observe(&memory(300 * MIB), at(80)), []);
+    assert_eq!(pressure.observe(&memory(200 * MIB), at(90)), [], "it counts anew");
+    assert_eq!(pressure.observe(&memory(200 * MIB), at(179)), []);
+    let due = pressure.observe(&memory(200 * MIB), at(180));
+    let short = Shortage { least: 300 * MIB, available: 200 * MIB, ..shortage(Signal::Memory) };
+    assert_eq!(due, [Shortage { grace: Some(at(20)), ..short }]);
+    let hard = pressure.observe(&memory(90 * MIB), at(190));
+    assert_eq!(hard, [Shortage { least: 100 * MIB, available: 90 * MIB, ..short }]);
+    assert_eq!(pressure.observe(&memory(400 * MIB), at(200)), []);
+    assert!(pressure.holds(Condition::Memory, at(249)));
+    assert!(!pressure.holds(Condition::Memory, at(250)), "the period is a setting");
+}
+
+#[test]
+fn soft_settings_are_the_kubelets() {
+    let soft = |thresholds: &str, grace: &str| {
+        let (thresholds, grace) = (thresholds.parse().unwrap(), grace.parse().unwrap());
+        Soft::new(thresholds, grace, at(0))
+    };
+    let without = soft("memory.available<1Gi,nodefs.available<9%", "memory.available=5s");
+    assert_eq!(
+        without.unwrap_err().to_string(),
+        "grace period must be specified for the soft eviction threshold nodefs.available"
+    );
+    let whole = soft("nodefs.available<9%", "nodefs.available=1h30s").unwrap();
+    assert_eq!(whole.grace(Signal::Nodefs), at(3630));
+    assert_eq!(whole.grace_periods().texts()["nodefs.available"], "1h0m30s");
+    for (bad, why) in [
+        ("memory.available", "invalid eviction grace period"),
+        ("memory.available=5", "invalid eviction grace period"),
+        ("memory.available=-5s", "invalid eviction grace period"),
+        ("memory.free=5s", "unsupported eviction signal memory.free"),
+        ("pid.available=5s,pid.available=5s", "found duplicate eviction threshold"),
+    ] {
+        let error = bad.parse::<GracePeriods>().unwrap_err().to_string();
+        assert!(error.contains(why), "{bad}: {error}");
+    }
+    for text in ["45s", "5m0s", "2h0m1s"] {
+        assert_eq!(written(period(text).unwrap()), text);
+    }
+}
+
+#[test]
 fn memory_is_taken_care_of_before_disks() {
-    let mut pressure = Pressure::new(Thresholds::default());
+    let mut pressure = Pressure::new(Rules::default());
     let disk = Level { available: 14, capacity: 100 };
     let levels = [
         (Signal::Imagefs, disk),
@@ -117,7 +174,7 @@ fn the_message_is_the_kubelets() {
 
 #[test]
 fn under_memory_pressure_only_pods_that_ask_for_something_come() {
-    let mut pressure = Pressure::new(Thresholds::default());
+    let mut pressure = Pressure::new(Rules::default());
     let best_effort = Newcomer { is_best_effort: true, ..Newcomer::default() };
     assert_eq!(pressure.admit(&best_effort, at(0)), Ok(()));
     pressure.observe(&memory(0), at(0));

@@ -4,9 +4,10 @@
 //! and ends when the process is started.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Write},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::fs::fchown,
     },
     path::{Path, PathBuf},
@@ -15,6 +16,7 @@ use std::{
 use libcontainer::{
     container::builder::ContainerBuilder, error::LibcontainerError, syscall::syscall::SyscallType,
 };
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde_json::Value;
 
 use super::{
@@ -127,11 +129,17 @@ pub(super) fn command(sandbox: &SandboxSpec, spec: &ExecSpec, ends: &Ends) -> Ou
     if spec.tty {
         add_terminal_type(&mut process);
     }
-    let process_file = bundle.join(format!("exec-{}.json", std::process::id()));
-    write_json(&process_file, &process)?;
-    let started = start_command(sandbox, spec, ends, (uid, restrictions), &process_file);
-    fs::remove_file(&process_file).map_err(text)?;
-    started
+    // Not on the disk: probes must not fail because that is full.
+    let file = in_memory(&process).map_err(text)?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    start_command(sandbox, spec, ends, (uid, restrictions), Path::new(&path))
+}
+
+/// A file without a name.
+fn in_memory(value: &Value) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"process", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(value)?)?;
+    Ok(file)
 }
 
 fn start_command(

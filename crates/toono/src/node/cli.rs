@@ -1,9 +1,9 @@
 //! The command line of `toono node`, with its defaults. It decides nothing.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
-use toono_agent::{Reserve, Thresholds};
+use toono_agent::{GracePeriods, Reserve, Thresholds};
 use toono_api::Quantity;
 use toono_http::client::Endpoint;
 use toono_pki::{BootstrapToken, CaPin};
@@ -51,6 +51,18 @@ pub(crate) struct RoomArgs {
     /// What must be left of the machine, lest pods are evicted.
     #[arg(long, value_name = "SIGNAL<QUANTITY,...")]
     pub(crate) eviction_hard: Option<Thresholds>,
+    /// With less than this for a while, pods are evicted; the while is --eviction-soft-grace-period.
+    #[arg(long, value_name = "SIGNAL<QUANTITY,...")]
+    pub(crate) eviction_soft: Option<Thresholds>,
+    /// How long there may be less than --eviction-soft, such as `memory.available=1m30s`.
+    #[arg(long, value_name = "SIGNAL=DURATION,...")]
+    pub(crate) eviction_soft_grace_period: Option<GracePeriods>,
+    /// The most seconds that a pod gets to end in when it is evicted because of --eviction-soft.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) eviction_max_pod_grace_period: u32,
+    /// How long the Node tells that it is short of something after it was, such as `5m`.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = period)]
+    pub(crate) eviction_pressure_transition_period: Duration,
     /// What pods do not get, for the system: cpu, memory, ephemeral-storage.
     #[arg(long, value_name = "RESOURCE=QUANTITY,...")]
     pub(crate) system_reserved: Option<Reserved>,
@@ -63,6 +75,10 @@ pub(crate) struct RoomArgs {
     /// Pods that run whatever the cloud says, one a file; `manifests` in the data directory unless given.
     #[arg(long, value_name = "DIR")]
     pub(crate) pod_manifest_path: Option<PathBuf>,
+}
+
+fn period(text: &str) -> Result<Duration, String> {
+    toono_agent::period(text).ok_or_else(|| format!("{text:?} is not a duration such as 1m30s"))
 }
 
 /// A list of reserved resources.

@@ -60,10 +60,15 @@ impl Edge {
     /// One pool of one node, which is there, with more options of `up` and of the server.
     pub(crate) fn up_with_one_node(options: &[&str], server_options: &[&str]) -> Self {
         let mut edge = Self::prepare();
-        let more = [&["--pools", "1", "--nodes-per-pool", "1"], options, &["--"], server_options];
-        edge.more = more.concat().into_iter().map(str::to_owned).collect();
+        edge.plan_one_node(options, server_options);
         edge.run_up();
         edge
+    }
+
+    /// `up` is to make one pool of one node.
+    pub(crate) fn plan_one_node(&mut self, options: &[&str], server_options: &[&str]) {
+        let more = [&["--pools", "1", "--nodes-per-pool", "1"], options, &["--"], server_options];
+        self.more = more.concat().into_iter().map(str::to_owned).collect();
     }
 
     pub(crate) fn run_up(&self) -> String {

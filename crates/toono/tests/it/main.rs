@@ -23,6 +23,7 @@ mod dns;
 mod drain;
 mod edge;
 mod forward;
+mod full_disk;
 mod images;
 mod journal;
 mod leftovers;
