@@ -12,6 +12,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, Resource};
 use tokio::task::JoinSet;
+use toono_openyurt::YurtStaticSet;
 
 use crate::{
     config::ControllersConfig,
@@ -47,6 +48,7 @@ pub(crate) struct Context {
     pub(crate) cron_jobs: Informer<CronJob>,
     pub(crate) namespaces: Informer<Namespace>,
     pub(crate) services: Informer<Service>,
+    pub(crate) static_sets: Informer<YurtStaticSet>,
 }
 
 impl Context {
@@ -76,6 +78,7 @@ impl Context {
             cron_jobs: Informer::new(Vec::new()),
             namespaces: Informer::new(Vec::new()),
             services: Informer::new(vec![(Index::Namespace, by_namespace)]),
+            static_sets: Informer::new(Vec::new()),
         }
     }
 
@@ -94,6 +97,7 @@ impl Context {
         self.watch(tasks, |context| &context.cron_jobs);
         self.watch(tasks, |context| &context.namespaces);
         self.watch(tasks, |context| &context.services);
+        self.watch(tasks, |context| &context.static_sets);
         let context = Arc::clone(self);
         tasks.spawn(async move { context.recorder.run().await });
     }

@@ -47,6 +47,7 @@ mod served;
 mod serviceaccount;
 mod statefulset;
 mod worker;
+mod yurtstaticset;
 
 use std::{future::Future, sync::Arc};
 
@@ -94,6 +95,7 @@ pub async fn run(
     let cron_jobs = cronjob::Controller::new(&mut context);
     let expired_jobs = job::ttl::Controller::new(&mut context);
     let budgets = disruption::Controller::new(&mut context);
+    let static_sets = yurtstaticset::Controller::new(&mut context);
     let cluster_roles = aggregation::Controller::new();
     let bootstrap_tokens = bootstraptoken::Controller::new();
     let certificates = certificates::Controller::new(signers.certificates);
@@ -106,6 +108,7 @@ pub async fn run(
     tasks.spawn(daemon_sets.run(Arc::clone(&context)));
     tasks.spawn(node_lifecycle.run(Arc::clone(&context)));
     tasks.spawn(budgets.run(Arc::clone(&context)));
+    tasks.spawn(static_sets.run(Arc::clone(&context)));
     tasks.spawn(cluster_roles.run(Arc::clone(&context)));
     tasks.spawn(bootstrap_tokens.run(Arc::clone(&context)));
     tasks.spawn(certificates.run(Arc::clone(&context)));

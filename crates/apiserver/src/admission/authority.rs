@@ -6,7 +6,7 @@ use toono_access::{Attributes, Kind, NodeWrite, Object, Request, ResourceRequest
 use toono_api::{ApiError, Resource, UserInfo, user::GROUP_MASTERS};
 use toono_mvcc::Key;
 
-use super::{Operation, Review, certificates};
+use super::{Operation, Review, certificates, static_upgrades};
 use crate::server::ApiServer;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -19,6 +19,7 @@ pub(super) fn check(review: &Review<'_>, object: &Value) -> Result<(), ApiError>
     if review.operation != Operation::Delete {
         check_grant(review, object)?;
         certificates::check(review, object)?;
+        static_upgrades::check(review, object)?;
     }
     let new = (review.operation != Operation::Delete).then_some(object);
     check_node(review.server, review.user, &Target::of(review), review.old, new)

@@ -12,6 +12,7 @@ mod limit_ranger;
 mod priority;
 mod quota;
 mod service_account;
+mod static_upgrades;
 pub(crate) mod webhooks;
 
 use serde_json::Value;

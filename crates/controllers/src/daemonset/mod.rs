@@ -4,7 +4,7 @@ mod history;
 mod nodes;
 mod status;
 mod update;
-mod upgrade;
+pub(crate) mod upgrade;
 
 use std::{
     collections::HashMap,

@@ -18,6 +18,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use toono_api::intern::Pool;
+use toono_openyurt::keys;
 use toono_placement::{PodKey, PodView};
 use toono_wire::upgrade;
 
@@ -39,7 +40,7 @@ pub(crate) const INDEX_IGNORED_FAILURES: &str =
     "batch.kubernetes.io/job-index-ignored-failure-count";
 
 /// The annotations that are kept.
-const ANNOTATIONS: [&str; 7] = [
+const ANNOTATIONS: [&str; 8] = [
     DELETION_COST,
     INDEX,
     INDEX_FAILURES,
@@ -47,6 +48,7 @@ const ANNOTATIONS: [&str; 7] = [
     upgrade::OFFER,
     upgrade::APPROVED,
     upgrade::PULL,
+    keys::STATIC_POD_HASH,
 ];
 
 static LABELS: Pool<BTreeMap<String, String>> = Pool::new();

@@ -201,7 +201,7 @@ impl Cluster {
         self.set_ready(node, "True").await;
         let mine = ListParams::default().fields(&format!("spec.nodeName={node}"));
         for pod in Api::<Pod>::all(self.client.clone()).list(&mine).await.unwrap() {
-            run_pod(&self.client, pod).await;
+            run_pod(&self.client, pod, true).await;
         }
     }
 
@@ -256,13 +256,13 @@ async fn run_pods(client: Client, offline: Offline) {
         };
         let node = pod.spec.as_ref().unwrap().node_name.clone();
         if node.is_some_and(|node| !offline.lock().unwrap().contains(&node)) {
-            run_pod(&client, pod).await;
+            run_pod(&client, pod, false).await;
         }
     }
 }
 
-/// What the node of a pod does with it.
-async fn run_pod(client: &Client, pod: Pod) {
+/// What the node of a pod does with it. `anew`: what runs is told again.
+async fn run_pod(client: &Client, pod: Pod, anew: bool) {
     let name = pod.metadata.name.clone().unwrap();
     let api: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap());
     let spec = pod.spec.clone().unwrap();
@@ -274,7 +274,10 @@ async fn run_pod(client: &Client, pod: Pod) {
         let _ =
             api.delete(&name, &DeleteParams::default().grace_period(0).preconditions(this)).await;
     } else if starts
-        && pod.status.is_none_or(|status| matches!(status.phase.as_deref(), None | Some("Pending")))
+        && pod.status.is_none_or(|status| match status.phase.as_deref() {
+            None | Some("Pending") => true,
+            phase => anew && phase == Some("Running"),
+        })
     {
         let now = Timestamp::now();
         let containers: Vec<_> = spec
@@ -289,6 +292,6 @@ async fn run_pod(client: &Client, pod: Pod) {
             {"type": "PodScheduled", "status": "True", "lastTransitionTime": now},
             {"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
         // It may be gone by now.
-        let _ = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await;
+        let _ = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&status)).await;
     }
 }

@@ -17,5 +17,6 @@ mod namespaces;
 mod nodes;
 mod quotas;
 mod stateful;
+mod static_sets;
 mod upgrades;
 mod workloads;

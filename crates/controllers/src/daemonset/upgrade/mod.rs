@@ -3,19 +3,17 @@
 //! are not ready; with `OTA` every node waits for an approval of its own.
 
 mod advanced;
-mod offer;
+pub(crate) mod offer;
 mod ota;
 
 use k8s_openapi::{api::apps::v1::DaemonSet, apimachinery::pkg::util::intstr::IntOrString};
+
+use toono_openyurt::keys::{MAX_UNAVAILABLE, UPDATE_STRATEGY};
 
 use super::{Daemons, Work};
 use crate::{error::SyncError, kinds::node::Node};
 pub(super) use ota::Heir;
 
-/// How the daemons of a set that says `OnDelete` are replaced.
-const STRATEGY: &str = "apps.openyurt.io/update-strategy";
-/// How many may be unavailable meanwhile: a number or a percentage of the nodes that are to run one.
-const MAX_UNAVAILABLE: &str = "apps.openyurt.io/max-unavailable";
 /// OpenYurt's default.
 const DEFAULT_MAX_UNAVAILABLE: &str = "10%";
 
@@ -32,7 +30,7 @@ pub(super) enum Strategy {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadStrategy {
     #[error(
-        "annotation {STRATEGY}={0:?} is unknown, so no daemon is replaced; give AdvancedRollingUpdate or OTA"
+        "annotation {UPDATE_STRATEGY}={0:?} is unknown, so no daemon is replaced; give AdvancedRollingUpdate or OTA"
     )]
     Unknown(String),
     #[error(
@@ -41,7 +39,7 @@ pub(super) enum BadStrategy {
     )]
     MaxUnavailable(String),
     #[error(
-        "annotation {STRATEGY} counts only with spec.updateStrategy.type OnDelete; \
+        "annotation {UPDATE_STRATEGY} counts only with spec.updateStrategy.type OnDelete; \
          the daemons are replaced as {0} says"
     )]
     NotOnDelete(String),
@@ -62,7 +60,7 @@ impl BadStrategy {
 pub(super) fn strategy(set: &DaemonSet) -> Result<Option<Strategy>, BadStrategy> {
     let annotations = set.metadata.annotations.as_ref();
     let annotation = |name: &str| annotations.and_then(|all| all.get(name)).map(String::as_str);
-    let Some(text) = annotation(STRATEGY) else { return Ok(None) };
+    let Some(text) = annotation(UPDATE_STRATEGY) else { return Ok(None) };
     let strategy = set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
     let type_ = strategy.and_then(|strategy| strategy.type_.as_deref()).unwrap_or("RollingUpdate");
     if type_ != "OnDelete" {
@@ -125,7 +123,7 @@ pub(super) fn follows_readiness(set: &DaemonSet) -> bool {
     matches!(strategy(set), Ok(Some(Strategy::Advanced { .. })))
 }
 
-pub(super) fn is_ready(node: &Node) -> bool {
+pub(crate) fn is_ready(node: &Node) -> bool {
     node.condition("Ready").is_some_and(|ready| &*ready.status == "True")
 }
 
@@ -144,7 +142,7 @@ mod tests {
     }
 
     fn advanced(most: &str) -> Result<Option<Strategy>, BadStrategy> {
-        said("OnDelete", &[(STRATEGY, "AdvancedRollingUpdate"), (MAX_UNAVAILABLE, most)])
+        said("OnDelete", &[(UPDATE_STRATEGY, "AdvancedRollingUpdate"), (MAX_UNAVAILABLE, most)])
     }
 
     #[test]
@@ -152,12 +150,20 @@ mod tests {
         let of = |max_unavailable| Ok(Some(Strategy::Advanced { max_unavailable }));
         let percent = |text: &str| of(IntOrString::String(text.to_owned()));
         assert_eq!(said("OnDelete", &[]), Ok(None));
-        assert_eq!(said("OnDelete", &[(STRATEGY, "OTA")]), Ok(Some(Strategy::Ota)));
-        assert_eq!(said("OnDelete", &[(STRATEGY, "ota")]), Ok(Some(Strategy::Ota)));
-        assert_eq!(said("OnDelete", &[(STRATEGY, "Auto")]), percent("10%"));
+        assert_eq!(said("OnDelete", &[(UPDATE_STRATEGY, "OTA")]), Ok(Some(Strategy::Ota)));
+        assert_eq!(said("OnDelete", &[(UPDATE_STRATEGY, "ota")]), Ok(Some(Strategy::Ota)));
+        assert_eq!(said("OnDelete", &[(UPDATE_STRATEGY, "Auto")]), percent("10%"));
         assert_eq!(advanced("25%"), percent("25%"));
         assert_eq!(advanced("3"), of(IntOrString::Int(3)));
         assert_eq!((advanced("0"), advanced("0%")), (percent("10%"), percent("10%")));
+    }
+
+    #[test]
+    fn conditions_are_called_as_openyurt_calls_them() {
+        use toono_openyurt::keys;
+        use toono_wire::upgrade;
+        assert_eq!(keys::POD_NEED_UPGRADE, upgrade::NEEDED);
+        assert_eq!(keys::POD_IMAGE_READY, upgrade::IMAGE_READY);
     }
 
     #[test]
@@ -165,9 +171,9 @@ mod tests {
         for bad in ["", "-1", "many", "101%", "3.5", "%", "99999999999"] {
             assert_eq!(advanced(bad), Err(BadStrategy::MaxUnavailable(bad.to_owned())), "{bad}");
         }
-        let unknown = said("OnDelete", &[(STRATEGY, "Sometimes")]).unwrap_err();
+        let unknown = said("OnDelete", &[(UPDATE_STRATEGY, "Sometimes")]).unwrap_err();
         assert!(unknown.to_string().contains("AdvancedRollingUpdate or OTA"), "{unknown}");
-        let ignored = said("RollingUpdate", &[(STRATEGY, "OTA")]).unwrap_err();
+        let ignored = said("RollingUpdate", &[(UPDATE_STRATEGY, "OTA")]).unwrap_err();
         assert_eq!(ignored.reason(), "UpdateStrategyIgnored");
     }
 }
