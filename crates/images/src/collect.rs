@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     error::StoreError,
+    kept::KEPT_AGE,
     reference::ImageRef,
     space::Space,
     store::{Image, ImageStore, discard, entries},
@@ -162,7 +163,7 @@ impl InUse {
 
 impl ImageStore {
     /// Deletes what no image has, if it is at least so old: layers that are not among `mounted`, and what
-    /// has arrived of others. Returns how many; `None` while somebody pulls or imports, whose layers have
+    /// has arrived of others. What is kept for neighbours goes when it must be of no age, or is old. Returns how many; `None` while somebody pulls or imports, whose layers have
     /// no record yet. Blocks while it deletes.
     ///
     /// # Errors
@@ -180,11 +181,15 @@ impl ImageStore {
         let kept: BTreeSet<&OsStr> =
             mounted.chain(of_images.filter_map(|path| path.file_name())).collect();
         let mut deleted = 0;
-        let kinds = [("layers", older_than), ("partial", older_than.max(PARTIAL_AGE))];
+        let is_pressed = older_than.is_zero() || self.neighbours().is_none();
+        let kept_age = if is_pressed { older_than } else { KEPT_AGE };
+        let kinds =
+            [("layers", older_than), ("partial", older_than.max(PARTIAL_AGE)), ("blobs", kept_age)];
         for (dir, min_age) in kinds {
             for path in entries(&self.dir().join(dir))? {
-                if path.file_name().is_some_and(|name| kept.contains(name)) || age(&path) < min_age
-                {
+                // A blob that is not compressed has its layer's name, and is not the layer.
+                let is_used = path.file_name().is_some_and(|name| kept.contains(name));
+                if (is_used && dir != "blobs") || age(&path) < min_age {
                     continue;
                 }
                 // Renamed first: a half-deleted layer must not look complete.

@@ -1,10 +1,11 @@
 //! Transfers one layer into a file that outlives a broken link, a failed pull and the daemon.
 //!
 //! `partial/<hex>` is what has arrived of the blob with that digest, from its start on. Nothing says how
-//! much of it is right: it is hashed when it is taken up, and thrown away when the whole does not fit.
+//! much of it is right: it is hashed when it is taken up, and thrown away when the whole does not fit. Neighbours
+//! are asked before the registry, and may read with it what arrives.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,11 +22,14 @@ use tokio::{
 use crate::{
     digest::{Digest, Hasher},
     error::PullError,
+    kept::Arrival,
     manifest::Descriptor,
+    neighbours::Near,
     pull::invalid,
     reference::ImageRef,
     registry::{IDLE_TIMEOUT, Registry},
     space::Space,
+    store::ImageStore,
 };
 
 /// How often a layer's transfer is taken up again after it broke. Each attempt goes on where the
@@ -33,11 +37,13 @@ use crate::{
 pub const DOWNLOAD_ATTEMPTS: u32 = 8;
 /// The pause before the second attempt; each later one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// While nobody reads with it, what has arrived is told after so many bytes, for who comes then.
+const TELL_EVERY_BYTES: u64 = 256 << 10;
 /// What is read at once of a file that is taken up.
 const READ_BYTES: usize = 64 << 10;
 
 /// A layer's file and what is known of it so far.
-struct Download<'a> {
+pub(crate) struct Download<'a> {
     image: &'a ImageRef,
     layer: &'a Descriptor,
     path: &'a Path,
@@ -46,38 +52,76 @@ struct Download<'a> {
     received: u64,
     /// Some of it was there before.
     resumed: bool,
+    /// What of it who reads with it was told of.
+    told: u64,
+    /// Where there are neighbours.
+    arrival: Option<&'a Arrival>,
 }
 
-/// Makes `path` the whole blob, checked.
+/// A whole layer, checked, in its file.
+pub(crate) struct Downloaded {
+    pub(crate) path: PathBuf,
+    blob: Digest,
+    /// Neighbours may read it until this is dropped, and what is kept after that.
+    arrival: Option<Arrival>,
+    near: Option<Near>,
+}
+
+/// Makes the blob's file whole.
 pub(crate) async fn download(
+    store: &ImageStore,
     image: &ImageRef,
     registry: &mut Registry,
     layer: &Descriptor,
-    path: PathBuf,
-) -> Result<PathBuf, PullError> {
+) -> Result<Downloaded, PullError> {
+    let path = store.partial_path(&layer.digest);
+    let mut near = store.neighbours().map(|all| Near::new(all.clone(), layer.digest.clone()));
+    let arrival = near.as_ref().map(|_| Arrival::new(store, &layer.digest, layer.size));
     loop {
-        let mut download = Download::take_up(image, layer, &path)
+        let mut download = Download::take_up(image, layer, &path, arrival.as_ref())
             .await
             .map_err(|error| PullError::disk(image, &path, error))?;
         let resumed = download.resumed;
         download.check_room()?;
+        if let Some(near) = &mut near {
+            near.fill(&mut download).await?;
+        }
         download.complete(registry).await?;
         let got = download.finish().await.map_err(|error| PullError::disk(image, &path, error))?;
         if got == layer.digest {
-            return Ok(path);
+            if let Some(arrival) = &arrival {
+                arrival.checked();
+            }
+            return Ok(Downloaded { path, blob: layer.digest.clone(), arrival, near });
         }
         tokio::fs::remove_file(&path)
             .await
             .map_err(|error| PullError::disk(image, &path, error))?;
         // What was there before may have been torn by a power cut: the registry gets one chance of its own.
-        if !resumed {
+        if !near.as_mut().is_some_and(Near::is_to_blame) && !resumed {
             return Err(PullError::Corrupted {
                 image: Box::new(image.clone()),
                 wanted: layer.digest.clone(),
                 got,
             });
         }
-        tracing::warn!(%image, layer = %layer.digest, "what was left of a transfer is damaged");
+        tracing::warn!(%image, layer = %layer.digest, "what has arrived of a layer is damaged");
+    }
+}
+
+impl Downloaded {
+    /// It is a layer now: keeps the file where neighbours were told so, or deletes it. Blocks.
+    pub(crate) fn done(mut self, store: &ImageStore) -> io::Result<()> {
+        let promised = self.near.as_ref().is_some_and(Near::is_promised);
+        if !promised || !store.keep(&self.blob, &self.path)? {
+            return fs::remove_file(&self.path);
+        }
+        if let Some(near) = &mut self.near {
+            near.keeps_promise();
+        }
+        // Not before: who asks in between finds it at its old place, or at its new one.
+        drop(self.arrival.take());
+        Ok(())
     }
 }
 
@@ -87,6 +131,7 @@ impl<'a> Download<'a> {
         image: &'a ImageRef,
         layer: &'a Descriptor,
         path: &'a Path,
+        arrival: Option<&'a Arrival>,
     ) -> io::Result<Self> {
         let mut options = File::options();
         let mut file =
@@ -105,11 +150,34 @@ impl<'a> Download<'a> {
             hasher.update(buffer.get(..length).unwrap_or_default());
             received += length as u64;
         }
-        Ok(Self { image, layer, path, file, hasher, received, resumed: received > 0 })
+        if let Some(arrival) = arrival {
+            arrival.reached(received);
+        }
+        let (resumed, told) = (received > 0, received);
+        Ok(Self { image, layer, path, file, hasher, received, resumed, told, arrival })
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub(crate) fn left(&self) -> u64 {
+        self.layer.size.saturating_sub(self.received)
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.left() == 0
+    }
+
+    /// Who sends it; `None` for the registry.
+    pub(crate) fn comes_from(&self, neighbour: Option<&str>) {
+        if let Some(arrival) = self.arrival {
+            arrival.comes_from(neighbour);
+        }
     }
 
     fn check_room(&self) -> Result<(), PullError> {
-        let needed = self.layer.size.saturating_sub(self.received);
+        let needed = self.left();
         let space =
             Space::of(self.path).map_err(|error| PullError::disk(self.image, self.path, error))?;
         let available = space.for_images();
@@ -130,6 +198,7 @@ impl<'a> Download<'a> {
         while self.received < self.layer.size {
             let before = self.received;
             let Err(error) = self.transfer(registry).await else { continue };
+            self.tell().await?;
             let passing =
                 matches!(error, PullError::Interrupted { .. } | PullError::Unreachable { .. });
             if !passing || attempt >= DOWNLOAD_ATTEMPTS {
@@ -178,9 +247,8 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    async fn append(&mut self, chunk: Bytes) -> Result<(), PullError> {
-        let left = self.layer.size.saturating_sub(self.received);
-        if chunk.len() as u64 > left {
+    pub(crate) async fn append(&mut self, chunk: Bytes) -> Result<(), PullError> {
+        if chunk.len() as u64 > self.left() {
             let (digest, size) = (&self.layer.digest, self.layer.size);
             let reason = format!("{digest} is longer than the {size} bytes it says");
             return Err(invalid(self.image, "layer", reason));
@@ -188,6 +256,20 @@ impl<'a> Download<'a> {
         self.hasher.update(&chunk);
         self.file.write_all(&chunk).await.map_err(|error| self.disk(error))?;
         self.received += chunk.len() as u64;
+        let is_watched = self.arrival.is_some_and(Arrival::is_watched);
+        if is_watched || self.received - self.told >= TELL_EVERY_BYTES {
+            self.tell().await?;
+        }
+        Ok(())
+    }
+
+    /// Tells who reads with it what is in the file.
+    async fn tell(&mut self) -> Result<(), PullError> {
+        if let Some(arrival) = self.arrival {
+            self.file.flush().await.map_err(|error| self.disk(error))?;
+            arrival.reached(self.received);
+            self.told = self.received;
+        }
         Ok(())
     }
 
@@ -196,7 +278,10 @@ impl<'a> Download<'a> {
         self.file.set_len(0).await?;
         self.file.rewind().await?;
         self.hasher = Hasher::new();
-        self.received = 0;
+        (self.received, self.told) = (0, 0);
+        if let Some(arrival) = self.arrival {
+            arrival.reached(0);
+        }
         Ok(())
     }
 

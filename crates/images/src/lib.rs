@@ -12,9 +12,11 @@ mod digest;
 mod download;
 mod error;
 mod import;
+mod kept;
 mod keyring;
 mod layer;
 mod manifest;
+mod neighbours;
 mod platform;
 mod pull;
 mod reference;
@@ -31,8 +33,10 @@ pub use compression::{MAX_ZSTD_WINDOW_BYTES, decompressed};
 pub use digest::{BadDigest, Digest};
 pub use download::DOWNLOAD_ATTEMPTS;
 pub use error::{ImportError, PullError, StoreError};
+pub use kept::{BlobReader, KEPT_AGE, KEPT_BYTES};
 pub use keyring::{BadPullSecret, Credentials, Keyring};
 pub use manifest::{ImageConfig, parse as parse_manifest};
+pub use neighbours::{Answer, Found, NEIGHBOUR_PATIENCE, Neighbours, NotServed};
 pub use reference::{
     BadImageRef, DEFAULT_REGISTRY, DEFAULT_TAG, ImageRef, MAX_NAME_BYTES, MAX_TAG_BYTES,
 };

@@ -107,17 +107,20 @@ async fn fetch_layer(
     if store.layer_path(diff_id).is_dir() {
         return Ok(());
     }
-    let archive = download(image, registry, layer, store.partial_path(&layer.digest)).await?;
+    let archive = download(store, image, registry, layer).await?;
     let (store, image, diff_id) = (store.clone(), image.clone(), diff_id.clone());
     let work = move || {
-        let file =
-            fs::File::open(&archive).map_err(|error| PullError::disk(&image, &archive, error))?;
+        let path = archive.path.clone();
+        let disk = |error| PullError::disk(&image, &path, error);
+        let file = fs::File::open(&path).map_err(disk)?;
         let tree = store.temporary("layer");
         let destination = store.layer_path(&diff_id);
         let installed = install(BufReader::new(file), &diff_id, tree, &destination);
-        // What has arrived is kept only for an attempt with more room.
-        if !matches!(installed, Err(LayerError::Full)) {
-            fs::remove_file(&archive).map_err(|error| PullError::disk(&image, &archive, error))?;
+        match &installed {
+            Ok(()) => archive.done(&store).map_err(disk)?,
+            // What has arrived is there for an attempt with more room.
+            Err(LayerError::Full) => {}
+            Err(_) => fs::remove_file(&path).map_err(disk)?,
         }
         installed.map_err(|error| explain(error, &image, &diff_id, store.dir()))
     };

@@ -1,8 +1,8 @@
 //! The store's directory and the pulls into it.
 //!
 //! `layers/<hex>` are unpacked layers, `images/<hex>.json` the records of pulled images (named by
-//! the hash of the image's name), `partial/<hex>` what has arrived of layers, `tmp` what is under way. A
-//! layer is unpacked in `tmp`, made durable, and renamed; a record is written after its layers. So a crash
+//! the hash of the image's name), `partial/<hex>` what has arrived of layers, `blobs/<hex>` layers as they came,
+//! for neighbours, `tmp` what is under way. A layer is unpacked in `tmp`, made durable, and renamed; a record is written after its layers. So a crash
 //! at any moment leaves whole layers, whole records, and a `tmp` that the next [`ImageStore::open`]
 //! empties.
 //!
@@ -16,7 +16,7 @@ use std::{
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -28,8 +28,10 @@ use tokio::sync::{Notify, OnceCell, Semaphore};
 use crate::{
     digest::Digest,
     error::{PullError, StoreError},
+    kept::Arriving,
     keyring::{Credentials, Keyring},
     manifest::ImageConfig,
+    neighbours::Neighbours,
     pull,
     reference::ImageRef,
     registries::{RegistryConfig, Source},
@@ -68,6 +70,8 @@ struct Inner {
     registries: RegistryConfig,
     running: Mutex<BTreeMap<(ImageRef, Keyring), Pull>>,
     layers: Mutex<BTreeMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    arriving: Arriving,
+    neighbours: OnceLock<Arc<dyn Neighbours>>,
     permits: Semaphore,
     next_temporary: AtomicU64,
     changed: Notify,
@@ -94,7 +98,7 @@ impl ImageStore {
     /// [`StoreError`] when the directory cannot be made or emptied of unfinished work.
     pub fn open(dir: impl Into<PathBuf>, registries: RegistryConfig) -> Result<Self, StoreError> {
         let dir = dir.into();
-        for name in ["layers", "images", "partial", "tmp"] {
+        for name in ["layers", "images", "partial", "blobs", "tmp"] {
             let path = dir.join(name);
             fs::create_dir_all(&path).map_err(|source| StoreError { path, source })?;
         }
@@ -104,6 +108,8 @@ impl ImageStore {
                 registries,
                 running: Mutex::default(),
                 layers: Mutex::default(),
+                arriving: Arriving::default(),
+                neighbours: OnceLock::new(),
                 permits: Semaphore::new(MAX_PULLS as usize),
                 next_temporary: AtomicU64::new(0),
                 changed: Notify::new(),
@@ -160,6 +166,13 @@ impl ImageStore {
         result
     }
 
+    /// From now on layers are asked of neighbours first, and some are kept for them. Once for a store.
+    pub fn ask(&self, neighbours: Arc<dyn Neighbours>) {
+        if self.inner.neighbours.set(neighbours).is_err() {
+            tracing::warn!("the image store knows its neighbours already");
+        }
+    }
+
     /// Forgets an image. Its layers stay until [`Self::prune`].
     ///
     /// # Errors
@@ -186,6 +199,14 @@ impl ImageStore {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.inner.dir
+    }
+
+    pub(crate) fn arriving(&self) -> &Arriving {
+        &self.inner.arriving
+    }
+
+    pub(crate) fn neighbours(&self) -> Option<&Arc<dyn Neighbours>> {
+        self.inner.neighbours.get()
     }
 
     pub(crate) fn layer_path(&self, digest: &Digest) -> PathBuf {
@@ -378,7 +399,7 @@ pub(crate) fn discard(path: &Path) -> io::Result<()> {
     }
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
 }
 

@@ -15,6 +15,7 @@ mod distribution;
 mod full_disk;
 mod importing;
 mod layers;
+mod neighbours;
 mod proxy;
 mod pulls;
 mod real;

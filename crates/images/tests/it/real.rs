@@ -19,11 +19,11 @@ use crate::{
 
 const HOST: &str = "real.test";
 
-fn name(text: &str) -> ImageRef {
+pub fn name(text: &str) -> ImageRef {
     format!("{HOST}/{text}").parse().unwrap()
 }
 
-fn store(dir: &Path, url: &str) -> ImageStore {
+pub fn store(dir: &Path, url: &str) -> ImageStore {
     let mut registries = RegistryConfig::default();
     registries.add(&format!("{HOST}={url}")).unwrap();
     ImageStore::open(dir, registries).unwrap()
@@ -46,12 +46,12 @@ fn noise(bytes: usize) -> Vec<u8> {
 }
 
 /// An archive of about so many bytes.
-fn large(bytes: usize) -> Vec<u8> {
+pub fn large(bytes: usize) -> Vec<u8> {
     let content = noise(bytes);
     Tar::new().entry("noise", tar::EntryType::Regular, 0o644, (0, 0), "", &content).finish()
 }
 
-fn count(dir: &Path, name: &str) -> usize {
+pub fn count(dir: &Path, name: &str) -> usize {
     fs::read_dir(dir.join(name)).unwrap().count()
 }
 
