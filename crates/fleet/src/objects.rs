@@ -28,6 +28,8 @@ const LABEL_HUB: &str = "toono.io/pool-hub";
 pub(crate) const ANNOTATION_CERTIFICATE: &str = "toono.io/session-certificate";
 /// OpenYurt's label of the pool that a node belongs to.
 pub(crate) const LABEL_POOL: &str = "apps.openyurt.io/nodepool";
+/// Kubernetes' label of the zone that a node is in.
+const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -134,7 +136,9 @@ impl NodeObject {
         let addresses: Vec<String> = internal.map(|it| it.address.clone()).collect();
         let pod_cidrs: Vec<String> = self.spec.pod_cidr.iter().cloned().collect();
         let is_complete = !addresses.is_empty() && !pod_cidrs.is_empty();
-        is_complete.then_some(NodeRecord { addresses, pod_cidrs })
+        let zone = self.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_ZONE));
+        let zone = zone.cloned().unwrap_or_default();
+        is_complete.then_some(NodeRecord { addresses, pod_cidrs, zone })
     }
 
     pub(crate) fn pod_cidr(&self) -> &str {

@@ -10,7 +10,9 @@ use std::{
 };
 
 use toono_wire::pool::{
-    EndpointRecord, Records, ServicePort, ServiceRecord, SliceRecord, service_key,
+    EndpointRecord, Records, ServicePort, ServiceRecord, SliceRecord,
+    near::{TopologyKeys, Vantage},
+    node_key, service_key,
 };
 
 use crate::{
@@ -37,6 +39,7 @@ pub struct Zone {
     dns: Vec<IpAddr>,
     index: Index,
     serial: u32,
+    vantage: Vantage,
 }
 
 /// A record to be told.
@@ -114,6 +117,7 @@ pub enum Found {
 struct Endpoint {
     address: IpAddr,
     host: String,
+    node: String,
 }
 
 impl Zone {
@@ -124,13 +128,20 @@ impl Zone {
     pub fn new(domain: &str, dns: Vec<IpAddr>) -> Result<Self, BadName> {
         let domain = Name::of(domain)?;
         domain.child("hostmaster")?.child("ns")?;
-        Ok(Self { domain, dns, index: Index::default(), serial: 1 })
+        let (index, vantage) = (Index::default(), Vantage::default());
+        Ok(Self { domain, dns, index, serial: 1, vantage })
     }
 
     /// The zone's own name.
     #[must_use]
     pub fn domain(&self) -> &Name {
         &self.domain
+    }
+
+    /// Where its node is, for Services whose endpoints are to be near.
+    pub fn set_vantage(&mut self, vantage: Vantage) {
+        self.serial = self.serial.wrapping_add(u32::from(self.vantage != vantage));
+        self.vantage = vantage;
     }
 
     /// A record is there now, or has another text.
@@ -395,8 +406,21 @@ impl Look<'_> {
         Found::Records { answers: answers.collect(), additional: additional.collect() }
     }
 
-    /// The endpoints of a Service that are to be found, each with its slice.
-    fn endpoints<'s>(
+    /// The endpoints of a Service that are to be found here, each with its slice.
+    fn endpoints(
+        &self,
+        namespace: &str,
+        service_key: &str,
+        service: &ServiceRecord,
+    ) -> impl Iterator<Item = (Endpoint, Arc<SliceRecord>)> {
+        let all = self.all_endpoints(namespace, service_key, service).collect();
+        let keys = TopologyKeys::parse(&service.topology_keys);
+        let is_neighbour = |node: &str| self.records.get(&node_key(node)).is_some();
+        keys.select(&self.zone.vantage, all, node_of, |_| true, is_neighbour).into_iter()
+    }
+
+    /// Those of all nodes.
+    fn all_endpoints<'s>(
         &'s self,
         namespace: &'s str,
         service_key: &'s str,
@@ -419,7 +443,8 @@ impl Look<'_> {
                         return None;
                     }
                     let host = host(&record, address);
-                    Some((Endpoint { address: address.parse().ok()?, host }, slice.clone()))
+                    let (address, node) = (address.parse().ok()?, record.node);
+                    Some((Endpoint { address, host, node }, slice.clone()))
                 })
                 .collect();
             found
@@ -452,6 +477,10 @@ impl Data {
             Self::Soa(_) => kind::SOA,
         }
     }
+}
+
+fn node_of(found: &(Endpoint, Arc<SliceRecord>)) -> &str {
+    &found.0.node
 }
 
 fn is_headless(service: &ServiceRecord) -> bool {

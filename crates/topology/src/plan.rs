@@ -5,15 +5,15 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use toono_wire::pool::{EndpointRecord, ServicePort, ServiceRecord, SliceRecord};
+use toono_wire::pool::{
+    EndpointRecord, ServicePort, ServiceRecord, SliceRecord,
+    near::{TopologyKeys, Vantage, listens},
+};
 
 use crate::{
     front::{Front, Place, Protocol},
     state::Family,
 };
-
-/// OpenYurt's topology key for "on the same node only".
-const SAME_NODE: &str = "kubernetes.io/hostname";
 
 /// A port of the node that leads to a pod: `v1.ContainerPort` with a `hostPort`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,19 +70,43 @@ pub(crate) struct Slice {
 
 /// What a plan is made of, beside the Service itself.
 pub(crate) struct Site<'a> {
-    pub(crate) node: &'a str,
+    pub(crate) vantage: &'a Vantage,
     pub(crate) family: Family,
     pub(crate) slices: &'a [Slice],
+    /// Whether a node is in this one's pool, for Services whose endpoints are in all of them.
+    pub(crate) is_neighbour: &'a dyn Fn(&str) -> bool,
 }
 
 /// An endpoint that a port of a Service may lead to.
 #[derive(Debug, Clone, Copy)]
-struct Candidate {
+struct Candidate<'a> {
     address: SocketAddr,
+    node: &'a str,
     is_own: bool,
     is_ready: bool,
     /// It ends, and still answers.
     is_last_resort: bool,
+    hints: Hints,
+}
+
+/// Whether those are named who should prefer an endpoint, and this node is one of them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hints {
+    names_nodes: bool,
+    names_this: bool,
+    names_zones: bool,
+    names_this_zone: bool,
+}
+
+impl Hints {
+    fn of(endpoint: &EndpointRecord, vantage: &Vantage) -> Self {
+        Self {
+            names_nodes: !endpoint.nodes.is_empty(),
+            names_this: endpoint.nodes.contains(&vantage.node),
+            names_zones: !endpoint.zones.is_empty(),
+            names_this_zone: endpoint.zones.contains(&vantage.zone) && !vantage.zone.is_empty(),
+        }
+    }
 }
 
 /// The plan of a Service. `here` says which of its ports the node itself serves.
@@ -96,7 +120,8 @@ pub(crate) fn of_service(
     plan.cluster_ips = service.cluster_ips.iter().filter_map(family).collect();
     let external: BTreeSet<IpAddr> =
         service.external_ips.iter().chain(&service.ingress).filter_map(family).collect();
-    let has_node_ports = matches!(&*service.r#type, "NodePort" | "LoadBalancer");
+    let listens = service.listen.as_ref().is_none_or(|list| listens(list, &site.vantage.pool));
+    let has_node_ports = listens && matches!(&*service.r#type, "NodePort" | "LoadBalancer");
     for port in &service.ports {
         let Some(protocol) = Protocol::parse(&port.protocol) else { continue };
         let candidates = match here(&port.name) {
@@ -145,17 +170,18 @@ pub(crate) fn of_pod(ports: &[HostPort], family: Family) -> Plan {
     plan
 }
 
-fn served_here(address: SocketAddr) -> Candidate {
-    Candidate { address, is_own: true, is_ready: true, is_last_resort: false }
+fn served_here(address: SocketAddr) -> Candidate<'static> {
+    let hints = Hints::default();
+    Candidate { address, node: "", is_own: true, is_ready: true, is_last_resort: false, hints }
 }
 
-fn candidates(
+/// The endpoints that this node may use.
+fn candidates<'a>(
     service: &ServiceRecord,
     port: &ServicePort,
     protocol: Protocol,
-    site: &Site<'_>,
-) -> Vec<Candidate> {
-    let own_only = service.topology_keys.split(',').next().map(str::trim) == Some(SAME_NODE);
+    site: &Site<'a>,
+) -> Vec<Candidate<'a>> {
     let mut found = Vec::new();
     for slice in site.slices {
         let leads = slice.record.ports.iter().find(|candidate| {
@@ -164,19 +190,22 @@ fn candidates(
         // A slice of endpoints without a port number is for those who choose ports themselves.
         let Some(target) = leads.map(|port| port.port).filter(|port| *port != 0) else { continue };
         for (ip, endpoint) in &slice.endpoints {
-            let is_own = endpoint.node == site.node;
-            if !site.family.has(*ip) || (own_only && !is_own) {
+            if !site.family.has(*ip) {
                 continue;
             }
             found.push(Candidate {
                 address: SocketAddr::new(*ip, target),
-                is_own,
+                node: &endpoint.node,
+                is_own: endpoint.node == site.vantage.node,
+                hints: Hints::of(endpoint, site.vantage),
                 is_ready: !endpoint.is_unready || service.publish_not_ready,
                 is_last_resort: endpoint.still_serves && endpoint.is_terminating,
             });
         }
     }
-    found
+    let keys = TopologyKeys::parse(&service.topology_keys);
+    let is_neighbour = site.is_neighbour;
+    keys.select(site.vantage, found, |it| it.node, |it| it.is_ready, is_neighbour)
 }
 
 /// The endpoints of one port of a Service.
@@ -188,8 +217,9 @@ struct Targets {
 }
 
 impl Targets {
-    fn of(candidates: &[Candidate], name: &str) -> Self {
-        let all = usable(candidates.iter());
+    fn of(candidates: &[Candidate<'_>], name: &str) -> Self {
+        let preferred = preferred(candidates);
+        let all = if preferred.is_empty() { usable(candidates.iter()) } else { preferred };
         let own = usable(candidates.iter().filter(|candidate| candidate.is_own));
         Self { all, own, name: name.to_owned() }
     }
@@ -231,8 +261,27 @@ impl Targets {
     }
 }
 
+/// Those that are ready and that this node, or else its zone, should prefer. None where any that is ready does not
+/// say who should prefer it: somebody does not know all of them yet.
+fn preferred(candidates: &[Candidate<'_>]) -> BTreeSet<SocketAddr> {
+    type Says = fn(&Hints) -> bool;
+    let ways: [(Says, Says); 2] = [
+        (|hints| hints.names_nodes, |hints| hints.names_this),
+        (|hints| hints.names_zones, |hints| hints.names_this_zone),
+    ];
+    let ready = candidates.iter().filter(|it| it.is_ready);
+    for (names_any, names_us) in ways {
+        let ours = ready.clone().filter(|it| names_us(&it.hints)).map(|it| it.address);
+        let ours: BTreeSet<SocketAddr> = ours.collect();
+        if !ours.is_empty() && ready.clone().all(|it| names_any(&it.hints)) {
+            return ours;
+        }
+    }
+    BTreeSet::new()
+}
+
 /// Those that are ready; where none is, those that end and still answer.
-fn usable<'a>(candidates: impl Iterator<Item = &'a Candidate> + Clone) -> BTreeSet<SocketAddr> {
+fn usable<'a>(candidates: impl Iterator<Item = &'a Candidate<'a>> + Clone) -> BTreeSet<SocketAddr> {
     let ready: BTreeSet<_> =
         candidates.clone().filter(|it| it.is_ready).map(|it| it.address).collect();
     if ready.is_empty() {

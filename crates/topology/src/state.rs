@@ -6,7 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use toono_wire::pool::{Records, ServiceRecord, SliceRecord};
+use toono_wire::pool::{
+    Records, ServiceRecord, SliceRecord,
+    near::{TopologyKeys, Vantage},
+    node_key,
+};
 
 use crate::{
     front::{Fate, Front, GroupId, Place, Protocol, Treatment},
@@ -35,8 +39,10 @@ impl Family {
 /// What a node must do, and what that was when [`Topology::take_changes`] was called last.
 #[derive(Debug)]
 pub struct Topology {
-    node: String,
+    vantage: Vantage,
     family: Family,
+    /// Services for which it matters who is in this node's pool.
+    near: BTreeSet<Arc<str>>,
     /// Which Service a slice is of.
     slices: HashMap<Arc<str>, Arc<str>>,
     /// Slices of each Service.
@@ -98,8 +104,9 @@ impl Topology {
     #[must_use]
     pub fn new(node: impl Into<String>, family: Family) -> Self {
         Self {
-            node: node.into(),
+            vantage: Vantage { node: node.into(), ..Vantage::default() },
             family,
+            near: BTreeSet::new(),
             slices: HashMap::new(),
             services: HashMap::new(),
             installed: HashMap::new(),
@@ -110,6 +117,13 @@ impl Topology {
             cluster_ips: Counted::default(),
             own: Counted::default(),
         }
+    }
+
+    /// Where the node is now. Whether it was elsewhere: then all records are to be looked at anew.
+    pub fn set_vantage(&mut self, vantage: Vantage) -> bool {
+        let moves = self.vantage != vantage;
+        self.vantage = vantage;
+        moves
     }
 
     /// Looks at all records anew.
@@ -135,6 +149,8 @@ impl Topology {
             } else if let Some(endpoint) = key.strip_prefix("endpoint/") {
                 let slice = endpoint.rsplit_once('/').map(|(slice, _)| slice);
                 dirty.extend(slice.and_then(|slice| self.slices.get(slice)).cloned());
+            } else if key.starts_with("node/") {
+                dirty.extend(self.near.iter().cloned());
             }
         }
         for service in dirty {
@@ -245,6 +261,14 @@ impl Topology {
     fn plan_service(&mut self, records: &Records, service: &Arc<str>) {
         let record = records.get(&format!("service/{service}"));
         let record = record.and_then(|text| serde_json::from_str::<ServiceRecord>(text).ok());
+        let asks = |record: &ServiceRecord| {
+            TopologyKeys::parse(&record.topology_keys).asks_for_neighbours()
+        };
+        if record.as_ref().is_some_and(asks) {
+            self.near.insert(service.clone());
+        } else {
+            self.near.remove(service);
+        }
         let plan = record.map(|record| {
             let slices: Vec<Slice> = self
                 .services
@@ -253,7 +277,9 @@ impl Topology {
                 .flatten()
                 .filter_map(|slice| read_endpoints(records, slice))
                 .collect();
-            let site = Site { node: &self.node, family: self.family, slices: &slices };
+            let is_neighbour = |node: &str| records.get(&node_key(node)).is_some();
+            let (vantage, family) = (&self.vantage, self.family);
+            let site = Site { vantage, family, slices: &slices, is_neighbour: &is_neighbour };
             let here = |port: &str| {
                 self.here
                     .get(&(service.to_string(), port.to_owned()))

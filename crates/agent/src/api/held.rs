@@ -156,7 +156,10 @@ impl Held {
             "secrets" => self.referents(ReferentKind::Secret, namespace)?,
             "namespaces" => self.namespaces()?,
             "nodes" => vec![self.own_node()],
-            plural => self.pool.read(|records| network::list(plural, records, namespace)),
+            plural => {
+                let vantage = self.pool.vantage();
+                self.pool.read(|records| network::list(plural, records, namespace, &vantage))
+            }
         };
         let place = if kind.is_namespaced { "namespace" } else { "name" };
         found.retain(|it| {

@@ -1,26 +1,37 @@
 //! Services, EndpointSlices and Endpoints, made of the records of the pool's part.
 //!
-//! Records are what a proxy needs, so a Service has no selector here and its ports no targets.
+//! Records are what a proxy needs, so a Service has no selector here and its ports no targets. Of a Service whose
+//! traffic stays near those endpoints are shown that this node may use.
 
 use std::collections::BTreeMap;
 
 use super::fields::{set, set_text};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
-use toono_wire::pool::{EndpointRecord, Records, ServiceRecord, SliceRecord};
+use serde_json::{Map, Value, json};
+use toono_wire::pool::{
+    EndpointRecord, Records, ServiceRecord, SliceRecord,
+    near::{TopologyKeys, Vantage},
+    node_key, service_key,
+};
 
 /// By which label a slice says whose it is.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// All of a kind in a namespace, or in all of them if it is empty.
-pub(super) fn list(plural: &str, records: &Records, namespace: &str) -> Vec<Value> {
+pub(super) fn list(
+    plural: &str,
+    records: &Records,
+    namespace: &str,
+    vantage: &Vantage,
+) -> Vec<Value> {
+    let slices = || slices(records, namespace, vantage);
     match plural {
         "services" => {
             let all = of::<ServiceRecord>(records, "service", namespace);
             all.map(|(place, record)| service(&place, &record)).collect()
         }
-        "endpointslices" => slices(records, namespace).into_iter().map(|it| it.object()).collect(),
-        "endpoints" => endpoints(&slices(records, namespace)),
+        "endpointslices" => slices().into_iter().map(|it| it.object()).collect(),
+        "endpoints" => endpoints(&slices()),
         _ => Vec::new(),
     }
 }
@@ -87,7 +98,7 @@ struct Slice<'r> {
     endpoints: Vec<(&'r str, EndpointRecord)>,
 }
 
-fn slices<'r>(records: &'r Records, namespace: &'r str) -> Vec<Slice<'r>> {
+fn slices<'r>(records: &'r Records, namespace: &'r str, vantage: &Vantage) -> Vec<Slice<'r>> {
     let mut found = BTreeMap::new();
     for (place, record) in of::<SliceRecord>(records, "slice", namespace) {
         if let [namespace, name] = *place.as_slice() {
@@ -104,7 +115,48 @@ fn slices<'r>(records: &'r Records, namespace: &'r str) -> Vec<Slice<'r>> {
             slice.endpoints.push((address, record));
         }
     }
+    keep_near(records, &mut found, vantage);
     found.into_values().collect()
+}
+
+/// A slice's place, and an endpoint of it.
+type Placed<'r> = ((&'r str, &'r str), (&'r str, EndpointRecord));
+
+fn node_of<'p>(placed: &'p Placed<'_>) -> &'p str {
+    &placed.1.1.node
+}
+
+/// Takes out what this node may not use. The endpoints of all slices of a Service are looked at together.
+fn keep_near<'r>(
+    records: &Records,
+    slices: &mut BTreeMap<(&'r str, &'r str), Slice<'r>>,
+    vantage: &Vantage,
+) {
+    let mut services: BTreeMap<String, Vec<(&'r str, &'r str)>> = BTreeMap::new();
+    for (key, slice) in slices.iter() {
+        let service = service_key(slice.namespace, &slice.record.service);
+        services.entry(service).or_default().push(*key);
+    }
+    let is_neighbour = |node: &str| records.get(&node_key(node)).is_some();
+    for (service, its) in services {
+        let record = records.get(&service);
+        let record = record.and_then(|text| serde_json::from_str::<ServiceRecord>(text).ok());
+        let keys = TopologyKeys::parse(&record.unwrap_or_default().topology_keys);
+        if keys == TopologyKeys::default() {
+            continue;
+        }
+        let mut all: Vec<Placed<'r>> = Vec::new();
+        for key in its {
+            let endpoints = slices.get_mut(&key).map(|it| std::mem::take(&mut it.endpoints));
+            all.extend(endpoints.into_iter().flatten().map(|endpoint| (key, endpoint)));
+        }
+        let is_ready = |placed: &Placed<'_>| !placed.1.1.is_unready;
+        for (key, endpoint) in keys.select(vantage, all, node_of, is_ready, is_neighbour) {
+            if let Some(slice) = slices.get_mut(&key) {
+                slice.endpoints.push(endpoint);
+            }
+        }
+    }
 }
 
 impl Slice<'_> {
@@ -129,6 +181,18 @@ impl Slice<'_> {
             ];
             for (field, text) in texts {
                 set_text(&mut made, field, text);
+            }
+            let named = |names: &[String]| -> Vec<Value> {
+                names.iter().map(|name| json!({"name": name})).collect()
+            };
+            let mut hints = Map::new();
+            for (field, names) in [("forZones", &record.zones), ("forNodes", &record.nodes)] {
+                if !names.is_empty() {
+                    hints.insert(field.to_owned(), named(names).into());
+                }
+            }
+            if !hints.is_empty() {
+                set(&mut made, &["hints"], hints);
             }
             made
         });
@@ -182,19 +246,35 @@ mod tests {
         records.put("slice/shop/web-1", slice);
         records.put("endpoint/shop/web-1/10.244.0.2", r#"{"node":"n1"}"#);
         records.put("endpoint/shop/web-1/10.244.1.3", r#"{"unready":true}"#);
-        let services = list("services", &records, "shop");
+        let here = Vantage { node: "n1".into(), pool: "shop".into(), zone: String::new() };
+        let services = list("services", &records, "shop", &here);
         assert_eq!(services.len(), 1);
         assert_eq!(services[0]["spec"]["clusterIP"], "10.96.0.7");
         assert_eq!(services[0]["spec"]["ports"][0]["nodePort"], 30080);
-        assert_eq!(list("services", &records, "").len(), 2);
-        let slices = list("endpointslices", &records, "shop");
+        assert_eq!(list("services", &records, "", &here).len(), 2);
+        let slices = list("endpointslices", &records, "shop", &here);
         assert_eq!(slices[0]["metadata"]["labels"][SERVICE_LABEL], "web");
         assert_eq!(slices[0]["endpoints"][0]["nodeName"], "n1");
         assert_eq!(slices[0]["endpoints"][1]["conditions"]["ready"], false);
-        let endpoints = list("endpoints", &records, "shop");
+        let endpoints = list("endpoints", &records, "shop", &here);
         let subset = json!({"addresses": [{"ip": "10.244.0.2", "nodeName": "n1"}],
             "notReadyAddresses": [{"ip": "10.244.1.3"}],
             "ports": [{"name": "http", "protocol": "TCP", "port": 8080}]});
         assert_eq!(endpoints[0]["subsets"], json!([subset]));
+    }
+
+    #[test]
+    fn only_what_this_node_may_use_is_shown() {
+        let mut records = Records::default();
+        records.put("service/shop/web", r#"{"topologyKeys":"kubernetes.io/hostname"}"#);
+        for slice in ["web-1", "web-2"] {
+            records.put(&format!("slice/shop/{slice}"), r#"{"service":"web","family":"IPv4"}"#);
+        }
+        records.put("endpoint/shop/web-1/10.244.0.2", r#"{"node":"n1","zones":["z"]}"#);
+        records.put("endpoint/shop/web-2/10.244.1.3", r#"{"node":"n2"}"#);
+        let here = Vantage { node: "n1".into(), pool: "shop".into(), zone: String::new() };
+        let slices = list("endpointslices", &records, "shop", &here);
+        assert_eq!(slices[0]["endpoints"][0]["hints"], json!({"forZones": [{"name": "z"}]}));
+        assert_eq!(slices[1]["endpoints"], json!([]));
     }
 }

@@ -180,6 +180,7 @@ impl Inner {
         let follower = self.pool.follow();
         loop {
             let touch = follower.changed().await;
+            self.server().zone().set_vantage(self.pool.vantage());
             self.pool.read(|records| self.index(records, &touch));
         }
     }

@@ -27,7 +27,9 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 use toono_pki::CaKeys;
-use toono_wire::pool::{Hub, PoolNews, Records, Version};
+use toono_wire::pool::{
+    Hub, NodeRecord, PoolNews, Records, Touched, Version, near::Vantage, node_key,
+};
 
 pub(crate) use self::follower::{Follower, Touch};
 use self::{
@@ -140,6 +142,16 @@ impl Pool {
         self.inner.followers.follow()
     }
 
+    /// Where this node is, as the cloud said last.
+    pub(crate) fn vantage(&self) -> Vantage {
+        let held = self.held();
+        let node = self.inner.name.clone();
+        let pool = held.news().map(|news| news.name.clone()).unwrap_or_default();
+        let own = held.records().get(&node_key(&node));
+        let own = own.and_then(|text| serde_json::from_str::<NodeRecord>(text).ok());
+        Vantage { node, pool, zone: own.unwrap_or_default().zone }
+    }
+
     /// Reads the records. Nothing else goes on meanwhile.
     pub(crate) fn read<T>(&self, reader: impl FnOnce(&Records) -> T) -> T {
         reader(self.held().records())
@@ -176,7 +188,12 @@ impl Pool {
     /// What the cloud says with a bundle.
     pub(crate) fn hear(&self, news: PoolNews) {
         let (hub, version) = (news.hub.clone(), news.version);
+        let pool = news.name.clone();
+        let moves = self.vantage().pool != pool;
         self.held().hear(news);
+        if moves {
+            self.inner.followers.tell(&[Touched::All]);
+        }
         self.set_hub(hub);
         if version.digest != self.version().digest {
             let listens = self.inner.listens.load(Ordering::Relaxed);

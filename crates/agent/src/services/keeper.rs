@@ -119,9 +119,10 @@ impl Keeper {
 
     fn read(&mut self, pool: &Pool, touch: &Touch) {
         let topology = &mut self.topology;
+        let moves = topology.set_vantage(pool.vantage());
         pool.read(|records| match touch {
-            Touch::All => topology.read_all(records),
-            Touch::Keys(keys) => topology.read(records, keys.iter().map(|key| &**key)),
+            Touch::Keys(keys) if !moves => topology.read(records, keys.iter().map(|key| &**key)),
+            _ => topology.read_all(records),
         });
     }
 

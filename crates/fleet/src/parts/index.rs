@@ -1,7 +1,7 @@
 //! Which records each pool has, at which version: an index in memory, no I/O.
 //!
 //! What concerns every pool is kept once; a pool has records of its own only for endpoints that concern no
-//! other. A part's revision grows with each change and follows the API's revisions where it can; since another
+//! other. Nodes without a pool are told what concerns all of them, as if they were one. A part's revision grows with each change and follows the API's revisions where it can; since another
 //! server, or this one after a restart, may have something else under the same number, a reader says the
 //! digest too, and what it has counts only if the history knows that very digest there.
 
@@ -14,7 +14,7 @@ use toono_wire::pool::{Version, frame::Changes, node_key};
 
 use super::{
     content::Content,
-    objects::{Endpoint, ServiceObject, SliceObject},
+    objects::{Endpoint, Reach, ServiceObject, SliceObject},
 };
 
 /// Nodes of a pool that know of each other. So many are not on one wire; where there are more, who came first is
@@ -67,8 +67,10 @@ pub(crate) struct Moved {
 /// What a reader is to be sent, by the versions at both ends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Plan {
-    /// The pool, or nothing when all have the same.
+    /// The pool, or nothing when all have the same, and for nodes without a pool.
     pub(crate) scope: Arc<str>,
+    /// Whether there is something of the pool's own.
+    own: bool,
     pub(crate) since: Version,
     pub(crate) now: Version,
 }
@@ -77,15 +79,15 @@ pub(crate) struct Plan {
 #[derive(Debug, Default)]
 struct Service {
     exists: bool,
-    is_near: bool,
+    reach: Reach,
     slices: BTreeSet<Name>,
 }
 
 #[derive(Debug, Default)]
 struct Slice {
     service: Name,
-    /// Its endpoints, if they concern their own pools alone: some may be on nodes of no known pool.
-    near: Option<Vec<Endpoint>>,
+    /// Its endpoints, if they do not concern everyone: some may be on nodes that nobody knows.
+    kept: Option<Vec<Endpoint>>,
     /// The pools that have some of these.
     pools: BTreeSet<Arc<str>>,
 }
@@ -99,11 +101,12 @@ enum Place {
 }
 
 /// Which pools an endpoint concerns.
-fn concerns(is_near: bool, endpoint: &Endpoint, pool_of: PoolOf<'_>) -> Place {
-    if !is_near {
-        return Place::Everywhere;
+fn concerns(reach: Reach, endpoint: &Endpoint, pool_of: PoolOf<'_>) -> Place {
+    match reach {
+        Reach::Everywhere => Place::Everywhere,
+        Reach::Pool => pool_of(&endpoint.node).map_or(Place::Nowhere, Place::Pool),
+        Reach::Nowhere => Place::Nowhere,
     }
-    pool_of(&endpoint.node).filter(|pool| !pool.is_empty()).map_or(Place::Nowhere, Place::Pool)
 }
 
 fn named(namespace: &str, name: &str) -> Name {
@@ -194,12 +197,13 @@ impl Parts {
             told.insert(name.clone());
         }
         let revision = self.next(service.revision);
-        self.moved.all |= self.all.set(revision, &service.key(), Some(&service.text));
+        let text = (service.reach != Reach::Nowhere).then_some(&*service.text);
+        self.moved.all |= self.all.set(revision, &service.key(), text);
         let known = self.services.entry(name).or_default();
         known.exists = true;
-        if std::mem::replace(&mut known.is_near, service.is_near) != service.is_near {
+        if std::mem::replace(&mut known.reach, service.reach) != service.reach {
             for slice in known.slices.clone() {
-                self.place_anew(revision, &slice, service.is_near, pool_of);
+                self.place_anew(revision, &slice, service.reach, pool_of);
             }
         }
     }
@@ -218,9 +222,9 @@ impl Parts {
         self.moved.all |= self.all.set(revision, &key, None);
         let Some(known) = self.services.get_mut(&name) else { return };
         known.exists = false;
-        if std::mem::take(&mut known.is_near) {
+        if std::mem::take(&mut known.reach) != Reach::Everywhere {
             for slice in known.slices.clone() {
-                self.place_anew(revision, &slice, false, pool_of);
+                self.place_anew(revision, &slice, Reach::Everywhere, pool_of);
             }
         }
         self.forget_if_unused(&name);
@@ -245,8 +249,8 @@ impl Parts {
         }
         let owner = self.services.entry(service).or_default();
         owner.slices.insert(name.clone());
-        let is_near = owner.is_near;
-        self.place(revision, &name, is_near, slice.endpoints, pool_of);
+        let reach = owner.reach;
+        self.place(revision, &name, reach, slice.endpoints, pool_of);
     }
 
     /// A slice is gone.
@@ -258,7 +262,7 @@ impl Parts {
         if !self.slices.contains_key(&name) {
             return;
         }
-        self.place(revision, &name, false, Vec::new(), &|_| None);
+        self.place(revision, &name, Reach::Everywhere, Vec::new(), &|_| None);
         if let Some(slice) = self.slices.remove(&name) {
             self.unlink(&slice.service, &name);
         }
@@ -269,7 +273,7 @@ impl Parts {
         let Some(slices) = self.near.get(node).cloned() else { return };
         let revision = self.next(0);
         for slice in slices {
-            self.place_anew(revision, &slice, true, pool_of);
+            self.place_anew(revision, &slice, Reach::Pool, pool_of);
         }
     }
 
@@ -313,7 +317,13 @@ impl Parts {
         self.near.contains_key(node)
     }
 
-    /// What a pool's part is now; none before everything was told.
+    /// What the parts of pools are that have nothing of their own; none before everything was told.
+    pub(crate) fn common(&self) -> Option<Version> {
+        let (revision, digest) = (self.all.revision(), self.all.records().digest());
+        self.is_loaded().then_some(Version { revision, digest })
+    }
+
+    /// What a pool's part is now, or that of nodes without one; none before everything was told.
     pub(crate) fn version(&self, pool: &str) -> Option<Version> {
         if !self.is_loaded() {
             return None;
@@ -345,7 +355,7 @@ impl Parts {
         let is_known = known == Some(since.digest) || since.digest == now.digest;
         let since = if is_known && changes <= records.max(1) { since } else { Version::NONE };
         let scope = self.pools.get_key_value(pool).map(|(name, _)| name.clone());
-        Some(Plan { scope: scope.unwrap_or_default(), since, now })
+        Some(Plan { own: scope.is_some(), scope: scope.unwrap_or_default(), since, now })
     }
 
     /// What a plan is to tell. Only with the lock held that the plan was made under.
@@ -354,7 +364,7 @@ impl Parts {
         if plan.since.digest == plan.now.digest {
             return changes;
         }
-        let own = self.pools.get(&plan.scope);
+        let own = self.pools.get(&plan.scope).filter(|_| plan.own);
         let get = |key: &str| {
             let own = own.and_then(|own| own.records().get(key));
             self.all.records().get(key).or(own).cloned()
@@ -389,9 +399,9 @@ impl Parts {
     }
 
     /// Puts the endpoints of a slice where they belong now, and takes them from where they do not.
-    fn place_anew(&mut self, revision: u64, name: &Name, is_near: bool, pool_of: PoolOf<'_>) {
+    fn place_anew(&mut self, revision: u64, name: &Name, reach: Reach, pool_of: PoolOf<'_>) {
         let Some(slice) = self.slices.get(name) else { return };
-        let endpoints = match &slice.near {
+        let endpoints = match &slice.kept {
             Some(endpoints) => endpoints.clone(),
             None => {
                 let prefix = prefix(name);
@@ -402,14 +412,14 @@ impl Parts {
                 records.map(endpoint).collect()
             }
         };
-        self.place(revision, name, is_near, endpoints, pool_of);
+        self.place(revision, name, reach, endpoints, pool_of);
     }
 
     fn place(
         &mut self,
         revision: u64,
         name: &Name,
-        is_near: bool,
+        reach: Reach,
         endpoints: Vec<Endpoint>,
         pool_of: PoolOf<'_>,
     ) {
@@ -418,7 +428,7 @@ impl Parts {
         let mut by_pool: BTreeMap<Arc<str>, BTreeMap<String, Box<str>>> = BTreeMap::new();
         for endpoint in &endpoints {
             let record = (format!("{prefix}{}", endpoint.address), endpoint.text.clone());
-            match concerns(is_near, endpoint, pool_of) {
+            match concerns(reach, endpoint, pool_of) {
                 Place::Everywhere => everywhere.extend([record]),
                 Place::Pool(pool) => by_pool.entry(pool).or_default().extend([record]),
                 Place::Nowhere => {}
@@ -437,7 +447,8 @@ impl Parts {
                 self.moved.pools.insert(pool.clone());
             }
         }
-        let before = std::mem::replace(&mut slice.near, is_near.then(|| endpoints.clone()));
+        let kept = (reach != Reach::Everywhere).then(|| endpoints.clone());
+        let before = std::mem::replace(&mut slice.kept, kept);
         for endpoint in before.iter().flatten() {
             if let Some(slices) = self.near.get_mut(&endpoint.node) {
                 slices.remove(name);
@@ -446,7 +457,7 @@ impl Parts {
                 }
             }
         }
-        for endpoint in endpoints.iter().filter(|_| is_near) {
+        for endpoint in endpoints.iter().filter(|_| reach == Reach::Pool) {
             self.near.entry(endpoint.node.clone()).or_default().insert(name.clone());
         }
     }

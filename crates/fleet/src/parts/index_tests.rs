@@ -123,8 +123,7 @@ impl Model {
             records.insert(slice.key(), slice.text.clone());
             let near = self.services.get(service).is_some_and(|(near, _)| *near);
             for endpoint in slice.endpoints {
-                let its = self.pools.get(&*endpoint.node).map_or("", |pool| pool);
-                if !near || !its.is_empty() && its == pool {
+                if !near || self.pools.get(&*endpoint.node).is_some_and(|its| **its == *pool) {
                     let key =
                         format!("{}{}", SliceObject::prefix("n", &slice.name), endpoint.address);
                     records.insert(key, endpoint.text.into());

@@ -80,7 +80,7 @@ fn change(inner: &Inner, change: impl FnOnce(&mut Parts, PoolOf<'_>)) {
         return;
     }
     kept.encoded.forget();
-    let all = kept.parts.version("");
+    let all = kept.parts.common();
     tracing::debug!(records = kept.parts.len(), version = ?all, "the pools' parts moved");
     let now = inner.now();
     inner.state().versions.set(all.unwrap_or_default(), kept.parts.own(), now);

@@ -3,19 +3,30 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use toono_openyurt::keys::{DISCARD_SERVICE, NODE_PORT_LISTEN, TOPOLOGY_KEYS};
 use toono_wire::pool::{
     EndpointPort, EndpointRecord, ServicePort, ServiceRecord, SliceRecord, endpoint_key,
-    service_key, slice_key,
+    near::TopologyKeys, service_key, slice_key,
 };
 
 use crate::objects::Meta;
 
 /// Names the Service that a slice belongs to (<https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetesioservice-name>).
 const LABEL_SERVICE: &str = "kubernetes.io/service-name";
-/// OpenYurt's annotation of a Service whose traffic stays near.
-const ANNOTATION_TOPOLOGY: &str = "openyurt.io/topologyKeys";
-/// Its values by which endpoints concern their own pool alone.
-const TOPOLOGIES_OF_A_POOL: [&str; 2] = ["openyurt.io/nodepool", "kubernetes.io/hostname"];
+/// The type of a Service that a balancer outside of the cluster leads to.
+const LOAD_BALANCER: &str = "LoadBalancer";
+
+/// Whom a Service's endpoints concern.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Every node.
+    #[default]
+    Everywhere,
+    /// Nodes of the pool that the endpoint's node is in; nodes without a pool are one together.
+    Pool,
+    /// No node at all, and neither does the Service: it is the cloud's.
+    Nowhere,
+}
 
 /// A Service's record.
 #[derive(Debug)]
@@ -23,8 +34,7 @@ pub(crate) struct ServiceObject {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) revision: u64,
-    /// Whether its endpoints concern their own pool alone.
-    pub(crate) is_near: bool,
+    pub(crate) reach: Reach,
     pub(crate) text: String,
 }
 
@@ -56,12 +66,17 @@ impl ServiceObject {
 
     pub(crate) fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         let Service { metadata, spec, status } = serde_json::from_slice(json)?;
-        let topology = metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION_TOPOLOGY));
-        let topology = topology.cloned().unwrap_or_default();
-        let is_near = topology
-            .split(',')
-            .next()
-            .is_some_and(|first| TOPOLOGIES_OF_A_POOL.contains(&first.trim()));
+        let said = |key| metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
+        let topology = said(TOPOLOGY_KEYS).unwrap_or_default();
+        let is_clouds = spec.r#type == LOAD_BALANCER;
+        let reach = if is_clouds && said(DISCARD_SERVICE).as_deref() == Some("true") {
+            Reach::Nowhere
+        } else if TopologyKeys::parse(&topology).is_near() {
+            Reach::Pool
+        } else {
+            Reach::Everywhere
+        };
+        let has_node_ports = is_clouds || spec.r#type == "NodePort";
         let affinity = spec.session_affinity_config.client_ip.timeout_seconds;
         let sticky = spec.session_affinity == "ClientIP";
         let ingress = status.load_balancer.ingress.into_iter().map(|it| it.ip);
@@ -76,13 +91,14 @@ impl ServiceObject {
             external_local: spec.external_traffic_policy == "Local",
             internal_local: spec.internal_traffic_policy == "Local",
             publish_not_ready: spec.publish_not_ready_addresses,
+            listen: said(NODE_PORT_LISTEN).filter(|_| has_node_ports),
             topology_keys: topology,
         };
         Ok(Self {
             revision: metadata.revision(),
             namespace: metadata.namespace,
             name: metadata.name,
-            is_near,
+            reach,
             text: serde_json::to_string(&record)?,
         })
     }
@@ -244,6 +260,20 @@ struct SliceEndpoint {
     hostname: Option<String>,
     node_name: Option<String>,
     zone: Option<String>,
+    hints: Option<Hints>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Hints {
+    for_zones: Option<Vec<Named>>,
+    for_nodes: Option<Vec<Named>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Named {
+    name: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -260,11 +290,17 @@ impl SliceEndpoint {
         let mut addresses = self.addresses.into_iter();
         let Some(address) = addresses.next() else { return Ok(None) };
         let is_ready = self.conditions.ready.unwrap_or(true);
+        let Hints { for_zones, for_nodes } = self.hints.unwrap_or_default();
+        let names = |all: Option<Vec<Named>>| {
+            all.unwrap_or_default().into_iter().map(|it| it.name).collect()
+        };
         let record = EndpointRecord {
             more: addresses.collect(),
             node: self.node_name.unwrap_or_default(),
             hostname: self.hostname.unwrap_or_default(),
             zone: self.zone.unwrap_or_default(),
+            zones: names(for_zones),
+            nodes: names(for_nodes),
             is_unready: !is_ready,
             still_serves: !is_ready && self.conditions.serving.unwrap_or(false),
             is_terminating: self.conditions.terminating.unwrap_or(false),
@@ -290,19 +326,36 @@ mod tests {
         let parsed = ServiceObject::parse(value.to_string().as_bytes()).unwrap();
         assert_eq!(parsed.text, r#"{"clusterIPs":["10.96.0.9"],"ports":[{"port":80}]}"#);
         assert_eq!(
-            (parsed.key().as_str(), parsed.revision, parsed.is_near),
-            ("service/shop/till", 7, false)
+            (parsed.key().as_str(), parsed.revision, parsed.reach),
+            ("service/shop/till", 7, Reach::Everywhere)
         );
-        for (keys, near) in [
-            ("openyurt.io/nodepool", true),
-            ("kubernetes.io/hostname", true),
-            ("kubernetes.io/zone", false),
-            ("*", false),
-            ("openyurt.io/nodepool, *", true),
+        for (keys, reach) in [
+            ("openyurt.io/nodepool", Reach::Pool),
+            ("kubernetes.io/hostname", Reach::Pool),
+            ("kubernetes.io/zone", Reach::Pool),
+            ("kubernetes.io/hostname, openyurt.io/nodepool", Reach::Pool),
+            ("bogus", Reach::Everywhere),
+            ("*", Reach::Everywhere),
+            ("openyurt.io/nodepool, *", Reach::Everywhere),
         ] {
-            value["metadata"]["annotations"] = json!({ANNOTATION_TOPOLOGY: keys});
+            value["metadata"]["annotations"] = json!({TOPOLOGY_KEYS: keys});
             let parsed = ServiceObject::parse(value.to_string().as_bytes()).unwrap();
-            assert_eq!(parsed.is_near, near, "{keys}");
+            assert_eq!(parsed.reach, reach, "{keys}");
+        }
+    }
+
+    #[test]
+    fn what_is_the_clouds_own_is_told_to_nobody() {
+        for (kind, discard, reach) in [
+            ("LoadBalancer", "true", Reach::Nowhere),
+            ("LoadBalancer", "false", Reach::Everywhere),
+            ("NodePort", "true", Reach::Everywhere),
+        ] {
+            let annotations = json!({DISCARD_SERVICE: discard, NODE_PORT_LISTEN: "a,-b"});
+            let value = json!({"metadata": {"name": "till", "annotations": annotations}, "spec": {"type": kind}});
+            let parsed = ServiceObject::parse(value.to_string().as_bytes()).unwrap();
+            assert_eq!(parsed.reach, reach, "{kind} {discard}");
+            assert!(parsed.text.contains(r#""listen":"a,-b""#), "{}", parsed.text);
         }
     }
 
@@ -315,6 +368,7 @@ mod tests {
                 {"addresses": ["10.0.0.1"], "nodeName": "a", "conditions": {"ready": true, "serving": true, "terminating": false},
                  "targetRef": {"kind": "Pod", "name": "till-xyz"}},
                 {"addresses": ["10.0.0.2"], "conditions": {"ready": false, "serving": true, "terminating": true}},
+                {"addresses": ["10.0.0.3"], "zone": "z", "hints": {"forZones": [{"name": "z"}], "forNodes": null}},
                 {"addresses": []}]});
         let parsed = SliceObject::parse(value.to_string().as_bytes()).unwrap();
         assert_eq!(parsed.text, r#"{"service":"till","family":"IPv4","ports":[{"port":8080}]}"#);
@@ -324,7 +378,8 @@ mod tests {
             told,
             [
                 ("10.0.0.1", r#"{"node":"a"}"#),
-                ("10.0.0.2", r#"{"unready":true,"serving":true,"terminating":true}"#)
+                ("10.0.0.2", r#"{"unready":true,"serving":true,"terminating":true}"#),
+                ("10.0.0.3", r#"{"zone":"z","zones":["z"]}"#)
             ]
         );
         assert_eq!(Endpoint::of_record("10.0.0.1", r#"{"node":"a"}"#), parsed.endpoints[0]);

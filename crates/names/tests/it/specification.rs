@@ -1,6 +1,7 @@
 //! The names of Kubernetes' DNS specification, by its sections.
 
 use toono_names::{Way, kind};
+use toono_wire::pool::near::Vantage;
 
 use crate::node::{Node, question, read, whom};
 
@@ -170,4 +171,33 @@ fn answers_fit_what_the_client_takes_and_addresses_take_turns() {
     assert_eq!(firsts.len(), 4);
     let answer = node.ask("db.shop.svc.cluster.local", kind::A);
     assert_eq!((answer.answers.len(), answer.cut), (202, false));
+}
+
+#[test]
+fn endpoints_of_a_service_that_stays_near_are_those_near() {
+    let mut node = shop();
+    let vantage = Vantage { node: "n1".into(), pool: "shop".into(), zone: String::new() };
+    node.server.zone().set_vantage(vantage);
+    node.put("endpoint/shop/db-x/10.244.7.3", r#"{"node":"n1"}"#);
+    node.put("endpoint/shop/db-x/10.244.7.4", r#"{"node":"n2"}"#);
+    let db = "db.shop.svc.cluster.local.";
+    let [own, beside] = ["3", "4"].map(|last| format!("{db} A 10.244.7.{last}"));
+    for (keys, expected) in [
+        ("", vec![&own, &beside]),
+        ("openyurt.io/nodepool", vec![&own, &beside]),
+        ("kubernetes.io/hostname", vec![&own]),
+        ("openyurt.io/nodepool,*", vec![&own]),
+    ] {
+        let record = format!(r#"{{"clusterIPs":["None"],"topologyKeys":"{keys}"}}"#);
+        node.put("service/shop/db", &record);
+        assert_eq!(node.answers(db, kind::A).iter().collect::<Vec<_>>(), expected, "{keys}");
+    }
+    node.put("node/n2", "{}");
+    assert_eq!(node.answers(db, kind::A), [own, beside]);
+    node.remove("endpoint/shop/db-x/10.244.7.3");
+    node.put(
+        "service/shop/db",
+        r#"{"clusterIPs":["None"],"topologyKeys":"kubernetes.io/hostname"}"#,
+    );
+    assert_eq!(node.ask(db, kind::A).code, 3, "none is here");
 }

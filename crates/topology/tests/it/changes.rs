@@ -10,7 +10,7 @@ use serde_json::json;
 use toono_topology::{
     Change, Changes, Family, Fate, Front, GroupId, HostPort, Protocol, Topology, Treatment,
 };
-use toono_wire::pool::Records;
+use toono_wire::pool::{Records, near::Vantage};
 
 use crate::Node;
 
@@ -49,6 +49,10 @@ enum Step {
         service: u8,
         on: bool,
     },
+    /// The neighbour comes to this node's pool, or leaves it.
+    Neighbour {
+        on: bool,
+    },
     /// The records are read as a whole.
     All,
 }
@@ -66,8 +70,17 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (slice, last).prop_map(|(slice, last)| Step::NoEndpoint { slice, last }),
         1 => (0..3_u8, 0..4_u16).prop_map(|(pod, port)| Step::HostPorts { pod, port }),
         1 => (service, any::<bool>()).prop_map(|(service, on)| Step::Here { service, on }),
+        1 => any::<bool>().prop_map(|on| Step::Neighbour { on }),
         1 => Just(Step::All),
     ]
+}
+
+/// A node of a pool.
+fn pooled() -> Topology {
+    let mut topology = Topology::new("here", Family::V4);
+    let (node, pool) = ("here".into(), "shop".into());
+    topology.set_vantage(Vantage { node, pool, zone: String::new() });
+    topology
 }
 
 /// The records, and what was said beside them.
@@ -88,6 +101,7 @@ fn service(form: u8) -> String {
         "affinitySeconds": if bit(2) { 60 } else { 0 },
         "externalLocal": bit(1),
         "internalLocal": bit(0) && bit(3),
+        "topologyKeys": if bit(2) && bit(1) { "openyurt.io/nodepool, *" } else { "" },
     })
     .to_string()
 }
@@ -144,6 +158,7 @@ impl World {
                 topology.serve_here(&self.records, &format!("n/{service}"), "a", at);
                 return None;
             }
+            Step::Neighbour { on } => ("node/there".to_owned(), on.then(|| "{}".to_owned())),
             Step::All => {
                 topology.read_all(&self.records);
                 return None;
@@ -158,7 +173,7 @@ impl World {
 
     /// A topology that starts now.
     fn anew(&self) -> Topology {
-        let mut topology = Topology::new("here", Family::V4);
+        let mut topology = pooled();
         topology.read_all(&self.records);
         for (pod, port) in &self.pods {
             topology.set_host_ports(&pod.to_string(), &ports(*port));
@@ -234,7 +249,7 @@ proptest! {
 
     #[test]
     fn the_way_makes_no_difference(batches in prop::collection::vec(prop::collection::vec(step(), 1..6), 1..12)) {
-        let (mut world, mut topology) = (World::default(), Topology::new("here", Family::V4));
+        let (mut world, mut topology) = (World::default(), pooled());
         let mut kernel = Kernel::default();
         for batch in batches {
             let keys: Vec<String> =

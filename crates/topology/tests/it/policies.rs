@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use toono_topology::{HostPort, Protocol};
+use toono_wire::pool::near::Vantage;
 
 use crate::{Node, Outcome, to};
 
@@ -220,5 +221,74 @@ fn flows_of_datagrams_are_stale_when_they_would_go_elsewhere() {
         ("8.8.8.8:53", "8.8.8.8:53", false),
     ] {
         assert_eq!(stale(original, actual), expected, "{original} {actual}");
+    }
+}
+
+#[test]
+fn keys_of_places_are_tried_one_after_another() {
+    let here = || Vantage { node: "here".into(), pool: "shop".into(), zone: "z1".into() };
+    let mut node = Node::new();
+    node.topology.set_vantage(here());
+    node.service(json!({"topologyKeys": "kubernetes.io/hostname, openyurt.io/nodepool, *"}));
+    node.set("node/near", &json!({}));
+    node.endpoint(3, json!({"node": "far"}));
+    assert_eq!(node.web(), [(); 3].map(|()| to(&[3])));
+    node.endpoint(2, json!({"node": "near"}));
+    assert_eq!(node.web(), [(); 3].map(|()| to(&[2])));
+    node.endpoint(1, json!({"node": "here"}));
+    assert_eq!(node.web(), [(); 3].map(|()| to(&[1])));
+    node.endpoint(1, json!({"node": "here", "unready": true}));
+    assert_eq!(node.web(), [(); 3].map(|()| to(&[2])));
+    // A node leaves the pool, or comes.
+    node.remove("node/near");
+    assert_eq!(node.web(), [(); 3].map(|()| to(&[2, 3])));
+    node.set("node/far", &json!({}));
+    assert_eq!(node.web(), [(); 3].map(|()| to(&[3])));
+    node.service(json!({"topologyKeys": "openyurt.io/nodepool"}));
+    assert_eq!(node.web(), [(); 3].map(|()| to(&[2, 3])), "the cloud tells no others");
+    assert!(node.topology.set_vantage(Vantage { pool: String::new(), ..here() }));
+    node.topology.read_all(&node.records);
+    assert_eq!(node.web(), [(); 3].map(|()| Refused), "a node without a pool is alone");
+}
+
+#[test]
+fn hints_are_followed_when_all_have_them() {
+    let near = json!({"node": "here", "zones": ["z1"], "nodes": ["here"]});
+    let beside = json!({"node": "there", "zones": ["z1"], "nodes": ["there"]});
+    let far = json!({"node": "there", "zones": ["z2"]});
+    for (zone, endpoints, expected) in [
+        ("z1", [&near, &beside, &far], &[1, 2][..]),
+        ("z2", [&near, &beside, &far], &[3]),
+        ("z3", [&near, &beside, &far], &[1, 2, 3]),
+        ("", [&near, &beside, &far], &[1, 2, 3]),
+        ("z1", [&near, &beside, &beside], &[1]),
+        ("z2", [&near, &beside, &json!({"node": "there"})], &[1, 2, 3]),
+        ("z2", [&near, &beside, &json!({"node": "there", "unready": true})], &[1]),
+    ] {
+        let mut node = Node::new();
+        node.topology.set_vantage(Vantage {
+            node: "here".into(),
+            zone: zone.into(),
+            ..Vantage::default()
+        });
+        node.service(json!({"externalLocal": true}));
+        for (last, endpoint) in (1..).zip(endpoints) {
+            node.endpoint(last, endpoint.clone());
+        }
+        let all = to(expected);
+        assert_eq!(node.web(), [all.clone(), all, to(&[1])], "{zone:?} {endpoints:?}");
+    }
+}
+
+#[test]
+fn only_some_pools_have_the_ports_of_a_service() {
+    let mut node = Node::new();
+    node.service(json!({"listen": "-shop,*"}));
+    node.endpoint(1, json!({}));
+    assert_eq!(node.web(), [(); 3].map(|()| to(&[1])), "a node without a pool has them");
+    for (pool, port) in [("shop", Unknown), ("other", to(&[1]))] {
+        node.topology.set_vantage(Vantage { pool: pool.into(), ..Vantage::default() });
+        node.topology.read_all(&node.records);
+        assert_eq!(node.web(), [to(&[1]), port.clone(), port], "{pool}");
     }
 }

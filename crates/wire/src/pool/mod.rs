@@ -8,6 +8,7 @@
 //! the endpoints of a slice have in common is a record of the slice's.
 
 pub mod frame;
+pub mod near;
 mod part;
 mod pass;
 mod records;
@@ -103,6 +104,9 @@ pub struct NodeRecord {
     /// Its pod networks.
     #[serde(rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
     pub pod_cidrs: Vec<String>,
+    /// Its zone, `topology.kubernetes.io/zone`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub zone: String,
 }
 
 /// What a proxy and a DNS server must know of a Service; the names are `v1.ServiceSpec`'s.
@@ -142,6 +146,9 @@ pub struct ServiceRecord {
     /// OpenYurt's `openyurt.io/topologyKeys`, as written.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub topology_keys: String,
+    /// OpenYurt's `nodeport.openyurt.io/listen`, as written: which pools' nodes have the node ports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
 }
 
 /// A port of a Service.
@@ -205,6 +212,12 @@ pub struct EndpointRecord {
     /// Its zone.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub zone: String,
+    /// Whose zones should prefer it: `hints.forZones`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub zones: Vec<String>,
+    /// Which nodes should prefer it: `hints.forNodes`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
     /// `conditions.ready` is false. Kubernetes takes an endpoint that does not say for ready.
     #[serde(rename = "unready", skip_serializing_if = "is_false")]
     pub is_unready: bool,
