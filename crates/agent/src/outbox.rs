@@ -6,10 +6,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
     sync::{Notify, watch},
@@ -92,6 +94,34 @@ struct Known {
     gone: bool,
 }
 
+/// What of a pod's status says whether it can be reached, and where.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Reachable {
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<PodIp>,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PodIp {
+    ip: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Condition {
+    r#type: String,
+    status: String,
+}
+
+impl Reachable {
+    fn is_ready(&self) -> bool {
+        self.conditions.iter().any(|it| it.r#type == "Ready" && it.status == "True")
+    }
+}
+
 impl Outbox {
     /// The node's status.
     pub(crate) fn node(&self, status: serde_json::Value) {
@@ -136,6 +166,18 @@ impl Outbox {
     /// The newest status of a pod, as JSON.
     pub(crate) fn status_of(&self, uid: &str) -> Option<String> {
         self.state().pods.get(uid).map(|known| known.status.clone())
+    }
+
+    /// The addresses of the pods that are ready.
+    pub(crate) fn ready_addresses(&self) -> BTreeSet<IpAddr> {
+        let state = self.state();
+        let known = state.pods.values().filter(|known| !known.gone);
+        known
+            .filter_map(|known| serde_json::from_str::<Reachable>(&known.status).ok())
+            .filter(Reachable::is_ready)
+            .flat_map(|status| status.pod_ips)
+            .filter_map(|it| it.ip.parse().ok())
+            .collect()
     }
 
     /// The newest status of the node.

@@ -33,7 +33,7 @@ use crate::{
     network::{NetworkError, PodNetwork},
     node_status::{self, Allocatable},
     outbox::Outbox,
-    pool::Pool,
+    pool::{Health, Pool},
     services::Services,
     statics::{MirrorKeeper, Statics},
     stats::Stats,
@@ -272,6 +272,17 @@ impl Parts {
         tasks.spawn(pool.clone().run(cloud.clone()));
         tasks.spawn(self.dns.run(self.questions));
         tasks.spawn(certificate::keep(credentials, cloud.clone()));
+        tasks.spawn(
+            Health {
+                pool: pool.clone(),
+                outbox: outbox.clone(),
+                link: cloud.link(),
+                clock: self.clock,
+                cidr: network.cidr(),
+                data: config.data.clone(),
+            }
+            .run(),
+        );
         tasks.spawn(outbox.run(cloud));
         tasks.spawn(neighbours::keep(name.clone(), network.clone(), pool.clone()));
         tasks.spawn(services.run(name, network, pool));

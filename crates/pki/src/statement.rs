@@ -4,9 +4,12 @@
 //! and a token with base64url, so that no statement can pass for either.
 
 use rcgen::SigningKey as _;
-use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256,
-    UnparsedPublicKey, VerificationAlgorithm,
+use ring::{
+    hmac,
+    signature::{
+        ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256,
+        UnparsedPublicKey, VerificationAlgorithm,
+    },
 };
 use x509_parser::{
     prelude::{FromDer as _, X509Certificate},
@@ -28,6 +31,21 @@ impl ClusterCa {
     pub fn sign_statement(&self, statement: &[u8]) -> Result<Vec<u8>, PkiError> {
         let signed = self.key().sign(statement);
         signed.map_err(|source| PkiError::Sign { what: "a statement".into(), source })
+    }
+
+    /// A secret that is the same at each server of the cluster and after each start, and tells nothing of the CA's
+    /// key: HMAC-SHA256 under that key over what it is for. No two purposes may be one text.
+    #[must_use]
+    pub fn secret_for(&self, purpose: &[u8]) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.key().serialize_der());
+        let mut context = hmac::Context::with_key(&key);
+        context.update(b"toono secret\0");
+        context.update(purpose);
+        let mut secret = [0; 32];
+        for (place, byte) in secret.iter_mut().zip(context.sign().as_ref()) {
+            *place = *byte;
+        }
+        secret
     }
 }
 
@@ -97,5 +115,13 @@ mod tests {
         let other = CaKeys::of_pem(other.cert_pem()).unwrap();
         assert!(!other.vouch_for(b"toono test\0yes", &signature));
         assert!(CaKeys::of_pem("").is_err());
+    }
+
+    #[test]
+    fn a_secret_is_the_cas_and_its_purposes() {
+        let (ca, other) = (ClusterCa::generate().unwrap(), ClusterCa::generate().unwrap());
+        assert_eq!(ca.secret_for(b"a"), ca.secret_for(b"a"));
+        assert_ne!(ca.secret_for(b"a"), ca.secret_for(b"b"));
+        assert_ne!(ca.secret_for(b"a"), other.secret_for(b"a"));
     }
 }

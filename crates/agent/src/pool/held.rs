@@ -11,6 +11,7 @@ use toono_wire::pool::{
     frame::{BadFrame, Changes, Frame},
 };
 
+use super::sight::Shown;
 use crate::{
     AgentError,
     disk::{self, Durability},
@@ -34,6 +35,7 @@ pub(crate) struct Held {
     is_dirty: bool,
     /// What frames touched since somebody asked.
     touched: Vec<Touched>,
+    shown: Shown,
 }
 
 /// The cloud's own frames: a whole part, and all that came after it.
@@ -77,6 +79,7 @@ impl Held {
             frames: None,
             is_dirty: false,
             touched: Vec::new(),
+            shown: Shown::default(),
         };
         if let Some(bytes) = disk::read_checked(&held.part_path())?
             && let Ok(frame) = Frame::decode(&mut Bytes::from(bytes))
@@ -94,14 +97,26 @@ impl Held {
         self.part.version()
     }
 
-    /// What the part says.
+    /// What the part says, as far as this node does not know better.
     pub(crate) fn records(&self) -> &Records {
+        self.shown.records().unwrap_or_else(|| self.part.records())
+    }
+
+    /// What the part says.
+    pub(crate) fn signed(&self) -> &Records {
         self.part.records()
+    }
+
+    /// What this node knows better, and the cloud's records.
+    pub(super) fn shown(&mut self) -> (&mut Shown, &Records) {
+        (&mut self.shown, self.part.records())
     }
 
     /// What frames touched since this was asked last.
     pub(crate) fn take_touched(&mut self) -> Vec<Touched> {
-        std::mem::take(&mut self.touched)
+        let touched = std::mem::take(&mut self.touched);
+        self.shown.follow(self.part.records(), &touched);
+        touched
     }
 
     /// What the cloud said last.
@@ -112,7 +127,8 @@ impl Held {
     /// The cloud says this now. Whether it is anything new.
     pub(crate) fn hear(&mut self, news: PoolNews) -> bool {
         let known = self.news.as_ref();
-        let same = known.is_some_and(|old| old.name == news.name && old.hub == news.hub);
+        let same = known
+            .is_some_and(|old| old.name == news.name && old.hub == news.hub && old.key == news.key);
         self.is_dirty |= !same;
         self.news = Some(news);
         !same
@@ -280,7 +296,7 @@ mod tests {
 
     fn news(name: &str, version: Version) -> PoolNews {
         let hub = Hub { node: "hub".into(), address: [10, 0, 0, 1].into(), port: 1 };
-        PoolNews { name: name.into(), version, hub: Some(hub), pass: None }
+        PoolNews { name: name.into(), version, hub: Some(hub), pass: None, key: None }
     }
 
     #[test]

@@ -6,9 +6,11 @@
 
 mod cloud;
 mod follower;
+mod health;
 mod held;
 mod hub;
 mod neighbour;
+mod sight;
 #[cfg(test)]
 mod tests;
 
@@ -26,15 +28,20 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep_until, timeout_at},
 };
+use toono_net::Cidr;
 use toono_pki::CaKeys;
 use toono_wire::pool::{
     Hub, NodeRecord, PoolNews, Records, Touched, Version, near::Vantage, node_key,
 };
 
-pub(crate) use self::follower::{Follower, Touch};
 use self::{
     follower::Followers,
     held::{Held, Refused},
+    sight::{Shown, Sight},
+};
+pub(crate) use self::{
+    follower::{Follower, Touch},
+    health::Health,
 };
 use crate::{
     AgentError,
@@ -76,6 +83,8 @@ struct Inner {
     /// The hub is listened to.
     listens: AtomicBool,
     followers: Followers,
+    /// Those who are told what the cloud changes, and not what this node sees.
+    followers_of_cloud: Followers,
     /// Until then containers wait for the part, which tells them of Services.
     waits_until: Instant,
 }
@@ -107,6 +116,7 @@ impl Pool {
                 bundle_wanted: Notify::new(),
                 listens: false.into(),
                 followers: Followers::default(),
+                followers_of_cloud: Followers::default(),
                 waits_until: Instant::now() + PART_PATIENCE,
             }),
         };
@@ -140,6 +150,57 @@ impl Pool {
     /// Who is told what changes among the records, beginning with all of them.
     pub(crate) fn follow(&self) -> Follower {
         self.inner.followers.follow()
+    }
+
+    /// The same for what the cloud said, and nothing else.
+    fn follow_cloud_alone(&self) -> Follower {
+        self.inner.followers_of_cloud.follow()
+    }
+
+    /// Reads the records as the cloud signed them.
+    fn read_signed<T>(&self, reader: impl FnOnce(&Records) -> T) -> T {
+        reader(self.held().signed())
+    }
+
+    /// What the pool's nodes know each other by.
+    fn key(&self) -> Option<Vec<u8>> {
+        let key = self.held().news()?.key.clone()?;
+        let byte = |at: usize| u8::from_str_radix(key.get(at..at + 2)?, 16).ok();
+        (0..key.len()).step_by(2).map(byte).collect()
+    }
+
+    /// The pod networks of a node.
+    fn pods_of(&self, node: &str) -> Vec<Cidr> {
+        let record = self.read_signed(|records| records.get(&node_key(node)).cloned());
+        let record = record.and_then(|text| serde_json::from_str::<NodeRecord>(&text).ok());
+        let cidrs = record.unwrap_or_default().pod_cidrs;
+        cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect()
+    }
+
+    /// Something else is seen of a node. Whether that makes a difference to any endpoint.
+    fn see(&self, node: &str, sight: Option<Sight>) -> bool {
+        self.show(|shown, signed| shown.see(signed, node, sight))
+    }
+
+    /// The cloud can be asked, or cannot.
+    fn cut_off(&self, is_cut_off: bool) {
+        self.show(|shown, signed| shown.cut_off(signed, is_cut_off));
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.held().shown().0.is_cut_off()
+    }
+
+    fn show(&self, change: impl FnOnce(&mut Shown, &Records) -> Vec<Arc<str>>) -> bool {
+        let mut held = self.held();
+        let (shown, signed) = held.shown();
+        let changed = change(shown, signed);
+        drop(held);
+        let is_other = !changed.is_empty();
+        if is_other {
+            self.inner.followers.tell(&[Touched::Keys(changed)]);
+        }
+        is_other
     }
 
     /// Where this node is, as the cloud said last.
@@ -190,7 +251,9 @@ impl Pool {
         let (hub, version) = (news.hub.clone(), news.version);
         let pool = news.name.clone();
         let moves = self.vantage().pool != pool;
-        self.held().hear(news);
+        if self.held().hear(news) || moves {
+            self.inner.followers_of_cloud.tell(&[Touched::All]);
+        }
         if moves {
             self.inner.followers.tell(&[Touched::All]);
         }
@@ -248,6 +311,7 @@ impl Pool {
         let (version, touched) = (held.version(), held.take_touched());
         drop(held);
         self.inner.followers.tell(&touched);
+        self.inner.followers_of_cloud.tell(&touched);
         self.inner.version.send_if_modified(|known| std::mem::replace(known, version) != version);
         taken.map(drop)
     }

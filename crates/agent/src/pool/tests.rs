@@ -89,7 +89,7 @@ impl World {
         let mut pass = Pass { until: u64::MAX, signature: Vec::new() };
         pass.signature = self.ca.sign_statement(&pass.statement(pool, node)).unwrap();
         let (version, hub) = (self.version, Some(self.hub.clone()));
-        PoolNews { name: "shop".into(), version, hub, pass: Some(pass.to_string()) }
+        PoolNews { name: "shop".into(), version, hub, pass: Some(pass.to_string()), key: None }
     }
 
     /// Sets a record; what changed by it, and all there is.

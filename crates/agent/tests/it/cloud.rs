@@ -354,7 +354,7 @@ impl State {
 
     fn news(&self) -> Option<PoolNews> {
         let version = self.version();
-        let news = PoolNews { name: String::new(), version, hub: None, pass: None };
+        let news = PoolNews { name: String::new(), version, hub: None, pass: None, key: None };
         (version.revision > 0).then_some(news)
     }
 

@@ -111,7 +111,15 @@ pub(crate) fn news(inner: &Inner, node: &str) -> Option<PoolNews> {
     };
     let visits = hub.as_ref().is_some_and(|hub| hub.node != node);
     let pass = visits.then(|| pass(inner, &name, node)).flatten();
-    Some(PoolNews { name, version, hub, pass })
+    let key = (!name.is_empty()).then(|| key(inner, &name));
+    Some(PoolNews { name, version, hub, pass, key })
+}
+
+/// What the nodes of a pool know each other by. It lasts as long as the CA: nodes that are told of another key at
+/// different times would think each other dead.
+fn key(inner: &Inner, pool: &str) -> String {
+    let secret = inner.ca.secret_for(format!("pool/{pool}").as_bytes());
+    secret.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Where the cluster's DNS is, once its Service was read.

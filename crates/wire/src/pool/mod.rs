@@ -57,6 +57,9 @@ pub struct PoolNews {
     /// What the hub wants to see: a [`Pass`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass: Option<String>,
+    /// What the pool's nodes know each other by, in hexadecimal; none where there is no pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// The node that serves its pool's part to its neighbours.
