@@ -8,6 +8,7 @@
 //! so a lost event, a repeated one or a restart does no harm.
 
 mod aggregation;
+mod autonomy;
 mod bootstraptoken;
 mod certificates;
 mod claim;
@@ -35,6 +36,7 @@ mod nodelifecycle;
 mod object;
 mod patch;
 mod per_namespace;
+mod podbinding;
 mod podcontrol;
 mod pods;
 mod queue;
@@ -84,6 +86,7 @@ pub async fn run(
     let deployments = deployment::Controller::new(&mut context);
     let daemon_sets = daemonset::Controller::new(&mut context);
     let node_lifecycle = nodelifecycle::Controller::new(&mut context);
+    let pod_bindings = podbinding::Controller::new(&mut context);
     let endpoints = endpoints::Controllers::new(&mut context);
     let namespaces = namespace::Controller::new(&mut context);
     let service_accounts = serviceaccount::Controller::new(&mut context);
@@ -107,6 +110,7 @@ pub async fn run(
     tasks.spawn(deployments.run(Arc::clone(&context)));
     tasks.spawn(daemon_sets.run(Arc::clone(&context)));
     tasks.spawn(node_lifecycle.run(Arc::clone(&context)));
+    tasks.spawn(pod_bindings.run(Arc::clone(&context)));
     tasks.spawn(budgets.run(Arc::clone(&context)));
     tasks.spawn(static_sets.run(Arc::clone(&context)));
     tasks.spawn(cluster_roles.run(Arc::clone(&context)));

@@ -25,6 +25,12 @@ use crate::{
 
 /// For how long a silent node keeps its pods: an annotation.
 pub(crate) const AUTONOMY: &str = "node.openyurt.io/autonomy-duration";
+/// Its forerunners, which when `true` say for ever.
+pub(crate) const OLD_AUTONOMY: &str = "node.beta.openyurt.io/autonomy";
+/// See [`OLD_AUTONOMY`].
+pub(crate) const BINDING: &str = "apps.openyurt.io/binding";
+/// For ever, as [`AUTONOMY`] spells it.
+const FOR_EVER: &str = "0";
 
 static TEXTS: Pool<str> = Pool::new();
 static DRESSES: Pool<Dress> = Pool::new();
@@ -326,10 +332,12 @@ impl Dress {
             };
             (TEXTS.share(key.as_str()), value)
         };
-        let annotations = metadata.annotations.as_ref();
+        let annotation = |key| metadata.annotations.as_ref()?.get(key).map(String::as_str);
+        let is_on = |key| annotation(key) == Some("true");
+        let for_ever = (is_on(OLD_AUTONOMY) || is_on(BINDING)).then_some(FOR_EVER);
         Self {
             labels: metadata.labels.iter().flatten().map(label).collect(),
-            autonomy: annotations.and_then(|all| Some(all.get(AUTONOMY)?.as_str().into())),
+            autonomy: for_ever.or_else(|| annotation(AUTONOMY)).map(Into::into),
         }
     }
 }

@@ -39,8 +39,16 @@ pub(crate) const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-c
 pub(crate) const INDEX_IGNORED_FAILURES: &str =
     "batch.kubernetes.io/job-index-ignored-failure-count";
 
+/// For how long its author had it tolerate that its node is not ready: an annotation, there while it tolerates it
+/// for longer because its node is autonomous.
+pub(crate) const ORIGINAL_NOT_READY: &str =
+    "apps.openyurt.io/original-not-ready-toleration-duration";
+/// The same of a node that is unreachable.
+pub(crate) const ORIGINAL_UNREACHABLE: &str =
+    "apps.openyurt.io/original-unreachable-toleration-duration";
+
 /// The annotations that are kept.
-const ANNOTATIONS: [&str; 8] = [
+const ANNOTATIONS: [&str; 10] = [
     DELETION_COST,
     INDEX,
     INDEX_FAILURES,
@@ -49,6 +57,8 @@ const ANNOTATIONS: [&str; 8] = [
     upgrade::APPROVED,
     upgrade::PULL,
     keys::STATIC_POD_HASH,
+    ORIGINAL_NOT_READY,
+    ORIGINAL_UNREACHABLE,
 ];
 
 static LABELS: Pool<BTreeMap<String, String>> = Pool::new();

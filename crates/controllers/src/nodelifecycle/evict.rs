@@ -21,9 +21,9 @@ use super::{
     pace::{Pace, Pools},
     pool,
     pools::{Census, Censuses},
-    taints::{NOT_READY, UNREACHABLE},
 };
 use crate::{
+    autonomy::{Autonomy, is_silence},
     context::Context,
     error::{SyncError, is_conflict, is_not_found},
     informer::Index,
@@ -164,8 +164,8 @@ fn verdict(node: &Node, pod: &Pod, now: Timestamp) -> Verdict {
             effect: Effect::NoExecute,
         };
         let added = taint.added.unwrap_or(now);
-        let silent = [NOT_READY, UNREACHABLE].contains(&&*taint.key);
-        let autonomy = if silent { autonomy(node) } else { Autonomy::None };
+        let silent = is_silence(&taint.key);
+        let autonomy = if silent { Autonomy::of(node) } else { Autonomy::None };
         outcome = stricter(outcome, for_taint(&parsed, tolerations, added, autonomy, silent, now));
     }
     outcome
@@ -209,28 +209,6 @@ fn for_taint(
     }
 }
 
-/// For how long a silent node keeps its pods whatever they tolerate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Autonomy {
-    None,
-    For(SignedDuration),
-    ForEver,
-}
-
-/// A Go duration; zero is for ever. One that does not parse is read as for ever: the owner wanted
-/// autonomy, and an eviction cannot be taken back.
-fn autonomy(node: &Node) -> Autonomy {
-    let Some(text) = node.autonomy() else { return Autonomy::None };
-    let parsed =
-        text.parse::<kube::core::Duration>().ok().filter(|duration| !duration.is_negative());
-    let duration =
-        parsed.and_then(|duration| SignedDuration::try_from(Duration::from(duration)).ok());
-    match duration {
-        Some(duration) if !duration.is_zero() => Autonomy::For(duration),
-        _ => Autonomy::ForEver,
-    }
-}
-
 async fn evict(context: &Context, pod: &Pod) -> Result<(), SyncError> {
     let key = Key::of(&pod.metadata);
     let message = format!("Marking for deletion Pod {key}");
@@ -256,7 +234,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kinds::node::AUTONOMY;
+    use crate::{autonomy::UNREACHABLE, kinds::node::AUTONOMY};
 
     fn node(taint: &str, autonomy: Option<&str>) -> Node {
         serde_json::from_value(json!({

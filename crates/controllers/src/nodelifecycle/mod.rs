@@ -1,5 +1,6 @@
 //! Node lifecycle: what follows from a node's conditions. Somebody else writes them; here nodes
 //! are tainted, the pods of a silent node marked not ready, and pods evicted when their time is up.
+//! An autonomous node's are believed to serve until its time is over.
 
 mod evict;
 mod pace;
@@ -13,6 +14,7 @@ use kube::Api;
 use serde_json::json;
 
 use crate::{
+    autonomy::{Autonomy, Left, silent_since},
     context::Context,
     error::{SyncError, is_not_found},
     informer::{Change, Index},
@@ -110,7 +112,10 @@ impl Controller {
 fn matters(old: Option<&Node>, new: &Node) -> bool {
     let now = readiness(new);
     let known = old.map_or(Readiness::Ready, readiness);
-    known != now || !taints::are_right(new)
+    let is_other = |old: &Node| old.autonomy() != new.autonomy();
+    known != now
+        || !taints::are_right(new)
+        || (now != Readiness::Ready && old.is_some_and(is_other))
 }
 
 /// The node of a pod that is now seen to be marked: it may have returned before, or while nobody
@@ -126,7 +131,19 @@ async fn sync(context: &Context, key: &Key) -> Result<Again, SyncError> {
     taints::sync(context, &node, key).await?;
     match readiness(&node) {
         Readiness::Ready => mark_ready_again(context, key).await?,
-        Readiness::NotReady | Readiness::Unreachable => mark_not_ready(context, key).await?,
+        Readiness::NotReady | Readiness::Unreachable => {
+            let now = jiff::Timestamp::now();
+            // The taint that was just written is not in the cache yet.
+            let since = silent_since(&node).unwrap_or(now);
+            match Autonomy::of(&node).left(since, now) {
+                Left::Nothing => mark_not_ready(context, key).await?,
+                Left::This(left) => {
+                    mark_ready_again(context, key).await?;
+                    return Ok(Some(left));
+                }
+                Left::Everything => mark_ready_again(context, key).await?,
+            }
+        }
         Readiness::Unreported => {}
     }
     Ok(None)
@@ -188,6 +205,7 @@ async fn set_ready(context: &Context, pod: &Pod, ready: bool) -> Result<(), Sync
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kinds::node::AUTONOMY;
 
     fn node(ready: Option<&str>, taint: Option<&str>, version: u32) -> Node {
         let conditions = ready.map(|ready| json!([{"type": "Ready", "status": ready}]));
@@ -202,10 +220,22 @@ mod tests {
     fn only_changes_with_something_to_do_are_looked_at() {
         let ready = |version| node(Some("True"), None, version);
         let unreported = |version| node(None, Some(taints::NOT_READY), version);
+        let silent = |autonomy: Option<&str>| -> Node {
+            let taint = |effect| json!({"key": taints::UNREACHABLE, "effect": effect});
+            let annotations = autonomy.map(|text| json!({AUTONOMY: text}));
+            let node = json!({"metadata": {"name": "n", "annotations": annotations},
+                "spec": {"taints": [taint("NoSchedule"), taint("NoExecute")]},
+                "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
+            serde_json::from_value(node).unwrap()
+        };
         for (old, new, expected) in [
             (None, ready(1), false),
             (None, node(Some("True"), Some(taints::NOT_READY), 1), true),
             (None, node(Some("Unknown"), None, 1), true),
+            (Some(silent(None)), silent(None), false),
+            (Some(silent(Some("1h"))), silent(Some("1h")), false),
+            (Some(silent(Some("1h"))), silent(None), true),
+            (Some(silent(None)), silent(Some("1h")), true),
             (Some(ready(1)), ready(2), false),
             (Some(ready(1)), node(Some("True"), Some("mine"), 2), false),
             (Some(ready(1)), node(Some("Unknown"), None, 2), true),

@@ -6,7 +6,9 @@ use kube::Api;
 use serde_json::json;
 
 use super::{COMPONENT, Readiness, readiness};
+pub(super) use crate::autonomy::{NOT_READY, UNREACHABLE};
 use crate::{
+    autonomy::is_silence,
     context::Context,
     error::{SyncError, is_not_found},
     key::Key,
@@ -15,8 +17,6 @@ use crate::{
     recorder::Severity,
 };
 
-pub(super) const NOT_READY: &str = "node.kubernetes.io/not-ready";
-pub(super) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// Conditions that keep new pods away while they are true.
 const PRESSURES: [(&str, &str); 4] = [
@@ -42,7 +42,7 @@ pub(super) async fn sync(context: &Context, node: &Node, key: &Key) -> Result<()
         Err(error) if is_not_found(&error) => return Ok(()),
         Err(error) => return Err(SyncError::api("taint", "Node", key)(error)),
     }
-    let was_silent = present.iter().any(|taint| [NOT_READY, UNREACHABLE].contains(&&*taint.key));
+    let was_silent = present.iter().any(|taint| is_silence(&taint.key));
     match (readiness(node), was_silent) {
         // One that was never heard did not become silent.
         (Readiness::NotReady | Readiness::Unreachable, false) if !never_heard(node) => {
@@ -78,7 +78,7 @@ pub(super) fn are_right(node: &Node) -> bool {
 /// Whether a taint is one that follows from conditions.
 fn is_ours(taint: &Taint) -> bool {
     let key = &*taint.key;
-    let condition = [NOT_READY, UNREACHABLE].contains(&key);
+    let condition = is_silence(key);
     let state = key == UNSCHEDULABLE || PRESSURES.iter().any(|(_, known)| *known == key);
     (condition && &*taint.effect != "PreferNoSchedule") || (state && &*taint.effect == "NoSchedule")
 }

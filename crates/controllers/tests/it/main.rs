@@ -7,6 +7,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod autonomy;
 mod certificates;
 mod cluster;
 mod disruption;
