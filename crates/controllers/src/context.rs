@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, Resource};
 use tokio::task::JoinSet;
-use toono_openyurt::YurtStaticSet;
+use toono_openyurt::{NodePool, YurtAppSet, YurtStaticSet};
 
 use crate::{
     config::ControllersConfig,
@@ -37,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) served: Served,
     pub(crate) pods: Informer<WatchedPod, Pod>,
     pub(crate) nodes: Informer<WatchedNode, Node>,
+    pub(crate) node_pools: Informer<NodePool>,
     pub(crate) replica_sets: Informer<ReplicaSet>,
     pub(crate) deployments: Informer<Deployment>,
     pub(crate) daemon_sets: Informer<DaemonSet>,
@@ -49,6 +50,7 @@ pub(crate) struct Context {
     pub(crate) namespaces: Informer<Namespace>,
     pub(crate) services: Informer<Service>,
     pub(crate) static_sets: Informer<YurtStaticSet>,
+    pub(crate) yurt_app_sets: Informer<YurtAppSet>,
 }
 
 impl Context {
@@ -64,14 +66,21 @@ impl Context {
                 (Index::Node, by_node),
             ]),
             nodes: Informer::new(Vec::new()),
+            node_pools: Informer::new(Vec::new()),
             replica_sets: Informer::new(vec![
                 (Index::Owner, by_owner),
                 (Index::Namespace, by_namespace),
             ]),
-            deployments: Informer::new(vec![(Index::Namespace, by_namespace)]),
+            deployments: Informer::new(vec![
+                (Index::Owner, by_owner),
+                (Index::Namespace, by_namespace),
+            ]),
             daemon_sets: Informer::new(vec![(Index::Namespace, by_namespace)]),
             revisions: Informer::new(vec![(Index::Owner, by_owner)]),
-            stateful_sets: Informer::new(vec![(Index::Namespace, by_namespace)]),
+            stateful_sets: Informer::new(vec![
+                (Index::Owner, by_owner),
+                (Index::Namespace, by_namespace),
+            ]),
             claims: Informer::new(Vec::new()),
             quotas: Informer::new(vec![(Index::Namespace, by_namespace)]),
             jobs: Informer::new(vec![(Index::Owner, by_owner), (Index::Namespace, by_namespace)]),
@@ -79,6 +88,7 @@ impl Context {
             namespaces: Informer::new(Vec::new()),
             services: Informer::new(vec![(Index::Namespace, by_namespace)]),
             static_sets: Informer::new(Vec::new()),
+            yurt_app_sets: Informer::new(Vec::new()),
         }
     }
 
@@ -86,6 +96,7 @@ impl Context {
     pub(crate) fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>) {
         self.watch(tasks, |context| &context.pods);
         self.watch(tasks, |context| &context.nodes);
+        self.watch(tasks, |context| &context.node_pools);
         self.watch(tasks, |context| &context.replica_sets);
         self.watch(tasks, |context| &context.deployments);
         self.watch(tasks, |context| &context.daemon_sets);
@@ -98,6 +109,7 @@ impl Context {
         self.watch(tasks, |context| &context.namespaces);
         self.watch(tasks, |context| &context.services);
         self.watch(tasks, |context| &context.static_sets);
+        self.watch(tasks, |context| &context.yurt_app_sets);
         let context = Arc::clone(self);
         tasks.spawn(async move { context.recorder.run().await });
     }

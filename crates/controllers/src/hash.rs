@@ -3,7 +3,7 @@
 //! Kubernetes hashes a dump of its Go structures. Which value comes out is no part of the API;
 //! that equal templates give equal values is.
 
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::{api::core::v1::PodTemplateSpec, serde::Serialize};
 
 use crate::names::safe_encode;
 
@@ -17,8 +17,13 @@ fn fnv1a(hash: u32, bytes: &[u8]) -> u32 {
 
 /// The hash of a template; `collisions` tells templates apart whose hashes collided before.
 pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
-    // Encoding has no failure: the structure has string keys only.
-    let encoded = serde_json::to_vec(template).unwrap_or_default();
+    hash_of(template, collisions)
+}
+
+/// The same of anything that has string keys only.
+pub(crate) fn hash_of(value: &impl Serialize, collisions: Option<i32>) -> String {
+    // So encoding has no failure.
+    let encoded = serde_json::to_vec(value).unwrap_or_default();
     let mut hash = fnv1a(OFFSET_BASIS, &encoded);
     if let Some(collisions) = collisions {
         hash = fnv1a(hash, &collisions.to_le_bytes());

@@ -1,6 +1,6 @@
 //! Revisions of a workload's template, kept as ControllerRevisions for `kubectl rollout`.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -65,6 +65,16 @@ pub(crate) async fn renumber(
         .map_err(SyncError::api("renumber", "ControllerRevision", &key))
 }
 
+/// A revision to be made.
+pub(crate) struct Draft {
+    /// What it keeps.
+    pub(crate) data: Value,
+    /// Goes into its name.
+    pub(crate) hash: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) number: i64,
+}
+
 /// Makes a revision of `template`, labelled with the hash in its name. `None`: the name is taken by
 /// another template, and one more collision is to be counted.
 pub(crate) async fn create<O>(
@@ -78,13 +88,24 @@ pub(crate) async fn create<O>(
 where
     O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Debug,
 {
-    let data = data_of(template);
-    let hash = template_hash(template, collisions);
+    let (data, hash) = (data_of(template), template_hash(template, collisions));
+    let metadata = template.metadata.clone();
+    let mut labels = metadata.and_then(|metadata| metadata.labels).unwrap_or_default();
+    labels.insert(hash_label.to_owned(), hash.clone());
+    make(context, owner, Draft { data, hash, labels, number }).await
+}
+
+/// Makes a revision. `None`: the name is taken by another one.
+pub(crate) async fn make<O>(
+    context: &Context,
+    owner: &O,
+    draft: Draft,
+) -> Result<Option<ControllerRevision>, SyncError>
+where
+    O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Debug,
+{
     let key = Key::of(owner.meta());
-    let name = format!("{}-{hash}", key.name);
-    let template = template.metadata.clone();
-    let mut labels = template.and_then(|metadata| metadata.labels).unwrap_or_default();
-    labels.insert(hash_label.to_owned(), hash);
+    let name = format!("{}-{}", key.name, draft.hash);
     let annotations = owner.meta().annotations.clone().map(|mut annotations| {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         annotations
@@ -93,13 +114,13 @@ where
         metadata: ObjectMeta {
             name: Some(name.clone()),
             namespace: Some(key.namespace.to_string()),
-            labels: Some(labels),
+            labels: Some(draft.labels),
             annotations,
             owner_references: Some(vec![controller_reference(owner)]),
             ..ObjectMeta::default()
         },
-        data: Some(RawExtension(data.clone())),
-        revision: number,
+        data: Some(RawExtension(draft.data.clone())),
+        revision: draft.number,
     };
     let api = context.api::<ControllerRevision>(&key.namespace);
     match api.create(&PostParams::default(), &revision).await {
@@ -107,7 +128,7 @@ where
         Err(error) if is_already_exists(&error) => {
             let taken =
                 api.get(&name).await.map_err(SyncError::api("get", "ControllerRevision", &key))?;
-            let same = taken.data.as_ref().is_some_and(|taken| taken.0 == data);
+            let same = taken.data.as_ref().is_some_and(|taken| taken.0 == draft.data);
             Ok(same.then_some(taken))
         }
         Err(error) => Err(SyncError::api("create", "ControllerRevision", &key)(error)),

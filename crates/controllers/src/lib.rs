@@ -49,6 +49,7 @@ mod served;
 mod serviceaccount;
 mod statefulset;
 mod worker;
+mod yurtappset;
 mod yurtstaticset;
 
 use std::{future::Future, sync::Arc};
@@ -102,6 +103,7 @@ pub async fn run(
     let cluster_roles = aggregation::Controller::new();
     let bootstrap_tokens = bootstraptoken::Controller::new();
     let certificates = certificates::Controller::new(signers.certificates);
+    let yurt_app_sets = yurtappset::Controller::new(&mut context);
     let suspects = garbage::Suspects::new(&mut context);
     let context = Arc::new(context);
     context.start(&mut tasks);
@@ -126,6 +128,7 @@ pub async fn run(
     tasks.spawn(jobs.run(Arc::clone(&context)));
     tasks.spawn(cron_jobs.run(Arc::clone(&context)));
     tasks.spawn(expired_jobs.run(Arc::clone(&context)));
+    tasks.spawn(yurt_app_sets.run(Arc::clone(&context)));
     tasks.spawn(garbage::run(Arc::clone(&context), suspects));
     tasks.spawn(expiry::run(Arc::clone(&context)));
     shutdown.await;

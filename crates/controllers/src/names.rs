@@ -24,6 +24,20 @@ pub(crate) fn with_suffix(name: &str, suffix: &str) -> String {
     format!("{}{suffix}", name.get(..room).unwrap_or(name))
 }
 
+/// As many characters as a random suffix has, always the same for the same parts.
+pub(crate) fn hashed(parts: &[&str]) -> String {
+    // FNV-1a, 64 bit; parts end with a byte that no text has.
+    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let digits = std::iter::successors(Some(hash ^ (hash >> 32)), |rest| {
+        Some(rest / SAFE_ALPHABET.len() as u64)
+    });
+    let digits = digits.map(|rest| safe((rest % SAFE_ALPHABET.len() as u64) as usize));
+    digits.take(SUFFIX_LENGTH).collect()
+}
+
 /// Each character of `text` mapped into the safe alphabet.
 pub(crate) fn safe_encode(text: &str) -> String {
     text.bytes().map(|byte| safe(usize::from(byte))).collect()
@@ -40,6 +54,13 @@ mod tests {
         assert_eq!(generate(&"x".repeat(80)).len(), 63);
         let long = with_suffix(&"x".repeat(70), "-12-");
         assert!(long.len() == 58 && long.ends_with("x-12-"), "{long}");
+    }
+
+    #[test]
+    fn hashes_tell_parts_apart() {
+        assert_eq!(hashed(&["a", "bc"]), hashed(&["a", "bc"]));
+        assert_ne!(hashed(&["a", "bc"]), hashed(&["ab", "c"]));
+        assert_eq!(hashed(&[]).len(), SUFFIX_LENGTH);
     }
 
     #[test]

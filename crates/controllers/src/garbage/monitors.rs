@@ -115,7 +115,8 @@ async fn discover(collector: &Collector) -> Result<Vec<KindId>, kube::Error> {
     let mut new = Vec::new();
     let mut kinds = collector.kinds();
     for group in discovery.groups() {
-        for (resource, capabilities) in group.recommended_resources() {
+        // Kinds of a group may be served in other versions than the one it prefers.
+        for (resource, capabilities) in group.resources_by_stability() {
             let ignored = IGNORED.contains(&(resource.group.as_str(), resource.plural.as_str()));
             let collectable = [verbs::LIST, verbs::WATCH, verbs::DELETE]
                 .iter()

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{Node, Pod},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     serde::{Serialize, de::DeserializeOwned},
 };
 use kube::{
@@ -28,6 +29,7 @@ use toono_api::UserInfo;
 use toono_apiserver::{ApiConfig, ApiServer, LinkError, NodeLink};
 use toono_controllers::{ControllersConfig, Signers};
 use toono_http::Body;
+use toono_openyurt::crd;
 use toono_pki::{ClusterCa, TokenKey};
 use toono_store::{Store, StoreConfig};
 
@@ -99,6 +101,8 @@ impl Cluster {
         let api = ApiConfig { token_key: Some(key), ..ApiConfig::default() };
         let server = ApiServer::start(store, api, Arc::new(NoNodes)).await.unwrap();
         let client = |name: &str| server.client(UserInfo::new(name, ["system:masters"]));
+        // As the server does before its controllers start: they look for new kinds now and then only.
+        install_kinds(client("system:kube-controller-manager")).await;
         let requests = Requests::default();
         let controllers = toono_controllers::run(
             noted(client("system:kube-controller-manager"), &requests),
@@ -133,6 +137,13 @@ impl Cluster {
         let path = format!(" /api/v1/nodes/{name}");
         let requests = self.requests.lock().unwrap();
         requests.iter().filter(|request| request.ends_with(&path)).cloned().collect()
+    }
+
+    /// What the controllers wrote below a path, so far.
+    pub(crate) fn writes_below(&self, path: &str) -> Vec<String> {
+        let requests = self.requests.lock().unwrap();
+        let written = requests.iter().filter(|it| !it.starts_with("GET ") && it.contains(path));
+        written.cloned().collect()
     }
 
     pub(crate) fn nodes(&self) -> Api<Node> {
@@ -213,6 +224,24 @@ impl Cluster {
             .await
             .unwrap();
     }
+}
+
+/// Defines OpenYurt's kinds.
+async fn install_kinds(client: Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client);
+    for crd in crd::ALL {
+        let definition = serde_yaml_ng::from_str(crd.yaml).unwrap();
+        api.create(&PostParams::default(), &definition).await.unwrap();
+    }
+    wait_for(api, "the kinds", |all| {
+        all.iter().all(|one| {
+            let conditions =
+                one.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            let mut established = conditions.filter(|it| it.type_ == "Established");
+            established.any(|it| it.status == "True")
+        })
+    })
+    .await;
 }
 
 /// Waits until all objects of a kind together satisfy `test`; returns them.

@@ -21,3 +21,4 @@ mod stateful;
 mod static_sets;
 mod upgrades;
 mod workloads;
+mod yurtappset;

@@ -3,14 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{
-    api::core::v1::{ConfigMap, Event, Pod},
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
-use kube::{
-    Api,
-    api::{DeleteParams, PostParams},
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 use toono_openyurt::{YurtStaticSet, keys};
 use toono_wire::upgrade::{self, Offer};
@@ -19,20 +13,6 @@ use crate::cluster::{Cluster, wait_for};
 
 async fn start(nodes: &[&str]) -> Cluster {
     let cluster = Cluster::start(nodes).await;
-    let kinds: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
-    for crd in toono_openyurt::crd::ALL {
-        let kind: CustomResourceDefinition = serde_yaml_ng::from_str(crd.yaml).unwrap();
-        kinds.create(&PostParams::default(), &kind).await.unwrap();
-    }
-    wait_for(kinds, "the kinds to be served", |kinds| {
-        kinds.iter().all(|kind| {
-            let conditions = kind.status.as_ref().and_then(|it| it.conditions.as_ref());
-            conditions.is_some_and(|all| {
-                all.iter().any(|it| it.type_ == "Established" && it.status == "True")
-            })
-        })
-    })
-    .await;
     for node in nodes {
         show(&cluster, node, None).await;
     }
