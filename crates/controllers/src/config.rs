@@ -1,6 +1,6 @@
 //! What can be set, with its defaults in one place.
 
-use std::time::Duration;
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct ControllersConfig {
+    /// Which controllers run.
+    pub controllers: Switches,
     /// Objects of one kind that are worked on at the same time.
     pub concurrent_syncs: usize,
     /// The scheduler takes pods whose `schedulerName` is this.
@@ -23,6 +25,98 @@ pub struct ControllersConfig {
     pub root_ca: String,
     /// When pods leave nodes that are gone.
     pub eviction: EvictionConfig,
+}
+
+/// The controllers that can be switched, by their names in kube-controller-manager where they have one there.
+pub const CONTROLLERS: &[&str] = &[
+    "certificatesigningrequest",
+    "clusterrole-aggregation",
+    "cronjob",
+    "daemonset",
+    "deployment",
+    "disruption",
+    "endpoints",
+    "garbagecollector",
+    "hubleader",
+    "job",
+    "namespace",
+    "nodebucket",
+    "nodelifecycle",
+    "nodepool",
+    "podbinding",
+    "replicaset",
+    "resourcequota",
+    "root-ca-certificate-publisher",
+    "scheduler",
+    "serviceaccount",
+    "serviceaccount-token",
+    "statefulset",
+    "tokencleaner",
+    "ttl-after-finished",
+    "yurtappset",
+    "yurtstaticset",
+];
+
+/// Which controllers run, as kube-controller-manager's `--controllers` says it: `name` runs, `-name` does not, `*`
+/// are all others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Switches(Vec<String>);
+
+impl Switches {
+    /// Whether a controller runs.
+    #[must_use]
+    pub fn runs(&self, name: &str) -> bool {
+        let mut named = self.0.iter().filter_map(|item| match item.strip_prefix('-') {
+            Some(off) => (off == name).then_some(false),
+            None => (item == name).then_some(true),
+        });
+        named.next().unwrap_or_else(|| self.0.iter().any(|item| item == "*"))
+    }
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self(vec!["*".to_owned()])
+    }
+}
+
+impl FromStr for Switches {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let items: Vec<String> = text.split(',').map(|item| item.trim().to_owned()).collect();
+        for item in &items {
+            let name = item.strip_prefix('-').unwrap_or(item);
+            if item != "*" && !CONTROLLERS.contains(&name) {
+                return Err(format!(
+                    "there is no controller {name:?}; there are: {}",
+                    CONTROLLERS.join(", ")
+                ));
+            }
+        }
+        Ok(Self(items))
+    }
+}
+
+impl TryFrom<String> for Switches {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Switches> for String {
+    fn from(switches: Switches) -> Self {
+        switches.to_string()
+    }
+}
+
+impl fmt::Display for Switches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
 }
 
 /// When pods leave nodes that are not ready, for each node pool.
@@ -42,6 +136,7 @@ pub struct EvictionConfig {
 impl Default for ControllersConfig {
     fn default() -> Self {
         Self {
+            controllers: Switches::default(),
             // Kubernetes' default for each of these controllers.
             concurrent_syncs: 5,
             scheduler_name: "default-scheduler".to_owned(),
@@ -77,5 +172,18 @@ impl EvictionConfig {
         } else {
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_are_switched_by_name() {
+        let runs = |text: &str, name: &str| text.parse::<Switches>().unwrap().runs(name);
+        assert!(runs("*", "nodebucket") && !runs("-nodebucket,*", "nodebucket"));
+        assert!(runs("-nodebucket,*", "job") && !runs("job", "nodebucket") && runs("job", "job"));
+        assert!("-nodebuckets".parse::<Switches>().unwrap_err().contains("nodebucket,"));
     }
 }

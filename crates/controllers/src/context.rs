@@ -22,6 +22,7 @@ use crate::{
         node::{Node, WatchedNode},
         pod::{Pod, WatchedPod},
     },
+    nodepool,
     object::Object,
     recorder::Recorder,
     resourcequota::ResourceQuota,
@@ -65,7 +66,7 @@ impl Context {
                 (Index::Namespace, by_namespace),
                 (Index::Node, by_node),
             ]),
-            nodes: Informer::new(Vec::new()),
+            nodes: Informer::new(vec![(Index::Pool, by_pool)]),
             node_pools: Informer::new(Vec::new()),
             replica_sets: Informer::new(vec![
                 (Index::Owner, by_owner),
@@ -140,4 +141,9 @@ impl Context {
 
 fn by_node(pod: &Pod) -> Vec<Arc<str>> {
     pod.node_name().map(Into::into).into_iter().collect()
+}
+
+/// Nodes that are to be in a pool and in none are under its name with a mark, which no pool's name has.
+fn by_pool(node: &Node) -> Vec<Arc<str>> {
+    nodepool::place(node).into_iter().collect()
 }

@@ -56,6 +56,8 @@ pub(crate) enum Index {
     Node,
     /// By the service that endpoints are of, as `namespace/name`.
     Service,
+    /// By the node pool: of nodes, and of what is made for a pool.
+    Pool,
 }
 
 /// The owner index's entry for the objects of a namespace that no controller owns.

@@ -1,6 +1,6 @@
 //! The loops that make the cluster what its objects say: replica, daemon and stateful sets,
 //! deployments, jobs and cron jobs, quotas, what every namespace has, endpoints, node lifecycle,
-//! garbage collection, expiry of events and of finished jobs, and the scheduler.
+//! garbage collection, expiry of events and of finished jobs, the scheduler, and OpenYurt's node pools and sets.
 //!
 //! They know the API as a [`kube::Client`] and nothing else of the server, so they also run
 //! against any other Kubernetes. Each kind is watched once ([`informer`]) for all of them; every
@@ -12,6 +12,7 @@ mod autonomy;
 mod bootstraptoken;
 mod certificates;
 mod claim;
+mod conditions;
 mod config;
 mod context;
 mod cronjob;
@@ -26,13 +27,16 @@ mod expiry;
 mod garbage;
 mod hash;
 mod history;
+mod hubleader;
 mod informer;
 mod job;
 mod key;
 mod kinds;
 mod names;
 mod namespace;
+mod nodebucket;
 mod nodelifecycle;
+mod nodepool;
 mod object;
 mod patch;
 mod per_namespace;
@@ -54,11 +58,12 @@ mod yurtstaticset;
 
 use std::{future::Future, sync::Arc};
 
+use futures::future::BoxFuture;
 use kube::Client;
 use tokio::task::JoinSet;
 use toono_pki::{ClusterCa, TokenKey};
 
-pub use config::{ControllersConfig, EvictionConfig};
+pub use config::{CONTROLLERS, ControllersConfig, EvictionConfig, Switches};
 use context::Context;
 pub use election::lead;
 
@@ -80,57 +85,80 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let mut tasks = JoinSet::new();
-    let mut context = Context::new(client, config);
+    let mut loops = Loops { context: Context::new(client, config), started: Vec::new() };
     // Handlers are registered before the informers start, so that no event is missed.
-    let scheduler = scheduler::Scheduler::new(&mut context);
-    let replica_sets = replicaset::Controller::new(&mut context);
-    let deployments = deployment::Controller::new(&mut context);
-    let daemon_sets = daemonset::Controller::new(&mut context);
-    let node_lifecycle = nodelifecycle::Controller::new(&mut context);
-    let pod_bindings = podbinding::Controller::new(&mut context);
-    let endpoints = endpoints::Controllers::new(&mut context);
-    let namespaces = namespace::Controller::new(&mut context);
-    let service_accounts = serviceaccount::Controller::new(&mut context);
-    let account_tokens = serviceaccount::tokens::Controller::new(signers.tokens);
-    let root_ca = rootca::Controller::new(&mut context);
-    let stateful_sets = statefulset::Controller::new(&mut context);
-    let quotas = resourcequota::Controller::new(&mut context);
-    let jobs = job::Controller::new(&mut context);
-    let cron_jobs = cronjob::Controller::new(&mut context);
-    let expired_jobs = job::ttl::Controller::new(&mut context);
-    let budgets = disruption::Controller::new(&mut context);
-    let static_sets = yurtstaticset::Controller::new(&mut context);
-    let cluster_roles = aggregation::Controller::new();
-    let bootstrap_tokens = bootstraptoken::Controller::new();
-    let certificates = certificates::Controller::new(signers.certificates);
-    let yurt_app_sets = yurtappset::Controller::new(&mut context);
-    let suspects = garbage::Suspects::new(&mut context);
+    register(&mut loops, signers);
+    let Loops { context, started } = loops;
     let context = Arc::new(context);
     context.start(&mut tasks);
-    tasks.spawn(Arc::new(scheduler).run(Arc::clone(&context)));
-    tasks.spawn(replica_sets.run(Arc::clone(&context)));
-    tasks.spawn(deployments.run(Arc::clone(&context)));
-    tasks.spawn(daemon_sets.run(Arc::clone(&context)));
-    tasks.spawn(node_lifecycle.run(Arc::clone(&context)));
-    tasks.spawn(pod_bindings.run(Arc::clone(&context)));
-    tasks.spawn(budgets.run(Arc::clone(&context)));
-    tasks.spawn(static_sets.run(Arc::clone(&context)));
-    tasks.spawn(cluster_roles.run(Arc::clone(&context)));
-    tasks.spawn(bootstrap_tokens.run(Arc::clone(&context)));
-    tasks.spawn(certificates.run(Arc::clone(&context)));
-    tasks.spawn(endpoints.run(Arc::clone(&context)));
-    tasks.spawn(namespaces.run(Arc::clone(&context)));
-    tasks.spawn(service_accounts.run(Arc::clone(&context)));
-    tasks.spawn(account_tokens.run(Arc::clone(&context)));
-    tasks.spawn(root_ca.run(Arc::clone(&context)));
-    tasks.spawn(stateful_sets.run(Arc::clone(&context)));
-    tasks.spawn(quotas.run(Arc::clone(&context)));
-    tasks.spawn(jobs.run(Arc::clone(&context)));
-    tasks.spawn(cron_jobs.run(Arc::clone(&context)));
-    tasks.spawn(expired_jobs.run(Arc::clone(&context)));
-    tasks.spawn(yurt_app_sets.run(Arc::clone(&context)));
-    tasks.spawn(garbage::run(Arc::clone(&context), suspects));
+    for start in started {
+        tasks.spawn(start(Arc::clone(&context)));
+    }
     tasks.spawn(expiry::run(Arc::clone(&context)));
     shutdown.await;
     tasks.shutdown().await;
+}
+
+type Start = Box<dyn FnOnce(Arc<Context>) -> BoxFuture<'static, ()> + Send>;
+
+/// The controllers that run.
+struct Loops {
+    context: Context,
+    started: Vec<Start>,
+}
+
+impl Loops {
+    /// Has a controller run, unless it is switched off: `new` registers its handlers, `run` is its loop.
+    fn add<C, F>(
+        &mut self,
+        name: &'static str,
+        new: impl FnOnce(&mut Context) -> C,
+        run: impl FnOnce(C, Arc<Context>) -> F + Send + 'static,
+    ) where
+        C: Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        debug_assert!(config::CONTROLLERS.contains(&name), "{name} cannot be switched");
+        if self.context.config.controllers.runs(name) {
+            let controller = new(&mut self.context);
+            self.started.push(Box::new(move |context| Box::pin(run(controller, context))));
+        }
+    }
+}
+
+/// All of them. The garbage collector is the last: it follows what is left.
+fn register(loops: &mut Loops, signers: Signers) {
+    let Signers { certificates: ca, tokens } = signers;
+    loops.add("scheduler", scheduler::Scheduler::new, |it, context| Arc::new(it).run(context));
+    loops.add("replicaset", replicaset::Controller::new, replicaset::Controller::run);
+    loops.add("deployment", deployment::Controller::new, deployment::Controller::run);
+    loops.add("daemonset", daemonset::Controller::new, daemonset::Controller::run);
+    loops.add("nodelifecycle", nodelifecycle::Controller::new, nodelifecycle::Controller::run);
+    loops.add("podbinding", podbinding::Controller::new, podbinding::Controller::run);
+    loops.add("endpoints", endpoints::Controllers::new, endpoints::Controllers::run);
+    loops.add("namespace", namespace::Controller::new, namespace::Controller::run);
+    loops.add("serviceaccount", serviceaccount::Controller::new, serviceaccount::Controller::run);
+    let account_tokens = move |_: &mut Context| serviceaccount::tokens::Controller::new(tokens);
+    loops.add("serviceaccount-token", account_tokens, serviceaccount::tokens::Controller::run);
+    loops.add("root-ca-certificate-publisher", rootca::Controller::new, rootca::Controller::run);
+    loops.add("statefulset", statefulset::Controller::new, statefulset::Controller::run);
+    loops.add("resourcequota", resourcequota::Controller::new, resourcequota::Controller::run);
+    loops.add("job", job::Controller::new, job::Controller::run);
+    loops.add("cronjob", cronjob::Controller::new, cronjob::Controller::run);
+    loops.add("ttl-after-finished", job::ttl::Controller::new, job::ttl::Controller::run);
+    loops.add("disruption", disruption::Controller::new, disruption::Controller::run);
+    let roles = |_: &mut Context| aggregation::Controller::new();
+    loops.add("clusterrole-aggregation", roles, aggregation::Controller::run);
+    let tokens = |_: &mut Context| bootstraptoken::Controller::new();
+    loops.add("tokencleaner", tokens, bootstraptoken::Controller::run);
+    let requests = move |_: &mut Context| certificates::Controller::new(ca);
+    loops.add("certificatesigningrequest", requests, certificates::Controller::run);
+    loops.add("nodepool", nodepool::Controller::new, nodepool::Controller::run);
+    loops.add("nodebucket", nodebucket::Controller::new, nodebucket::Controller::run);
+    loops.add("hubleader", hubleader::Controller::new, hubleader::Controller::run);
+    loops.add("yurtappset", yurtappset::Controller::new, yurtappset::Controller::run);
+    loops.add("yurtstaticset", yurtstaticset::Controller::new, yurtstaticset::Controller::run);
+    loops.add("garbagecollector", garbage::Suspects::new, |suspects, context| {
+        garbage::run(context, suspects)
+    });
 }

@@ -31,6 +31,8 @@ pub const HUB_LEADER_ROLE: &str = "yurt-hub-multiplexer";
 pub const AUTONOMY_DURATION: &str = "node.openyurt.io/autonomy-duration";
 /// Annotation of a node, the older one: `"true"` is for ever.
 pub const AUTONOMY: &str = "node.beta.openyurt.io/autonomy";
+/// Annotation of a node, the oldest one: `"true"` is for ever.
+pub const BINDING: &str = "apps.openyurt.io/binding";
 /// Annotation of a pod: `tolerationSeconds` for not-ready nodes before autonomy changed it.
 pub const ORIGINAL_NOT_READY_TOLERATION: &str =
     "apps.openyurt.io/original-not-ready-toleration-duration";

@@ -15,6 +15,7 @@ use k8s_openapi::{
 };
 use serde::Deserialize;
 use toono_api::intern::Pool;
+use toono_openyurt::keys;
 use toono_placement::{Effect, Image, NodeView, Offer, Taint as PlacementTaint};
 
 use super::{kind, lean_metadata};
@@ -23,12 +24,10 @@ use crate::{
     object::{Metadata, Object, OfKind, UidText, Version},
 };
 
-/// For how long a silent node keeps its pods: an annotation.
-pub(crate) const AUTONOMY: &str = "node.openyurt.io/autonomy-duration";
-/// Its forerunners, which when `true` say for ever.
-pub(crate) const OLD_AUTONOMY: &str = "node.beta.openyurt.io/autonomy";
-/// See [`OLD_AUTONOMY`].
-pub(crate) const BINDING: &str = "apps.openyurt.io/binding";
+pub(crate) use toono_openyurt::keys::{
+    AUTONOMY as OLD_AUTONOMY, AUTONOMY_DURATION as AUTONOMY, BINDING,
+};
+
 /// For ever, as [`AUTONOMY`] spells it.
 const FOR_EVER: &str = "0";
 
@@ -108,6 +107,8 @@ struct Dress {
     /// Sorted by key.
     labels: Box<[(Arc<str>, Value)]>,
     autonomy: Option<Box<str>>,
+    /// What its pool gave it, as the controller of pools wrote it down: one text for most nodes of a pool.
+    given: Option<Arc<str>>,
 }
 
 /// A label's value. Each node is labelled with its own name, and the rest is alike on many.
@@ -161,6 +162,20 @@ impl Node {
         self.dress.autonomy.as_deref()
     }
 
+    /// The pool it is in; empty when in none.
+    pub(crate) fn pool(&self) -> &str {
+        self.label(keys::NODE_POOL).unwrap_or_default()
+    }
+
+    /// What its pool gave it, as JSON of the controller of pools.
+    pub(crate) fn given(&self) -> Option<&Arc<str>> {
+        self.dress.given.as_ref()
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.condition("Ready").is_some_and(|ready| *ready.status == *"True")
+    }
+
     pub(crate) fn taints(&self) -> &[Taint] {
         &self.taints
     }
@@ -203,6 +218,11 @@ impl Node {
         self.dress.labels == other.dress.labels
             && self.taints.len() == other.taints.len()
             && self.taints.iter().zip(&*other.taints).all(same)
+    }
+
+    /// Whether its labels are those of `other` of its name.
+    pub(crate) fn has_labels_of(&self, other: &Self) -> bool {
+        self.dress.labels == other.dress.labels
     }
 
     /// Whether placement would decide the same with `other` of its name in its place.
@@ -338,6 +358,7 @@ impl Dress {
         Self {
             labels: metadata.labels.iter().flatten().map(label).collect(),
             autonomy: for_ever.or_else(|| annotation(AUTONOMY)).map(Into::into),
+            given: annotation(keys::PREVIOUS_ATTRIBUTES).map(|text| TEXTS.share(text)),
         }
     }
 }

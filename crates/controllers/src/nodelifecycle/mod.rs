@@ -36,7 +36,7 @@ const COMPONENT: &str = "node-controller";
 /// share a sync of the disk.
 const AT_ONCE: usize = 64;
 /// The label that names a node's pool: nodes of a pool share a place and so a fate.
-const POOL_LABEL: &str = "apps.openyurt.io/nodepool";
+use toono_openyurt::keys::NODE_POOL as POOL_LABEL;
 /// The reason on pods whose node is not ready.
 const NODE_NOT_READY: &str = "NodeNotReady";
 
@@ -60,7 +60,7 @@ fn readiness(node: &Node) -> Readiness {
 }
 
 fn pool(node: &Node) -> &str {
-    node.label(POOL_LABEL).unwrap_or_default()
+    node.pool()
 }
 
 /// The node lifecycle controller.

@@ -16,6 +16,7 @@ mod garbage;
 mod jobs;
 mod namespaces;
 mod nodes;
+mod pools;
 mod quotas;
 mod stateful;
 mod static_sets;
