@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use toono_api::allocation::{PortRange, ServiceRange};
+use toono_controllers::Switches;
 use toono_fleet::{ClusterCidr, Grace};
 use toono_http::client::Endpoint;
 use toono_pki::CLIENT_LIFETIME;
@@ -31,6 +32,10 @@ pub(crate) enum CloudCommand {
     Status(StatusArgs),
     /// Manage the tokens that nodes join with.
     Token(TokenArgs),
+    /// Print the definitions of OpenYurt's kinds (NodePool, YurtAppSet and others) for `kubectl apply -f -`.
+    Crds,
+    /// Show and make pools of nodes.
+    Pool(PoolArgs),
     /// Build a working edge on this machine: a server, sites behind NAT, nodes, an application.
     Up(UpArgs),
     /// Stop what `up` started and remove every process, network, mount and cgroup of it.
@@ -69,6 +74,9 @@ pub(crate) struct ServerArgs {
     pub(crate) service_node_ports: PortRange,
     #[command(flatten)]
     pub(crate) grace: GraceArgs,
+    /// Which controllers run: names, `-name` for those that do not, `*` for all others.
+    #[arg(long, value_name = "LIST", default_value_t, allow_hyphen_values = true)]
+    pub(crate) controllers: Switches,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// The secret that all servers of one etcd are given: with it a new one gets the cluster's
@@ -280,4 +288,82 @@ pub(crate) enum TokenCommand {
         /// The first six characters, or the whole token.
         token: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PoolArgs {
+    #[command(subcommand)]
+    pub(crate) command: PoolCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolCommand {
+    /// List the pools.
+    Ls {
+        #[command(flatten)]
+        view: PoolView,
+        /// Only pools with these labels, as kubectl has it.
+        #[arg(short = 'l', long, value_name = "SELECTOR")]
+        selector: Option<String>,
+    },
+    /// Show a pool with its nodes and leaders.
+    Show {
+        #[command(flatten)]
+        view: PoolView,
+        name: String,
+    },
+    /// Make a pool. Nodes are in it by their label apps.openyurt.io/nodepool.
+    Create {
+        #[command(flatten)]
+        client: ClientArgs,
+        name: String,
+        /// Where its nodes are.
+        #[arg(long = "type", value_enum, default_value_t = PoolKind::Edge)]
+        r#type: PoolKind,
+        /// Pods of its nodes share the network of their host.
+        #[arg(long)]
+        host_network: bool,
+        /// Its nodes reach one another.
+        #[arg(long)]
+        interconnected: bool,
+        /// So many of its nodes fetch for the others.
+        #[arg(long, value_name = "COUNT", requires = "interconnected",
+              value_parser = clap::value_parser!(i32).range(1..))]
+        leaders: Option<i32>,
+    },
+    /// Set labels that a pool gives its nodes: KEY=VALUE, or KEY- to take one away.
+    Label {
+        #[command(flatten)]
+        client: ClientArgs,
+        name: String,
+        #[arg(required = true, value_name = "LABEL", allow_hyphen_values = true)]
+        labels: Vec<String>,
+    },
+}
+
+/// How an answer about pools is to look.
+#[derive(Debug, Args)]
+pub(crate) struct PoolView {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// The form of the answer.
+    #[arg(short, long, value_enum, default_value_t = PoolFormat::Table)]
+    pub(crate) output: PoolFormat,
+}
+
+/// The form of an answer about pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PoolFormat {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+    Name,
+}
+
+/// Where a pool's nodes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PoolKind {
+    Edge,
+    Cloud,
 }

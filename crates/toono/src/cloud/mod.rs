@@ -2,9 +2,11 @@
 
 mod allocator;
 pub(crate) mod cli;
+mod crds;
 mod kubeconfig;
 mod lab;
 mod node_link;
+mod pool;
 mod rotation;
 mod secret;
 mod server;
@@ -39,6 +41,8 @@ pub(crate) async fn run(command: CloudCommand) -> Result<ExitCode, Failure> {
         CloudCommand::Up(args) => up::run(&args).await.map(done),
         CloudCommand::Down(args) => up::down(&args).await.map(done),
         CloudCommand::Status(args) => status::run(&args).await.map(done),
+        CloudCommand::Pool(args) => pool::run(&args.command).await.map(done),
+        CloudCommand::Crds => crds::print().map(done),
         CloudCommand::Token(args) => token::run(&args).await.map(done),
         CloudCommand::Lab(args) => lab::run(args).await,
     }

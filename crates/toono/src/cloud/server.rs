@@ -25,7 +25,7 @@ use toono_wire::path;
 use crate::{
     cloud::{
         cli::{ClientArgs, ServerArgs, ServerCommand, StoreKind},
-        kubeconfig,
+        crds, kubeconfig,
         node_link::{FleetLink, FleetLiveness},
         rotation::Rotation,
         secret,
@@ -133,6 +133,7 @@ async fn serve(args: &ServerArgs) -> Result<(), Failure> {
     let api = ApiServer::start(store, config, link.clone())
         .await
         .map_err(|error| Failure::caused("store-failed", &error, "look at the store's disk"))?;
+    crds::install(&api.client(component("kube-controller-manager"))).await?;
     let join_token = join_token(&dir.join(TOKEN_FILE))?;
     token::ensure(&api.client(component("kube-controller-manager")), &join_token, None)
         .await
@@ -159,7 +160,9 @@ async fn serve(args: &ServerArgs) -> Result<(), Failure> {
     let max_age = args.secret_max_age.0;
     let rotation = Rotation::new(dir.clone(), ring, fleet.clone(), shared, max_age);
 
-    let controllers = ControllersConfig { root_ca, ..ControllersConfig::default() };
+    let switches = args.controllers.clone();
+    let controllers =
+        ControllersConfig { root_ca, controllers: switches, ..ControllersConfig::default() };
     let (draining, ending) = (api.clone(), shutdown.clone());
     tokio::spawn(async move {
         ending.wait().await;
