@@ -1,6 +1,6 @@
 //! All that can be set about an agent.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use toono_http::client::Endpoint;
 use toono_images::RegistryConfig;
@@ -40,6 +40,8 @@ pub struct Config {
     pub room: Room,
     /// Pods that run whatever the cloud says, one a file; none for no such directory.
     pub manifests: Option<PathBuf>,
+    /// Where upgrades may be approved by TCP as well, by everyone who can connect.
+    pub ota_listen: Option<SocketAddr>,
     /// Told as the node's runtime and component version.
     pub version: String,
 }

@@ -97,7 +97,7 @@ pub(crate) fn is_full(error: &AgentError) -> bool {
 }
 
 /// Replaces a file by these bytes and nothing else.
-fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), AgentError> {
+pub(crate) fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), AgentError> {
     let temporary = temporary(path);
     let write = || -> io::Result<()> {
         let mut options = OpenOptions::new();

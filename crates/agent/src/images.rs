@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 use toono_images::{Collected, Collector, Image, ImageRef, InUse, Space, StoreError};
 
-use crate::{AgentError, bundles, disk, join::chain, worker::Node};
+use crate::{AgentError, bundles, disk, join::chain, ota, worker::Node};
 
 /// How often the disk is looked at; the kubelet's period.
 const COLLECT_PERIOD: Duration = Duration::from_secs(5 * 60);
@@ -154,7 +154,8 @@ fn images_of(pod: &Pod) -> BTreeSet<ImageRef> {
         let images = init.chain(&spec.containers).map(|it| &it.image);
         images.chain(short_lived.map(|it| &it.image)).flatten()
     });
-    names.filter_map(|name| name.parse().ok()).collect()
+    let offered = ota::images_offered(pod);
+    names.chain(&offered).filter_map(|name| name.parse().ok()).collect()
 }
 
 /// As `status.images` has it: one entry an image, with its names by digest first.

@@ -18,6 +18,8 @@
 //! DATA/pool/            the pool's part of the desired state, and who the pool's hub is
 //! DATA/addresses        pod → address
 //! DATA/api              the certificate under which it answers its pods; 0600
+//! DATA/approvals        what was answered here to offers of upgrades
+//! DATA/ota.sock         where it is answered; its owner's
 //! DATA/images/          the image store
 //! DATA/registries.yaml  mirrors, credentials and trust of registries; the administrator's
 //! DATA/seccomp/         seccomp profiles that pods may name; the administrator's
@@ -53,6 +55,7 @@ mod kubelet;
 mod neighbours;
 mod network;
 mod node_status;
+pub mod ota;
 mod outbox;
 mod pool;
 mod pull_secrets;

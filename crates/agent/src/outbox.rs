@@ -62,6 +62,8 @@ struct State {
     acknowledged: u32,
     /// Pods that the API shows by mirrors: the uid of each one's mirror, once it has one.
     mirrored: BTreeMap<String, Option<String>>,
+    /// Conditions that are told beside a pod's status, as JSON: what was answered to an offer.
+    answers: BTreeMap<String, String>,
     /// Events of those that have none yet.
     held: VecDeque<EventReport>,
 }
@@ -80,6 +82,7 @@ impl Default for State {
             events: VecDeque::new(),
             acknowledged: 0,
             mirrored: BTreeMap::new(),
+            answers: BTreeMap::new(),
             held: VecDeque::new(),
         }
     }
@@ -155,6 +158,20 @@ impl Outbox {
             }
             self.inner.wake.notify_one();
             self.inner.changes.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Conditions to tell beside the status of a pod, which is called as the API calls it.
+    pub(crate) fn answer(&self, uid: &str, conditions: Vec<serde_json::Value>) {
+        let text = serde_json::Value::from(conditions).to_string();
+        let mut state = self.state();
+        let uid = state.own(uid);
+        if state.answers.get(&uid) != Some(&text) {
+            state.answers.insert(uid.clone(), text);
+            if state.pods.contains_key(&uid) {
+                state.dirty.insert(uid);
+                self.inner.wake.notify_one();
+            }
         }
     }
 
@@ -319,7 +336,7 @@ impl State {
         let dirty = std::mem::take(&mut self.dirty);
         let pods = dirty.into_iter().filter_map(|uid| {
             let known = self.pods.get(&uid)?;
-            let status = serde_json::from_str(&known.status).ok()?;
+            let status = self.told(&uid, &known.status)?;
             let (namespace, name) = (known.namespace.clone(), known.name.clone());
             let uid = self.mirrored.get(&uid).cloned().flatten().unwrap_or(uid);
             Some(PodReport { namespace, name, uid, status, gone: known.gone })
@@ -327,6 +344,20 @@ impl State {
         let pods = pods.collect();
         let node = if std::mem::take(&mut self.node_dirty) { self.node.clone() } else { None };
         Some(Report { digest: self.digest(), node, pods, events: self.events.drain(..).collect() })
+    }
+
+    /// A pod's status, with what was answered for it.
+    fn told(&self, uid: &str, status: &str) -> Option<serde_json::Value> {
+        let mut status: serde_json::Value = serde_json::from_str(status).ok()?;
+        let answers = self.answers.get(uid);
+        if let Some(answers) = answers.and_then(|text| serde_json::from_str(text).ok())
+            && let serde_json::Value::Array(answers) = answers
+            && let Some(fields) = status.as_object_mut()
+        {
+            let conditions = fields.entry("conditions").or_insert_with(|| Vec::<()>::new().into());
+            conditions.as_array_mut()?.extend(answers);
+        }
+        Some(status)
     }
 
     fn put_back(&mut self, report: Report) {
@@ -343,10 +374,12 @@ impl State {
         for uid in &reply.gone {
             // A mirror that is gone comes again.
             self.pods.remove(uid);
+            self.answers.remove(uid);
         }
         for pod in report.pods.iter().filter(|pod| pod.gone && !reply.retry.contains(&pod.uid)) {
             let uid = self.own(&pod.uid);
             self.pods.remove(&uid);
+            self.answers.remove(&uid);
             self.mirrored.remove(&uid);
         }
         let again: Vec<String> = reply.retry.iter().map(|uid| self.own(uid)).collect();
@@ -376,6 +409,7 @@ impl State {
         let mut hasher = DefaultHasher::new();
         self.node.as_ref().map(ToString::to_string).hash(&mut hasher);
         self.pods.hash(&mut hasher);
+        self.answers.hash(&mut hasher);
         u32::try_from(hasher.finish() >> 32).unwrap_or(0).max(1)
     }
 

@@ -32,6 +32,7 @@ use crate::{
     neighbours,
     network::{NetworkError, PodNetwork},
     node_status::{self, Allocatable},
+    ota::Ota,
     outbox::Outbox,
     pool::{Health, Pool},
     services::Services,
@@ -134,7 +135,9 @@ async fn live(config: &Config, home: &Home) -> Result<(), AgentError> {
         cloud: parts.cloud.clone(),
         node: (config.name.clone(), identity.node_uid.clone()),
     };
-    Err(parts.run(config, supervisor, statics, mirrors).await)
+    let (node, sync, cloud) = (parts.node.clone(), parts.sync.clone(), parts.cloud.clone());
+    let ota = Ota::load(node, sync, statics.clone(), cloud, config.ota_listen)?;
+    Err(parts.run(config, supervisor, statics, mirrors, ota).await)
 }
 
 /// What lives as long as the agent does.
@@ -179,6 +182,7 @@ impl Parts {
             cgroup_parent: config.cgroup_parent.clone(),
             keeper: config.keeper.clone(),
             images: ImageStore::open(config.data.join("images"), registries)?,
+            offers: Notify::new(),
             wants_room: Notify::new(),
             network,
             services: services.clone(),
@@ -242,6 +246,7 @@ impl Parts {
         supervisor: Supervisor,
         statics: Statics,
         mirrors: MirrorKeeper,
+        ota: Ota,
     ) -> AgentError {
         let (changed, changes) = mpsc::channel(BUNDLE_QUEUE);
         let (evict, evictions) = mpsc::unbounded_channel();
@@ -266,6 +271,8 @@ impl Parts {
         tasks.spawn(supervisor.run(changes, evictions));
         tasks.spawn(statics.run(self.awake, views, changed.clone()));
         tasks.spawn(mirrors.run());
+        tasks.spawn(ota.clone().run());
+        tasks.spawn(ota.serve());
         tasks.spawn(address);
         tasks.spawn(api.run(changed.clone()));
         tasks.spawn(sync.run(node.clone(), cloud.clone(), changed));

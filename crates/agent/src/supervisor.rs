@@ -16,6 +16,7 @@ use crate::{
     container::ports,
     eviction::Evict,
     join::chain,
+    ota,
     statics::{self, Statics},
     sync::Sync,
     worker::{self, Ending, Node, Order, Worker},
@@ -88,6 +89,9 @@ impl Supervisor {
                     if news.referents {
                         // Which of them a pod has is in the pod. One that has ended has nothing to do.
                         self.orders.values().for_each(|it| drop(it.send(Order::Referents)));
+                    }
+                    if news.pods.iter().any(ota::concerns) {
+                        self.node.offers.notify_one();
                     }
                     for pod in news.pods {
                         match statics::is_mirror(&pod) {

@@ -67,6 +67,8 @@ pub(crate) struct Node {
     pub(crate) cgroup_parent: String,
     pub(crate) keeper: KeeperProgram,
     pub(crate) images: ImageStore,
+    /// An offer of an upgrade came, or was answered.
+    pub(crate) offers: Notify,
     /// The disk had no room for an image.
     pub(crate) wants_room: Notify,
     pub(crate) network: PodNetwork,

@@ -2,6 +2,7 @@
 
 pub(crate) mod cli;
 mod image;
+mod ota;
 
 use std::time::Duration;
 
@@ -16,8 +17,10 @@ use crate::{failure::Failure, preflight, shutdown::Shutdown};
 const BRIDGE: &str = "toono0";
 
 pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
-    if let Some(NodeCommand::Image(args)) = args.command {
-        return image::run(args.command);
+    match args.command {
+        Some(NodeCommand::Image(args)) => return image::run(args.command),
+        Some(NodeCommand::Ota(args)) => return ota::run(args.command).await,
+        None => {}
     }
     preflight::node()?;
     let shutdown = Shutdown::on_signal()?;
@@ -54,6 +57,7 @@ fn configure(args: NodeArgs) -> Result<Config, Failure> {
         keeper: KeeperProgram::this(),
         room: room(&args.room)?,
         manifests,
+        ota_listen: args.ota_listen,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }

@@ -51,7 +51,12 @@ pub(super) fn read(path: &Path, node: &str) -> Result<(String, Pod), String> {
 }
 
 /// As the kubelet makes it: bound to this node, which is part of its name, with a uid that its text gives it.
-fn parse(text: &str, path: &Path, node: &str, seen: Timestamp) -> Result<(String, Pod), String> {
+pub(super) fn parse(
+    text: &str,
+    path: &Path,
+    node: &str,
+    seen: Timestamp,
+) -> Result<(String, Pod), String> {
     let mut object: Value = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
     let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
     if kind != "Pod" || object.get("apiVersion").and_then(Value::as_str) != Some("v1") {

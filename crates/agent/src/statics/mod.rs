@@ -7,6 +7,7 @@
 
 mod manifest;
 mod mirrors;
+mod replace;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

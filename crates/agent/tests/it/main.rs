@@ -17,6 +17,7 @@ mod hooks;
 mod images;
 mod life;
 mod logs;
+mod ota;
 mod pressure;
 mod referents;
 mod registry;

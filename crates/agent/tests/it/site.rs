@@ -84,6 +84,7 @@ impl Site {
                 ..Room::default()
             },
             manifests: None,
+            ota_listen: None,
             version: "test".to_owned(),
         };
         Self { dir: Some(dir), config }

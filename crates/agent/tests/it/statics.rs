@@ -9,7 +9,7 @@ use crate::{
     site::{Site, in_own_namespace},
 };
 
-fn manifest(word: &str) -> String {
+pub fn manifest(word: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: fixed\nspec:\n  terminationGracePeriodSeconds: 0\n  \
          containers:\n  - name: main\n    image: images.test/busybox:1\n    \
@@ -18,7 +18,7 @@ fn manifest(word: &str) -> String {
 }
 
 /// The directories of pods that have a container running whose log says this.
-async fn saying(site: &Site, word: &str) -> Vec<PathBuf> {
+pub async fn saying(site: &Site, word: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(site.config.data.join("pods")).into_iter().flatten().flatten() {
         let dir = entry.path();
@@ -33,7 +33,7 @@ async fn saying(site: &Site, word: &str) -> Vec<PathBuf> {
     found
 }
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !holds().await {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;

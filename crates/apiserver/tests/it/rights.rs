@@ -338,3 +338,27 @@ async fn certificates_are_approved_by_whom_their_signer_trusts() {
     cluster.kubectl(KUBECTL, &approve).await;
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn what_nodes_run_from_files_is_offered_by_who_may_write_such_sets() {
+    let cluster = shop().await;
+    let own = cluster.ca().issue_client("root", &["system:masters"]).unwrap();
+    let mut http = Http::connect(&cluster, Some(&own)).await;
+    let mirror = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-n1",
+            "annotations": {"kubernetes.io/config.mirror": "0"}},
+        "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+    let made = http.post("/api/v1/namespaces/shop/pods", &mirror).await;
+    assert_eq!(made.0, 201, "{made:?}");
+    let offer = "apps.openyurt.io/pod-upgrade={\"revision\":\"r\",\"manifest\":\"kind: Pod\"}";
+    let annotate = ["annotate", "pod", "web-n1", "-n", "shop", "--overwrite"];
+    let jane = [&annotate[..], &[offer, "--as=jane"]].concat();
+    let said = cluster.kubectl_fails(KUBECTL, &jane).await;
+    assert!(said.contains("\"update\" on yurtstaticsets.apps.openyurt.io"), "{said}");
+    let other = [&annotate[..], &["team=shoes", "--as=jane"]].concat();
+    cluster.kubectl(KUBECTL, &other).await;
+    cluster.kubectl(KUBECTL, &[&annotate[..], &[offer]].concat()).await;
+    // Whoever may not offer may still say yes to what is offered.
+    let approve = [&annotate[..], &["apps.openyurt.io/upgrade-approved=r", "--as=jane"]].concat();
+    cluster.kubectl(KUBECTL, &approve).await;
+    cluster.stop().await;
+}

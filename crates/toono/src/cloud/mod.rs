@@ -6,6 +6,7 @@ mod crds;
 mod kubeconfig;
 mod lab;
 mod node_link;
+mod ota;
 mod pool;
 mod rotation;
 mod secret;
@@ -43,6 +44,7 @@ pub(crate) async fn run(command: CloudCommand) -> Result<ExitCode, Failure> {
         CloudCommand::Status(args) => status::run(&args).await.map(done),
         CloudCommand::Pool(args) => pool::run(&args.command).await.map(done),
         CloudCommand::Crds => crds::print().map(done),
+        CloudCommand::Ota(args) => ota::run(&args).await.map(done),
         CloudCommand::Token(args) => token::run(&args).await.map(done),
         CloudCommand::Lab(args) => lab::run(args).await,
     }

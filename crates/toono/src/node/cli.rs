@@ -1,6 +1,6 @@
 //! The command line of `toono node`, with its defaults. It decides nothing.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 use toono_agent::{GracePeriods, Reserve, Thresholds};
@@ -41,8 +41,22 @@ pub(crate) struct NodeArgs {
     /// Where the images of a registry host are fetched; may be repeated.
     #[arg(long, value_name = "HOST=URL[,URL...]")]
     pub(crate) registry: Vec<String>,
+    /// Upgrades may be approved at this loopback address too, as with OpenYurt's hub on 127.0.0.1:10267: by
+    /// everyone on this machine. Without it only root may, by `toono node ota`.
+    #[arg(long, value_name = "ADDR:PORT", value_parser = loopback)]
+    pub(crate) ota_listen: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) room: RoomArgs,
+}
+
+/// Nobody beyond this machine approves what runs on it.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "give ADDR:PORT, such as 127.0.0.1:10267")?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => Err("give a loopback address, such as 127.0.0.1:10267".to_owned()),
+    }
 }
 
 /// What of the machine pods may have; the kubelet's flags.
@@ -109,6 +123,49 @@ impl std::str::FromStr for Reserved {
 pub(crate) enum NodeCommand {
     /// Manage the images on this node, whether it runs or not.
     Image(ImageArgs),
+    /// See and approve upgrades that are offered to pods of this node.
+    Ota(OtaArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OtaArgs {
+    #[command(subcommand)]
+    pub(crate) command: OtaCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OtaCommand {
+    /// List what is offered, and how far it is.
+    Status {
+        #[command(flatten)]
+        data: DataDir,
+        /// The form of the answer.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Approve: the images are pulled, then the pod is replaced. Without a link to the cloud it is kept, and
+    /// carried out when the link is back.
+    Approve {
+        #[command(flatten)]
+        data: DataDir,
+        /// The pods' namespace.
+        #[arg(short, long, default_value = "default")]
+        namespace: String,
+        /// The pods' names.
+        #[arg(value_name = "POD", required = true)]
+        pods: Vec<String>,
+    },
+    /// Pull the images of what is offered, and no more.
+    Pull {
+        #[command(flatten)]
+        data: DataDir,
+        /// The pods' namespace.
+        #[arg(short, long, default_value = "default")]
+        namespace: String,
+        /// The pods' names.
+        #[arg(value_name = "POD", required = true)]
+        pods: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]
