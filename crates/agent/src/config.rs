@@ -34,6 +34,8 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// Where images come from.
     pub registries: RegistryConfig,
+    /// Whether layers of images come from nodes of the same pool, and go to them.
+    pub neighbour_layers: bool,
     /// How to start a keeper.
     pub keeper: KeeperProgram,
     /// What of the machine pods may have.

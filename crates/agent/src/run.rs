@@ -34,7 +34,7 @@ use crate::{
     node_status::{self, Allocatable},
     ota::Ota,
     outbox::Outbox,
-    pool::{Health, Pool},
+    pool::{Health, Layers, Pool},
     services::Services,
     statics::{MirrorKeeper, Statics},
     stats::Stats,
@@ -277,6 +277,9 @@ impl Parts {
         tasks.spawn(api.run(changed.clone()));
         tasks.spawn(sync.run(node.clone(), cloud.clone(), changed));
         tasks.spawn(pool.clone().run(cloud.clone()));
+        if config.neighbour_layers {
+            tasks.spawn(Layers::join(pool.clone(), node.images.clone()).run());
+        }
         tasks.spawn(self.dns.run(self.questions));
         tasks.spawn(certificate::keep(credentials, cloud.clone()));
         tasks.spawn(

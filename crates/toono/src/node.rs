@@ -54,6 +54,7 @@ fn configure(args: NodeArgs) -> Result<Config, Failure> {
         bridge,
         resolv_conf: args.resolv_conf,
         registries: registries(&args.registry)?,
+        neighbour_layers: !args.no_neighbour_layers,
         keeper: KeeperProgram::this(),
         room: room(&args.room)?,
         manifests,

@@ -81,7 +81,7 @@ impl Pool {
         if request.uri().path() != PATH {
             return status(StatusCode::NOT_FOUND);
         }
-        if !self.is_neighbour(request) {
+        if self.neighbour(request).is_none() {
             return status(StatusCode::FORBIDDEN);
         }
         let Some((since, wait)) = asked(request.uri().query().unwrap_or_default()) else {
@@ -97,21 +97,17 @@ impl Pool {
         }
     }
 
-    /// Whether the cloud says that who asks is of this pool.
-    fn is_neighbour(&self, request: &Request<()>) -> bool {
-        let Some(certificates) = request.extensions().get::<PeerCertificates>() else {
-            return false;
-        };
+    /// The node that asks, if the cloud says that it is of this pool.
+    pub(super) fn neighbour(&self, request: &Request<()>) -> Option<String> {
+        let certificates = request.extensions().get::<PeerCertificates>()?;
         let user = certificates.read_once(|chain| {
             chain.first().and_then(|leaf| toono_pki::subject(leaf).ok()).map(|it| it.common_name)
         });
         let pass = request.headers().get(path::PASS_HEADER).and_then(|pass| pass.to_str().ok());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        let (Some(user), Some(pass)) = (user, pass.and_then(|pass| pass.parse::<Pass>().ok()))
-        else {
-            return false;
-        };
-        user.strip_prefix("system:node:").is_some_and(|node| self.held().admits(node, &pass, now))
+        let (user, pass) = (user?, pass?.parse::<Pass>().ok()?);
+        let node = user.strip_prefix("system:node:")?;
+        self.held().admits(node, &pass, now).then(|| node.to_owned())
     }
 }
 
@@ -124,7 +120,7 @@ fn asked(query: &str) -> Option<(Version, Duration)> {
     Some((Version { revision, digest }, Duration::from_secs(wait)))
 }
 
-fn status(status: StatusCode) -> Response<Body> {
+pub(super) fn status(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(toono_http::empty());
     *response.status_mut() = status;
     response

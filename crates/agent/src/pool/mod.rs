@@ -9,6 +9,7 @@ mod follower;
 mod health;
 mod held;
 mod hub;
+mod layers;
 mod neighbour;
 mod sight;
 #[cfg(test)]
@@ -42,6 +43,10 @@ use self::{
 pub(crate) use self::{
     follower::{Follower, Touch},
     health::Health,
+};
+pub(crate) use self::{
+    follower::{Follower, Touch},
+    layers::Layers,
 };
 use crate::{
     AgentError,

@@ -85,6 +85,7 @@ impl Site {
             },
             manifests: None,
             ota_listen: None,
+            neighbour_layers: true,
             version: "test".to_owned(),
         };
         Self { dir: Some(dir), config }

@@ -45,6 +45,9 @@ pub(crate) struct NodeArgs {
     /// everyone on this machine. Without it only root may, by `toono node ota`.
     #[arg(long, value_name = "ADDR:PORT", value_parser = loopback)]
     pub(crate) ota_listen: Option<SocketAddr>,
+    /// Gets every layer of images from its registry, and gives none to other nodes of the pool.
+    #[arg(long)]
+    pub(crate) no_neighbour_layers: bool,
     #[command(flatten)]
     pub(crate) room: RoomArgs,
 }

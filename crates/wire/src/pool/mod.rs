@@ -8,11 +8,13 @@
 //! the endpoints of a slice have in common is a record of the slice's.
 
 pub mod frame;
+mod layers;
 pub mod near;
 mod part;
 mod pass;
 mod records;
 
+pub use layers::{BadLayerSources, LayerSources, MAX_LAYER_SOURCES};
 pub use part::{Misfit, Part, Touched};
 pub use pass::{BadPass, Pass};
 pub use records::{Records, record_digest};
@@ -21,6 +23,8 @@ use serde::{Deserialize, Serialize};
 
 /// Where a hub serves.
 pub const HUB_PORT: u16 = 10_271;
+/// Where each node of a pool serves images' layers to the others.
+pub const LAYERS_PORT: u16 = 10_274;
 
 /// What a part is at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,0 +1,194 @@
+//! Answers other nodes of the pool: with layers, and with who has them.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use toono_http::{Body, Handler, server::Limits};
+use toono_images::{BlobReader, Digest};
+use toono_wire::pool::{LayerSources, node_key};
+
+use super::{Layers, peers::address};
+use crate::{join::chain, pool::hub::status};
+
+/// What all paths begin with; then comes the layer's digest in hex.
+pub(super) const PATH: &str = "/layers/";
+/// Neighbours that are connected at once.
+const MOST_CONNECTIONS: usize = 64;
+/// Before a port that is taken, or an address that is not there yet, is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
+/// All layers that are sent together are no more than so many bytes a second, a third of a gigabit: the LAN is the
+/// pods' too.
+const BYTES_PER_SECOND: u64 = 40 << 20;
+/// Who takes nothing for so long is sent nothing more.
+const STALL: Duration = Duration::from_secs(30);
+/// Chunks that wait for the connection.
+const CHUNKS: usize = 2;
+/// A neighbour's list of those that failed it has no more names than this.
+const MOST_FAILED: usize = 16;
+/// Whether the certificate was renewed is looked at so often.
+const RENEWAL_LOOK: Duration = Duration::from_secs(60 * 60);
+
+/// Spreads what is sent over time: whoever sends waits for its turn, so all get the same.
+#[derive(Debug, Default)]
+pub(super) struct Pace(Mutex<Option<Instant>>);
+
+impl Pace {
+    /// When so many bytes may be sent.
+    fn turn(&self, bytes: usize, now: Instant) -> Instant {
+        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = free.map_or(now, |free| free.max(now));
+        let nanos = (bytes as u64).saturating_mul(1_000_000_000) / BYTES_PER_SECOND;
+        *free = Some(turn + Duration::from_nanos(nanos));
+        turn
+    }
+}
+
+impl Layers {
+    /// Serves at this node's own address, wherever that is, while it is in a pool.
+    pub(super) async fn serve(&self) {
+        let follower = self.inner.pool.follow();
+        loop {
+            let Some(address) = self.own_address() else {
+                follower.changed().await;
+                continue;
+            };
+            let certificate = self.inner.pool.inner.credentials.own().cert_pem;
+            let until = async {
+                while self.own_address() == Some(address)
+                    && self.inner.pool.inner.credentials.own().cert_pem == certificate
+                {
+                    let _ = timeout(RENEWAL_LOOK, follower.changed()).await;
+                }
+            };
+            if let Err(error) = self.serve_at(address, until).await {
+                tracing::warn!(error, "layers are not served to the neighbours");
+                sleep(AGAIN).await;
+            }
+        }
+    }
+
+    fn own_address(&self) -> Option<IpAddr> {
+        let record = self.inner.pool.record(&node_key(self.own()))?;
+        address(&record).filter(|_| self.is_pooled())
+    }
+
+    async fn serve_at(&self, ip: IpAddr, until: impl Future<Output = ()>) -> Result<(), String> {
+        let inner = &self.inner.pool.inner;
+        let tls = toono_pki::peer_server_config(&inner.ca_pem, &inner.credentials.own());
+        let tls = tls.map_err(|error| chain(&error))?;
+        let at = SocketAddr::new(ip, self.inner.port);
+        let listener = TcpListener::bind(at).await.map_err(|error| format!("{at}: {error}"))?;
+        tracing::debug!(%at, "serving layers to the neighbours");
+        let this = self.clone();
+        let handler: Handler = Arc::new(move |request| {
+            let (this, request) = (this.clone(), request.map(drop));
+            Box::pin(async move { this.answer(&request).await })
+        });
+        let limits = Limits { connections: MOST_CONNECTIONS, ..Limits::default() };
+        toono_http::server::serve(listener, Some(tls), handler, limits, until).await;
+        Ok(())
+    }
+
+    async fn answer(&self, request: &Request<()>) -> Response<Body> {
+        let Some(neighbour) = self.inner.pool.neighbour(request) else {
+            return status(StatusCode::FORBIDDEN);
+        };
+        let rest = request.uri().path().strip_prefix(PATH).unwrap_or_default();
+        let (hex, what) = rest.split_once('/').unwrap_or((rest, ""));
+        let Ok(blob) = format!("sha256:{hex}").parse::<Digest>() else {
+            return status(StatusCode::NOT_FOUND);
+        };
+        let query = request.uri().query().unwrap_or_default();
+        let field = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name));
+        match (request.method(), what) {
+            (&Method::GET, "") => {
+                let Some(offset) = field("from=").and_then(|from| from.parse().ok()) else {
+                    return status(StatusCode::BAD_REQUEST);
+                };
+                self.send_layer(&neighbour, &blob, offset).await
+            }
+            (&Method::POST, "sources") => {
+                let failed = field("without=").unwrap_or_default().split(',');
+                let failed: Vec<String> = failed.map(str::to_owned).take(MOST_FAILED).collect();
+                let claims = field("claims=") == Some("true");
+                let found = self.sources(&neighbour, &blob, &failed, claims);
+                let sources = LayerSources { from: found.from, keep: found.keep };
+                Response::new(toono_http::full(sources.encode()))
+            }
+            (&Method::POST, "have" | "lack") => {
+                self.note(&neighbour, &blob, what == "have");
+                Response::new(toono_http::empty())
+            }
+            _ => status(StatusCode::NOT_FOUND),
+        }
+    }
+
+    async fn send_layer(&self, neighbour: &str, blob: &Digest, offset: u64) -> Response<Body> {
+        let Ok(permit) = self.inner.uploads.clone().try_acquire_owned() else {
+            return status(StatusCode::SERVICE_UNAVAILABLE);
+        };
+        let reader = match self.inner.store.blob(blob, offset, neighbour).await {
+            Ok(Some(reader)) => reader,
+            Ok(None) => return status(StatusCode::NOT_FOUND),
+            Err(error) => {
+                tracing::warn!(%blob, %error, "a layer that is kept cannot be read");
+                return status(StatusCode::NOT_FOUND);
+            }
+        };
+        let length = reader.left();
+        let (chunks, mut sent) = mpsc::channel(CHUNKS);
+        tokio::spawn(self.clone().upload(reader, chunks, permit));
+        let body = futures::stream::poll_fn(move |context| sent.poll_recv(context));
+        let mut response = Response::new(toono_http::stream(body));
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        response
+    }
+
+    /// Ends with the layer, with its reader, or when nobody takes it.
+    async fn upload(
+        self,
+        mut reader: BlobReader,
+        chunks: mpsc::Sender<std::io::Result<Bytes>>,
+        _permit: OwnedSemaphorePermit,
+    ) {
+        loop {
+            let next = tokio::select! {
+                next = reader.next() => next,
+                () = chunks.closed() => return,
+            };
+            let Some(next) = next.transpose() else { return };
+            let length = next.as_ref().map_or(0, Bytes::len);
+            sleep_until(self.inner.pace.turn(length, Instant::now())).await;
+            let is_last = next.is_err();
+            if !matches!(timeout(STALL, chunks.send(next)).await, Ok(Ok(()))) || is_last {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_is_spread_over_time() {
+        let (pace, now) = (Pace::default(), Instant::now());
+        let second = usize::try_from(BYTES_PER_SECOND).unwrap();
+        assert_eq!(pace.turn(second, now), now);
+        assert_eq!(pace.turn(second / 2, now), now + Duration::from_secs(1));
+        assert_eq!(pace.turn(1, now), now + Duration::from_millis(1500));
+        let later = now + Duration::from_secs(60);
+        assert_eq!(pace.turn(1, later), later, "nothing is saved up");
+    }
+}
