@@ -4,6 +4,7 @@
 
 mod access;
 mod api;
+mod appset;
 mod ending;
 mod events;
 mod fleet;
@@ -59,6 +60,8 @@ enum Command {
     Edge(real::EdgeArgs),
     /// A Service whose endpoints move, and what leaves the cloud until every node knows.
     Rollout(rollout::RolloutArgs),
+    /// A YurtAppSet over many pools: until it settles, what it writes, one pool among many.
+    Appset(appset::AppsetArgs),
     /// A server, its nodes, and a flood of datagrams that mean it no good.
     Hostile(hostile::HostileArgs),
     /// Memory of the server, and of each node daemon with its keepers.
@@ -81,6 +84,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Api(args) => api::run(&args),
+        Command::Appset(args) => appset::run(&args),
         Command::Fleet(args) => fleet::run(&args),
         Command::Change(args) => fleet::run(&args.for_changes()),
         Command::Restart(args) => fleet::run(&args.for_restart()),

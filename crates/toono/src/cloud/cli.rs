@@ -1,5 +1,9 @@
 //! The command line of `toono server` and of those who administer it, with its defaults. It decides nothing.
 
+mod app;
+mod ota;
+mod pool;
+
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -17,6 +21,10 @@ use crate::{
         up::cli::{DownArgs, LabArgs, UpArgs},
     },
 };
+
+pub(crate) use app::{AppArgs, AppCommand, AppName};
+pub(crate) use ota::{OtaArgs, OtaCommand, OtaScope};
+pub(crate) use pool::{PoolArgs, PoolCommand, PoolFormat, PoolKind, PoolView};
 
 /// The shortest time after which a node is silent: two heartbeats.
 const MIN_GRACE: Duration = Duration::from_secs(20);
@@ -38,6 +46,8 @@ pub(crate) enum CloudCommand {
     Crds,
     /// Show and make pools of nodes.
     Pool(PoolArgs),
+    /// Look at workloads that run in many pools (YurtAppSets), and take them back to what they were.
+    App(AppArgs),
     /// Build a working edge on this machine: a server, sites behind NAT, nodes, an application.
     Up(UpArgs),
     /// Stop what `up` started and remove every process, network, mount and cgroup of it.
@@ -289,149 +299,5 @@ pub(crate) enum TokenCommand {
         client: ClientArgs,
         /// The first six characters, or the whole token.
         token: String,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PoolArgs {
-    #[command(subcommand)]
-    pub(crate) command: PoolCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum PoolCommand {
-    /// List the pools.
-    Ls {
-        #[command(flatten)]
-        view: PoolView,
-        /// Only pools with these labels, as kubectl has it.
-        #[arg(short = 'l', long, value_name = "SELECTOR")]
-        selector: Option<String>,
-    },
-    /// Show a pool with its nodes and leaders.
-    Show {
-        #[command(flatten)]
-        view: PoolView,
-        name: String,
-    },
-    /// Make a pool. Nodes are in it by their label apps.openyurt.io/nodepool.
-    Create {
-        #[command(flatten)]
-        client: ClientArgs,
-        name: String,
-        /// Where its nodes are.
-        #[arg(long = "type", value_enum, default_value_t = PoolKind::Edge)]
-        r#type: PoolKind,
-        /// Pods of its nodes share the network of their host.
-        #[arg(long)]
-        host_network: bool,
-        /// Its nodes reach one another.
-        #[arg(long)]
-        interconnected: bool,
-        /// So many of its nodes fetch for the others.
-        #[arg(long, value_name = "COUNT", requires = "interconnected",
-              value_parser = clap::value_parser!(i32).range(1..))]
-        leaders: Option<i32>,
-    },
-    /// Set labels that a pool gives its nodes: KEY=VALUE, or KEY- to take one away.
-    Label {
-        #[command(flatten)]
-        client: ClientArgs,
-        name: String,
-        #[arg(required = true, value_name = "LABEL", allow_hyphen_values = true)]
-        labels: Vec<String>,
-    },
-}
-
-/// How an answer about pools is to look.
-#[derive(Debug, Args)]
-pub(crate) struct PoolView {
-    #[command(flatten)]
-    pub(crate) client: ClientArgs,
-    /// The form of the answer.
-    #[arg(short, long, value_enum, default_value_t = PoolFormat::Table)]
-    pub(crate) output: PoolFormat,
-}
-
-/// The form of an answer about pools.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PoolFormat {
-    Table,
-    Wide,
-    Json,
-    Yaml,
-    Name,
-}
-
-/// Where a pool's nodes are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PoolKind {
-    Edge,
-    Cloud,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct OtaArgs {
-    #[command(subcommand)]
-    pub(crate) command: OtaCommand,
-}
-
-/// Which pods are meant.
-#[derive(Debug, Args)]
-pub(crate) struct OtaScope {
-    /// The pods' namespace.
-    #[arg(short, long, default_value = "default")]
-    pub(crate) namespace: String,
-    /// Pods of all namespaces.
-    #[arg(short = 'A', long)]
-    pub(crate) all_namespaces: bool,
-    /// Pods with these labels.
-    #[arg(short = 'l', long, value_name = "SELECTOR")]
-    pub(crate) selector: Option<String>,
-    /// Pods of this node.
-    #[arg(long, value_name = "NODE")]
-    pub(crate) node: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum OtaCommand {
-    /// List what is offered to pods, and how far it is.
-    Status {
-        #[command(flatten)]
-        client: ClientArgs,
-        #[command(flatten)]
-        scope: OtaScope,
-        /// The form of the answer.
-        #[arg(short, long, value_enum, default_value_t = Output::Table)]
-        output: Output,
-    },
-    /// Approve what is offered to pods: of the revision that is offered now, and no later one.
-    Approve {
-        #[command(flatten)]
-        client: ClientArgs,
-        #[command(flatten)]
-        scope: OtaScope,
-        /// All pods that something is offered to.
-        #[arg(long)]
-        all: bool,
-        /// Let the node pull the images first; the old pod runs meanwhile.
-        #[arg(long)]
-        pull: bool,
-        /// The pods' names.
-        #[arg(value_name = "POD", conflicts_with = "all_namespaces")]
-        pods: Vec<String>,
-    },
-    /// Let nodes pull the images of what is offered, and no more.
-    Pull {
-        #[command(flatten)]
-        client: ClientArgs,
-        #[command(flatten)]
-        scope: OtaScope,
-        /// All pods that something is offered to.
-        #[arg(long)]
-        all: bool,
-        /// The pods' names.
-        #[arg(value_name = "POD", conflicts_with = "all_namespaces")]
-        pods: Vec<String>,
     },
 }

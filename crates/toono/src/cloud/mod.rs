@@ -1,6 +1,7 @@
 //! The cloud side, and what administers it: everything that a build for nodes alone leaves out.
 
 mod allocator;
+mod app;
 pub(crate) mod cli;
 mod crds;
 mod kubeconfig;
@@ -46,6 +47,7 @@ pub(crate) async fn run(command: CloudCommand) -> Result<ExitCode, Failure> {
         CloudCommand::Crds => crds::print().map(done),
         CloudCommand::Ota(args) => ota::run(&args).await.map(done),
         CloudCommand::Token(args) => token::run(&args).await.map(done),
+        CloudCommand::App(args) => app::run(&args).await.map(done),
         CloudCommand::Lab(args) => lab::run(args).await,
     }
 }
