@@ -43,9 +43,6 @@ use self::{
 pub(crate) use self::{
     follower::{Follower, Touch},
     health::Health,
-};
-pub(crate) use self::{
-    follower::{Follower, Touch},
     layers::Layers,
 };
 use crate::{

@@ -1,40 +1,17 @@
 //! Node pools: what they give their nodes, what they say of them, who leads them.
 
-use k8s_openapi::{
-    api::{
-        core::v1::{ConfigMap, Event, Node},
-        rbac::v1::ClusterRole,
-    },
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Event, Node},
+    rbac::v1::ClusterRole,
 };
 use kube::{
     Api,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use toono_openyurt::{NodeBucket, NodePool, crd, keys};
+use toono_openyurt::{NodeBucket, NodePool, keys};
 
 use crate::cluster::{Cluster, wait_for};
-
-/// A cluster that has OpenYurt's kinds.
-async fn start(nodes: &[&str]) -> Cluster {
-    let cluster = Cluster::start(nodes).await;
-    let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
-    for crd in crd::ALL {
-        let definition: CustomResourceDefinition = serde_yaml_ng::from_str(crd.yaml).unwrap();
-        api.create(&PostParams::default(), &definition).await.unwrap();
-    }
-    wait_for(api, "served kinds", |all| {
-        let established = |crd: &CustomResourceDefinition| {
-            let conditions =
-                crd.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            conditions.into_iter().any(|one| one.type_ == "Established" && one.status == "True")
-        };
-        all.len() == crd::ALL.len() && all.iter().all(established)
-    })
-    .await;
-    cluster
-}
 
 fn pools(cluster: &Cluster) -> Api<NodePool> {
     Api::all(cluster.client.clone())
@@ -82,7 +59,7 @@ async fn has_labels(cluster: &Cluster, node: &str, expected: &[(&str, Option<&st
 
 #[tokio::test]
 async fn a_pool_counts_its_nodes_and_names_them() {
-    let cluster = start(&["a1", "a2", "b1"]).await;
+    let cluster = Cluster::start(&["a1", "a2", "b1"]).await;
     create(&cluster, "a", json!({})).await;
     create(&cluster, "empty", json!({"type": "Cloud"})).await;
     let told = |pool: &NodePool, ready: i32, unready: i32, nodes: &[&str]| {
@@ -107,7 +84,7 @@ async fn a_pool_counts_its_nodes_and_names_them() {
 
 #[tokio::test]
 async fn nodes_have_what_their_pool_gives_and_keep_what_is_theirs() {
-    let cluster = start(&["a1", "a2"]).await;
+    let cluster = Cluster::start(&["a1", "a2"]).await;
     change_node(&cluster, "a1", json!({"metadata": {"labels": {"own": "before"}}})).await;
     create(
         &cluster,
@@ -145,7 +122,7 @@ async fn nodes_have_what_their_pool_gives_and_keep_what_is_theirs() {
 
 #[tokio::test]
 async fn a_pool_that_has_nodes_is_not_deleted_and_says_why() {
-    let cluster = start(&["a1"]).await;
+    let cluster = Cluster::start(&["a1"]).await;
     create(&cluster, "a", json!({})).await;
     until(&cluster, "a", "its finalizer", |pool| pool.metadata.finalizers.is_some()).await;
     pools(&cluster).delete("a", &DeleteParams::default()).await.unwrap();
@@ -198,7 +175,7 @@ fn is_led(pool: &NodePool, expected: &str) -> bool {
 
 #[tokio::test]
 async fn leaders_are_elected_among_ready_nodes_and_replaced() {
-    let cluster = start(&["a1", "a2", "a3"]).await;
+    let cluster = Cluster::start(&["a1", "a2", "a3"]).await;
     for name in ["a1", "a2", "a3"] {
         let address = format!("10.0.0.{}", &name[1..]);
         let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": address}]}});
@@ -256,7 +233,7 @@ async fn leaders_are_elected_among_ready_nodes_and_replaced() {
 
 #[tokio::test]
 async fn nodes_are_in_buckets() {
-    let cluster = start(&["a1", "a2"]).await;
+    let cluster = Cluster::start(&["a1", "a2"]).await;
     create(&cluster, "a", json!({})).await;
     let buckets: Api<NodeBucket> = Api::all(cluster.client.clone());
     let of = |expected: usize| {
@@ -270,7 +247,7 @@ async fn nodes_are_in_buckets() {
 
 #[tokio::test]
 async fn versions_of_a_pool_say_the_same_and_rules_hold() {
-    let cluster = start(&[]).await;
+    let cluster = Cluster::start(&[]).await;
     let of = |version: &str| -> Api<DynamicObject> {
         let kind = ApiResource {
             group: "apps.openyurt.io".to_owned(),

@@ -6,7 +6,7 @@ mod pool;
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use jiff::SignedDuration;
 use toono_api::allocation::{PortRange, ServiceRange};
 use toono_controllers::Switches;

@@ -30,6 +30,7 @@ mod leftovers;
 mod life;
 mod main_job;
 mod node_api;
+mod ota;
 mod outage;
 mod referents;
 mod refusals;

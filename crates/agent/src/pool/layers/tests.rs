@@ -155,7 +155,7 @@ impl World {
         let mut pass = Pass { until: u64::MAX, signature: Vec::new() };
         pass.signature = self.ca.sign_statement(&pass.statement(pool, &name)).unwrap();
         let (version, pass) = (self.version, Some(pass.to_string()));
-        known.hear(PoolNews { name: "shop".into(), version, hub: None, pass });
+        known.hear(PoolNews { name: "shop".into(), version, hub: None, pass, key: None });
         known.take(self.part.clone()).unwrap();
         let layers = Layers::at(known, self.store(&data), self.port);
         let serving = layers.clone();
