@@ -106,6 +106,13 @@ pub(crate) struct NodeMetadata {
 struct Dress {
     /// Sorted by key.
     labels: Box<[(Arc<str>, Value)]>,
+    /// Few nodes have any.
+    notes: Option<Box<Notes>>,
+}
+
+/// What annotations of a node say.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Notes {
     autonomy: Option<Box<str>>,
     /// What its pool gave it, as the controller of pools wrote it down: one text for most nodes of a pool.
     given: Option<Arc<str>>,
@@ -159,7 +166,7 @@ impl Node {
 
     /// For how long it keeps its pods when silent, in its owner's words.
     pub(crate) fn autonomy(&self) -> Option<&str> {
-        self.dress.autonomy.as_deref()
+        self.dress.notes.as_ref()?.autonomy.as_deref()
     }
 
     /// The pool it is in; empty when in none.
@@ -169,7 +176,7 @@ impl Node {
 
     /// What its pool gave it, as JSON of the controller of pools.
     pub(crate) fn given(&self) -> Option<&Arc<str>> {
-        self.dress.given.as_ref()
+        self.dress.notes.as_ref()?.given.as_ref()
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -355,10 +362,14 @@ impl Dress {
         let annotation = |key| metadata.annotations.as_ref()?.get(key).map(String::as_str);
         let is_on = |key| annotation(key) == Some("true");
         let for_ever = (is_on(OLD_AUTONOMY) || is_on(BINDING)).then_some(FOR_EVER);
-        Self {
-            labels: metadata.labels.iter().flatten().map(label).collect(),
+        let notes = Notes {
             autonomy: for_ever.or_else(|| annotation(AUTONOMY)).map(Into::into),
             given: annotation(keys::PREVIOUS_ATTRIBUTES).map(|text| TEXTS.share(text)),
+        };
+        let has_any = notes.autonomy.is_some() || notes.given.is_some();
+        Self {
+            labels: metadata.labels.iter().flatten().map(label).collect(),
+            notes: has_any.then(|| Box::new(notes)),
         }
     }
 }

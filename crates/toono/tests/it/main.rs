@@ -40,6 +40,7 @@ mod server_crash;
 mod services;
 mod spread;
 mod tokens;
+mod traffic;
 mod udp_blocked;
 mod wait;
 mod webhook;
