@@ -24,6 +24,22 @@ pub(crate) fn on_top_of<O: Object>(object: &O, mut patch: Value) -> Value {
     patch
 }
 
+/// The map at a path, made where nothing is. `None` where something else is, of which decoding will tell.
+pub(crate) fn map_at<'v>(
+    value: &'v mut Value,
+    path: &[&str],
+) -> Option<&'v mut serde_json::Map<String, Value>> {
+    let mut at = value.as_object_mut()?;
+    for step in path {
+        let inner = at.entry(*step).or_insert(Value::Null);
+        if inner.is_null() {
+            *inner = json!({});
+        }
+        at = inner.as_object_mut()?;
+    }
+    Some(at)
+}
+
 /// The merge patch that makes `old` into `new`: what is no more becomes null.
 pub(crate) fn difference(old: &Value, new: &Value) -> Value {
     let (Some(before), Some(after)) = (old.as_object(), new.as_object()) else {

@@ -213,8 +213,12 @@ fn told(pool: &NodePool, status: &NodePoolStatus, leaders: &[Leader]) -> Option<
     }
     let mut change =
         json!({"leaderEndpoints": leaders, "leaderNum": number, "conditions": conditions});
-    if known != leaders && !leaders.is_empty() {
-        change["leaderLastElectedTime"] = json!(Time(jiff::Timestamp::now()));
+    if known != leaders
+        && !leaders.is_empty()
+        && let Some(fields) = patch::map_at(&mut change, &[])
+    {
+        let now = Time(jiff::Timestamp::now());
+        fields.insert("leaderLastElectedTime".to_owned(), json!(now));
     }
     Some(change)
 }

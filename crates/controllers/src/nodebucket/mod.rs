@@ -137,8 +137,11 @@ async fn make(context: &Context, pool: &NodePool, nodes: &[String]) -> Result<()
     let owner = json!({"apiVersion": "apps.openyurt.io/v1beta2", "kind": "NodePool", "name": pool.name(),
         "uid": pool.metadata.uid, "controller": true, "blockOwnerDeletion": true});
     let mut bucket = content(nodes);
-    bucket["metadata"] = json!({"name": name, "labels": {keys::POOL_OF_OBJECT: pool.name()},
-        "ownerReferences": [owner]});
+    if let Some(fields) = patch::map_at(&mut bucket, &[]) {
+        let metadata = json!({"name": name, "labels": {keys::POOL_OF_OBJECT: pool.name()},
+            "ownerReferences": [owner]});
+        fields.insert("metadata".to_owned(), metadata);
+    }
     let made = create::<NodeBucket>(&context.client, None, bucket).await;
     made.map(drop).map_err(SyncError::api("create", "NodeBucket", &Key::new("", &name)))
 }

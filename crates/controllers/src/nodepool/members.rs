@@ -73,8 +73,11 @@ pub(super) async fn sync(context: &Context, key: &Key) -> Result<Again, SyncErro
     let pool = context.node_pools.get(&Key::new("", &name));
     let change = attributes::patch(&of(&member), &wanted(pool.as_deref()));
     let mut change = change.unwrap_or_else(|| json!({"metadata": {"labels": {}}}));
-    if joins && pool.is_some() {
-        change["metadata"]["labels"][keys::NODE_POOL] = json!(name);
+    if joins
+        && pool.is_some()
+        && let Some(labels) = patch::map_at(&mut change, &["metadata", "labels"])
+    {
+        labels.insert(keys::NODE_POOL.to_owned(), json!(name));
     }
     match patch::merge(&api, &key.name, &patch::on_top_of(&member, change)).await {
         Ok(_) => {

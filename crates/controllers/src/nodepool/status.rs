@@ -126,8 +126,8 @@ fn told(pool: &NodePool, census: &Census) -> Option<Value> {
         return None;
     }
     let mut told = json!({"readyNodeNum": ready, "unreadyNodeNum": unready, "nodes": census.names});
-    if changed {
-        told["conditions"] = json!(conditions);
+    if changed && let Some(fields) = patch::map_at(&mut told, &[]) {
+        fields.insert("conditions".to_owned(), json!(conditions));
     }
     Some(told)
 }

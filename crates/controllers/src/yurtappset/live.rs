@@ -12,11 +12,11 @@ use k8s_openapi::{
 use serde_json::{Map, Value, json};
 use toono_openyurt::keys::{CONTROLLER_REVISION_HASH, POOL_NAME};
 
-use super::{
-    app::Kind,
-    render::{Rendered, map_at},
+use super::{app::Kind, render::Rendered};
+use crate::{
+    object::Metadata,
+    patch::{self, map_at},
 };
-use crate::{object::Metadata, patch};
 
 /// What `kubectl rollout restart` sets in a template: a wish of its own, not another template.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";

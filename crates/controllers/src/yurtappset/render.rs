@@ -14,6 +14,7 @@ use super::{
     app::{App, Kind, Tweak},
     tweak::{self, TweakError},
 };
+use crate::patch::map_at;
 
 /// What a pool's workload is to be, but for its name, its revision and defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,12 +79,12 @@ fn fill(workload: &mut Value, kind: Kind) {
         Kind::Deployment => "strategy",
         Kind::StatefulSet => "updateStrategy",
     };
-    drop(map_at(workload, &["spec", strategy]));
-    drop(map_at(workload, &["spec", "template", "metadata"]));
+    let _ = map_at(workload, &["spec", strategy]);
+    let _ = map_at(workload, &["spec", "template", "metadata"]);
     for list in ["containers", "initContainers"] {
         let list = workload.pointer_mut(&format!("/spec/template/spec/{list}"));
         for container in list.and_then(Value::as_array_mut).into_iter().flatten() {
-            drop(map_at(container, &["resources"]));
+            let _ = map_at(container, &["resources"]);
         }
     }
 }
@@ -118,22 +119,6 @@ fn put<'a>(
     if let Some(map) = map_at(workload, path) {
         map.extend(entries.into_iter().map(|(key, value)| (key.to_owned(), value.into())));
     }
-}
-
-/// The map at a path, made where nothing is. `None` where something else is, of which decoding will tell.
-pub(super) fn map_at<'v>(
-    value: &'v mut Value,
-    path: &[&str],
-) -> Option<&'v mut Map<String, Value>> {
-    let mut at = value.as_object_mut()?;
-    for step in path {
-        let inner = at.entry(*step).or_insert(Value::Null);
-        if inner.is_null() {
-            *inner = json!({});
-        }
-        at = inner.as_object_mut()?;
-    }
-    Some(at)
 }
 
 /// One form of what can be written in several, without what no workload has.

@@ -37,6 +37,9 @@ fn pod(node: usize) -> Word {
     Word::new([address(node + 300)].into()).unwrap()
 }
 
+/// When it arrives, a number that keeps the order, for whom, what.
+type UnderWay = (Duration, u64, usize, Vec<u8>);
+
 struct Pool {
     now: Duration,
     nodes: Vec<Option<Circle>>,
@@ -44,8 +47,7 @@ struct Pool {
     cuts: BTreeSet<(usize, usize)>,
     loss: f64,
     dice: fastrand::Rng,
-    /// When it arrives, a number that keeps the order, for whom, what.
-    under_way: BinaryHeap<Reverse<(Duration, u64, usize, Vec<u8>)>>,
+    under_way: BinaryHeap<Reverse<UnderWay>>,
     sent: u64,
 }
 
