@@ -201,8 +201,11 @@ fn merge_field(
                 Some(key) => merge_list(&mut list, patch, key, place.below(&field))
                     .map_err(|error| within(&field, error))?,
                 None => {
-                    let mut known: HashSet<String> = list.iter().map(Value::to_string).collect();
-                    list.extend(patch.into_iter().filter(|item| known.insert(item.to_string())));
+                    let mut added = HashSet::with_capacity(patch.len());
+                    list.extend(patch.into_iter().filter(|item| {
+                        let id = by.id(item);
+                        !live.contains_key(&id) && added.insert(id)
+                    }));
                 }
             }
             by.apply(&mut list, &wanted, &live);
@@ -274,7 +277,7 @@ fn merge_list(
     }
     let mut slots = Slots::of(list, key);
     for (directive, id, item) in changes {
-        let id = id.to_string();
+        let id = told_by(&id);
         match directive {
             Directive::Delete => slots.remove(&id),
             Directive::Replace => {
@@ -309,7 +312,7 @@ impl Slots {
         let mut by_id: HashMap<String, Vec<usize>> = HashMap::new();
         for (at, item) in items.iter().enumerate() {
             if let Some(id) = item.as_ref().and_then(|item| item.get(key)) {
-                by_id.entry(id.to_string()).or_default().push(at);
+                by_id.entry(told_by(id)).or_default().push(at);
             }
         }
         Self { items, by_id }
@@ -334,6 +337,15 @@ impl Slots {
     }
 }
 
+/// A text that no other value has. Nearly all are strings, and escaping them is most of the time of a long list.
+fn told_by(value: &Value) -> String {
+    match value {
+        // No other value's JSON begins like this.
+        Value::String(text) => ["\"", text].concat(),
+        other => other.to_string(),
+    }
+}
+
 /// How the items of a merged list are told apart, to put them in order.
 #[derive(Clone, Copy)]
 struct Order {
@@ -347,8 +359,8 @@ type Ranks = HashMap<String, usize>;
 impl Order {
     fn id(self, item: &Value) -> String {
         match self.key {
-            Some(key) => item.get(key).map(ToString::to_string).unwrap_or_default(),
-            None => item.to_string(),
+            Some(key) => item.get(key).map(told_by).unwrap_or_default(),
+            None => told_by(item),
         }
     }
 
