@@ -39,13 +39,10 @@ pub(crate) const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-c
 pub(crate) const INDEX_IGNORED_FAILURES: &str =
     "batch.kubernetes.io/job-index-ignored-failure-count";
 
-/// For how long its author had it tolerate that its node is not ready: an annotation, there while it tolerates it
-/// for longer because its node is autonomous.
-pub(crate) const ORIGINAL_NOT_READY: &str =
-    "apps.openyurt.io/original-not-ready-toleration-duration";
-/// The same of a node that is unreachable.
-pub(crate) const ORIGINAL_UNREACHABLE: &str =
-    "apps.openyurt.io/original-unreachable-toleration-duration";
+pub(crate) use toono_openyurt::keys::{
+    ORIGINAL_NOT_READY_TOLERATION as ORIGINAL_NOT_READY,
+    ORIGINAL_UNREACHABLE_TOLERATION as ORIGINAL_UNREACHABLE,
+};
 
 /// The annotations that are kept.
 const ANNOTATIONS: [&str; 10] = [
