@@ -53,6 +53,8 @@ fn a_day_without_the_cloud_is_known_by_its_power_cuts_alone() {
         std::fs::write(&clock, speed).unwrap();
         chaos::cut_power(&edge);
         edge.run_up_without_waiting();
+        // A node that starts is a shell for a moment.
+        until("the node's process", BACK, || edge.find_process("node", NODE));
         until("the pods to run without the cloud", BACK, || {
             run(&edge).values().all(|mains| mains.len() == 1).then_some(())
         });

@@ -174,13 +174,18 @@ impl Edge {
 
     /// The process of `toono COMMAND …`, with `part` in its command line.
     pub(crate) fn process(&self, command: &str, part: &str) -> i32 {
+        self.find_process(command, part).unwrap_or_else(|| panic!("no toono {command} … {part}"))
+    }
+
+    /// That process, if it has started: a program that a script starts has the script's command line until then.
+    pub(crate) fn find_process(&self, command: &str, part: &str) -> Option<i32> {
         let found: Vec<_> = self
             .processes()
             .into_iter()
             .filter(|(_, line)| line.split(' ').nth(1) == Some(command) && line.contains(part))
             .collect();
-        assert_eq!(found.len(), 1, "toono {command} … {part}: {found:?}");
-        found[0].0
+        assert!(found.len() <= 1, "toono {command} … {part}: {found:?}");
+        found.first().map(|(pid, _)| *pid)
     }
 }
 
