@@ -19,7 +19,7 @@ use toono_linear::etcd_server::EtcdServer;
 
 use crate::{
     cloud::Cloud,
-    edge::{TOONO, free_port, success, turn},
+    edge::{TOONO, Turn, free_port, success},
 };
 
 const TOKEN: &str = "a secret that nobody guesses";
@@ -95,13 +95,13 @@ pub(crate) struct Cluster {
     registry: String,
     dir: TempDir,
     nodes: Vec<String>,
-    _turn: std::sync::MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Cluster {
     /// A server that answers and two that do not run yet, and sites of three pools; no node runs yet.
     pub(crate) fn start() -> Self {
-        let turn = turn();
+        let turn = Turn::beside();
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
         let own = std::process::id();
         let lab = LabName::new(format!("toono-{:04x}", own & 0xffff)).unwrap();

@@ -21,7 +21,7 @@ const SHORT: Duration = Duration::from_secs(15);
 
 #[test]
 fn only_nodes_that_are_not_heard_are_called_so_and_all_come_back() {
-    let edge = Edge::prepare();
+    let edge = Edge::prepare_beside();
     let mut arguments = edge.up_arguments();
     arguments.extend(["--pools", "3", "--nodes-per-pool", "4"].map(str::to_owned));
     success("toono up", edge.toono(&arguments));

@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU8, AtomicU32, Ordering},
     },
 };
 
@@ -17,13 +17,30 @@ use tempfile::TempDir;
 /// The program under test.
 pub(crate) const TOONO: &str = env!("CARGO_BIN_EXE_toono");
 
-/// Edges are heavy and some tests compare the whole machine before and after, so they take turns.
-static TURN: Mutex<()> = Mutex::new(());
+/// Edges are heavy, some tests measure time, and some compare the whole machine before and after.
+static TURN: RwLock<()> = RwLock::new(());
 /// Each edge has an imitated Internet of its own.
 static NEXT_SUBNET: AtomicU8 = AtomicU8::new(0);
 
-pub(crate) fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// A test's time on this machine, until it is dropped.
+pub(crate) enum Turn {
+    Alone {
+        _held: RwLockWriteGuard<'static, ()>,
+    },
+    /// With others that mostly wait.
+    Beside {
+        _held: RwLockReadGuard<'static, ()>,
+    },
+}
+
+impl Turn {
+    pub(crate) fn alone() -> Self {
+        Self::Alone { _held: TURN.write().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    pub(crate) fn beside() -> Self {
+        Self::Beside { _held: TURN.read().unwrap_or_else(PoisonError::into_inner) }
+    }
 }
 
 /// A data directory, a port and a subnet; `up` may have been called or not.
@@ -34,13 +51,21 @@ pub(crate) struct Edge {
     kubectl: Mutex<PathBuf>,
     /// What `up` is told besides.
     more: Vec<String>,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Edge {
     /// Nothing runs yet.
     pub(crate) fn prepare() -> Self {
-        let turn = turn();
+        Self::prepare_in(Turn::alone())
+    }
+
+    /// For a test that mostly waits.
+    pub(crate) fn prepare_beside() -> Self {
+        Self::prepare_in(Turn::beside())
+    }
+
+    fn prepare_in(turn: Turn) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
         let own = std::process::id() as u8;
         let third = 64 + own.wrapping_add(NEXT_SUBNET.fetch_add(1, Ordering::Relaxed)) % 128;
@@ -53,6 +78,13 @@ impl Edge {
     /// `toono up` with two pools of two nodes, seen to succeed.
     pub(crate) fn up() -> Self {
         let edge = Self::prepare();
+        edge.run_up();
+        edge
+    }
+
+    /// The same, for a test that mostly waits.
+    pub(crate) fn up_beside() -> Self {
+        let edge = Self::prepare_beside();
         edge.run_up();
         edge
     }
@@ -320,11 +352,15 @@ pub(crate) fn kubectls() -> Vec<PathBuf> {
     found
 }
 
+/// A port that nothing has, and that nothing gets by chance: those that the kernel gives begin above.
 pub(crate) fn free_port() -> u16 {
+    const PORTS: std::ops::Range<u32> = 12_000..28_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
-        let tcp = TcpListener::bind("0.0.0.0:0").unwrap();
-        let port = tcp.local_addr().unwrap().port();
-        if UdpSocket::bind(("0.0.0.0", port)).is_ok() {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) + 97 * std::process::id();
+        let port = (PORTS.start + number % (PORTS.end - PORTS.start)) as u16;
+        let tcp = TcpListener::bind(("0.0.0.0", port));
+        if tcp.is_ok() && UdpSocket::bind(("0.0.0.0", port)).is_ok() {
             return port;
         }
     }

@@ -4,12 +4,12 @@ use std::{fs, os::unix::fs::FileExt as _, path::PathBuf};
 
 use crate::{
     cloud::{Cloud, assert_refused},
-    edge::turn,
+    edge::Turn,
 };
 
 #[test]
 fn a_torn_end_is_cut_with_a_warning() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let (mut cloud, journal) = stopped_with_writes();
     let file = fs::File::options().write(true).open(&journal).unwrap();
     file.set_len(written(&journal) - 3).unwrap();
@@ -18,7 +18,7 @@ fn a_torn_end_is_cut_with_a_warning() {
 
 #[test]
 fn a_flipped_bit_at_the_end_is_cut_with_a_warning() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let (mut cloud, journal) = stopped_with_writes();
     let length = written(&journal);
     flip_a_bit(&journal, length - 40);
@@ -27,7 +27,7 @@ fn a_flipped_bit_at_the_end_is_cut_with_a_warning() {
 
 #[test]
 fn a_damaged_middle_is_refused_with_its_place() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let (cloud, journal) = stopped_with_writes();
     let length = written(&journal);
     let before = fs::read(&journal).unwrap();

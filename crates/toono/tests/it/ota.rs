@@ -104,7 +104,7 @@ fn cut(edge: &Edge, pool: &str, nodes: &[&str]) {
 
 #[test]
 fn an_ota_daemon_set_is_upgraded_where_somebody_approves_also_without_a_link() {
-    let edge = Edge::up();
+    let edge = Edge::up_beside();
     edge.apply(&daemon_set("OTA", "one"));
     let first = until_versions(&edge, NODES, ["one"; 4]);
     edge.apply(&daemon_set("OTA", "two"));
@@ -131,7 +131,7 @@ fn an_ota_daemon_set_is_upgraded_where_somebody_approves_also_without_a_link() {
 
 #[test]
 fn an_advanced_daemon_set_goes_around_a_site_that_is_away() {
-    let edge = Edge::up();
+    let edge = Edge::up_beside();
     edge.apply(&daemon_set("AdvancedRollingUpdate", "one"));
     let first = until_versions(&edge, NODES, ["one"; 4]);
     cut(&edge, "pool-b", &["pool-b-1", "pool-b-2"]);
@@ -171,7 +171,7 @@ fn until_counts(edge: &Edge, total: i64, upgraded: i64) {
 
 #[test]
 fn static_pods_are_upgraded_around_a_node_that_is_away_and_by_approval() {
-    let edge = Edge::up();
+    let edge = Edge::up_beside();
     let both = ["pool-a-1", "pool-b-1"];
     both.iter().for_each(|node| put_manifest(&edge, node));
     until_versions(&edge, both, ["zero"; 2]);

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     cloud::{Cloud, assert_refused},
-    edge::{TOONO, turn},
+    edge::{TOONO, Turn},
     leftovers::Machine,
 };
 
@@ -20,7 +20,7 @@ const WRONG_PIN: &str = "sha256:000000000000000000000000000000000000000000000000
 
 #[test]
 fn a_node_with_wrong_credentials_is_refused_and_leaves_nothing() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let cloud = Cloud::start();
     let before = Machine::now();
     let scratch = tempfile::tempdir().unwrap();
@@ -37,7 +37,7 @@ fn a_node_with_wrong_credentials_is_refused_and_leaves_nothing() {
 
 #[test]
 fn a_taken_port_or_directory_is_refused() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let cloud = Cloud::start();
     let other = tempfile::tempdir().unwrap();
     let data = other.path().join("data");
@@ -60,7 +60,7 @@ fn a_taken_port_or_directory_is_refused() {
 
 #[test]
 fn a_machine_that_cannot_run_pods_is_told_why() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let scratch = tempfile::tempdir().unwrap();
     let data = scratch.path().join("node");
     let arguments = ["node", "--name", "stray", "--server", "https://127.0.0.1:1", "--data"];
@@ -98,7 +98,7 @@ fn in_a_mount_namespace(prepare: &str, arguments: &[&str], data: &Path) -> std::
 
 #[test]
 fn garbage_on_the_datagram_port_gets_no_reply() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let cloud = Cloud::start();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(("127.0.0.1", cloud.port)).unwrap();

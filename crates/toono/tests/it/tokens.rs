@@ -25,7 +25,7 @@ const ALONE: &str = "the link to the cluster is down";
 
 #[test]
 fn a_pod_reads_the_api_with_its_own_token_also_while_the_link_is_cut() {
-    let edge = Edge::up();
+    let edge = Edge::up_beside();
     set_up(&edge);
     let pod = InPod::find(&edge);
     through_the_node(&pod);

@@ -25,7 +25,7 @@ fn pod_of(edge: &Edge, node: &str) -> String {
 
 #[test]
 fn nodes_go_on_in_sockets_where_no_udp_gets_through_and_come_back() {
-    let edge = Edge::up();
+    let edge = Edge::up_beside();
     let transitions = ready_since(&edge);
     edge.toono_here(&["lab", "cut"], &["--udp", "pool-a"]);
     until("pool-a to use WebSockets", FOUND, || {

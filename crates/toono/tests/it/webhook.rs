@@ -25,7 +25,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_webhook_in_a_pod_behind_nat_judges_writes() {
-    let edge = Edge::up();
+    let edge = Edge::up_beside();
     let judge = Judge::start(&edge.subnet.replace(".0/24", ".1"));
     edge.apply(&pod(&edge, judge.address));
     edge.kubectl(&["expose", "pod", "judge", "--port=443", "--target-port=8443"]);
