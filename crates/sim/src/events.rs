@@ -31,6 +31,7 @@ pub(crate) struct Event {
 #[serde(default)]
 pub(crate) struct Object {
     pub(crate) metadata: Metadata,
+    pub(crate) spec: Value,
     pub(crate) status: Value,
 }
 

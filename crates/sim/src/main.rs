@@ -1,6 +1,6 @@
 //! Benchmarks of a running edge, and of the API server alone.
 //!
-//! They print figures and, but for `edge`, judge nothing; docs/benchmarks.md keeps figures with their commands.
+//! They print figures and, but for `edge` and `ota`, judge nothing; docs/benchmarks.md keeps figures with their commands.
 
 mod access;
 mod api;
@@ -13,6 +13,7 @@ mod hostile;
 mod http_lease;
 mod lists;
 mod node;
+mod ota;
 mod percentiles;
 mod place;
 mod process;
@@ -62,6 +63,8 @@ enum Command {
     Rollout(rollout::RolloutArgs),
     /// A YurtAppSet over many pools: until it settles, what it writes, one pool among many.
     Appset(appset::AppsetArgs),
+    /// An upgrade that waits for approvals, over real nodes that come and go.
+    Ota(ota::OtaArgs),
     /// A server, its nodes, and a flood of datagrams that mean it no good.
     Hostile(hostile::HostileArgs),
     /// Memory of the server, and of each node daemon with its keepers.
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Command::List(args) => fleet::run(&args.for_lists()),
         Command::Edge(args) => real::run(&args),
         Command::Hostile(args) => hostile::run(&args),
+        Command::Ota(args) => ota::run(&args),
         Command::Replicas(args) => replicas::run(&args),
         Command::Rollout(args) => rollout::run(&args),
         Command::Storm(args) => storm::run(&args),

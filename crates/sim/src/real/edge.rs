@@ -4,7 +4,7 @@
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Output, Stdio},
 };
 
 use tokio::process::Command;
@@ -107,7 +107,7 @@ impl Edge {
         ];
         let program = self.node_program.as_deref().and_then(Path::to_str);
         arguments.extend(program.into_iter().flat_map(|program| ["--node-program", program]));
-        self.toono(&arguments).await
+        self.toono(&arguments).await.map(drop)
     }
 
     /// Removes it all.
@@ -119,16 +119,27 @@ impl Edge {
         }
     }
 
-    /// Runs it to its end, whatever signals this program gets meanwhile: what it makes can be found then.
-    async fn toono(&self, arguments: &[&str]) -> Result<(), Failure> {
-        let mut command = Command::new(&self.toono);
-        command.args(arguments).arg("--data").arg(&self.data).stdin(Stdio::null()).process_group(0);
-        let output = command.output().await?;
+    /// Runs it to its end, whatever signals this program gets meanwhile: what it makes can be found then. What it
+    /// printed.
+    pub(crate) async fn toono(&self, arguments: &[&str]) -> Result<String, Failure> {
+        let output = self.output(arguments, &self.data).await?;
         if output.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8(output.stdout)?);
         }
         let said = String::from_utf8_lossy(&output.stderr);
         Err(format!("toono {}: {}\n{said}", arguments.join(" "), output.status).into())
+    }
+
+    /// The same on a node, whose data directory it gets; whether it succeeded.
+    pub(crate) async fn toono_at(&self, node: &str, arguments: &[&str]) -> Result<bool, Failure> {
+        let data = self.data.join("nodes").join(node);
+        Ok(self.output(arguments, &data).await?.status.success())
+    }
+
+    async fn output(&self, arguments: &[&str], data: &Path) -> Result<Output, Failure> {
+        let mut command = Command::new(&self.toono);
+        command.args(arguments).arg("--data").arg(data).stdin(Stdio::null()).process_group(0);
+        Ok(command.output().await?)
     }
 
     /// Where an image of the lab is, for who asks its registry by address.

@@ -20,39 +20,39 @@ const NEIGHBOURS: &str = "/proc/net/stat/arp_cache";
 const NEIGHBOURS_MOST: &str = "/proc/sys/net/ipv4/neigh/default/gc_thresh3";
 
 /// Whom to look at.
-pub(super) struct Gauge {
-    pub(super) server: Process,
-    pub(super) nodes: Vec<Process>,
-    pub(super) began: Instant,
+pub(crate) struct Gauge {
+    pub(crate) server: Process,
+    pub(crate) nodes: Vec<Process>,
+    pub(crate) began: Instant,
 }
 
 /// What all have used so far.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Sample {
-    pub(super) at: Duration,
-    pub(super) server_mb: f64,
-    pub(super) server_seconds: f64,
+pub(crate) struct Sample {
+    pub(crate) at: Duration,
+    pub(crate) server_mb: f64,
+    pub(crate) server_seconds: f64,
     /// PSS and time of all daemons together.
-    pub(super) nodes_mb: f64,
-    pub(super) nodes_seconds: f64,
-    pub(super) traffic: Traffic,
+    pub(crate) nodes_mb: f64,
+    pub(crate) nodes_seconds: f64,
+    pub(crate) traffic: Traffic,
 }
 
 /// What was used between two samples.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Use {
-    pub(super) seconds: f64,
-    pub(super) server_cores: f64,
+pub(crate) struct Use {
+    pub(crate) seconds: f64,
+    pub(crate) server_cores: f64,
     /// Of one node, on average.
-    pub(super) node_cores: f64,
+    pub(crate) node_cores: f64,
     /// From one node on average: IP packets with their headers, and the ARP of its LAN.
-    pub(super) up_bytes: f64,
-    pub(super) down_bytes: f64,
+    pub(crate) up_bytes: f64,
+    pub(crate) down_bytes: f64,
 }
 
 impl Gauge {
     /// An error when a process has ended.
-    pub(super) fn sample(&self) -> Result<Sample, Failure> {
+    pub(crate) fn sample(&self) -> Result<Sample, Failure> {
         let mut sample = Sample {
             at: self.began.elapsed(),
             server_mb: self.server.rss_mb()?,
@@ -73,7 +73,7 @@ impl Gauge {
     }
 
     /// What was used from one sample to a later one.
-    pub(super) fn between(&self, from: &Sample, to: &Sample) -> Use {
+    pub(crate) fn between(&self, from: &Sample, to: &Sample) -> Use {
         let (seconds, nodes) = ((to.at - from.at).as_secs_f64(), self.nodes.len().max(1) as f64);
         let ip = |bytes: u64, packets: u64| (bytes - packets * ETHERNET_HEADER) as f64 / nodes;
         let (a, b) = (from.traffic, to.traffic);

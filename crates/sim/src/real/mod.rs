@@ -26,9 +26,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 use http::Method;
 use serde_json::{Value, json};
 
-pub(crate) use self::{edge::Edge, plan::Scene};
+pub(crate) use self::{
+    edge::Edge,
+    gauge::Gauge,
+    plan::{Place, Scene},
+};
 use self::{
-    gauge::{Gauge, Sample},
+    gauge::Sample,
     links::Links,
     plan::Cut,
     report::{Course, Phase},
