@@ -30,6 +30,8 @@ const BACK: Duration = Duration::from_secs(10);
 const CREATION: Duration = Duration::from_millis(400);
 const DELETION: Duration = Duration::from_millis(600);
 const PODS: usize = 10;
+/// Of ten pods, so many lose their keeper or their container.
+const KILLS: u32 = 4;
 const DEFAULT_ROUNDS: u32 = 8;
 
 #[test]
@@ -84,14 +86,25 @@ fn ten_pods_come_back_whatever_is_killed() {
     remove_hello(&edge);
     let mut dice = Dice::new();
     let before = settled(&edge);
-    let names: Vec<String> = (0..PODS).map(|number| format!("ten-{number}")).collect();
-    names.iter().for_each(|name| create(&edge, name));
-    until("ten pods", MENDED, || all_ready(&edge, &names).then_some(()));
-    let first = identities(&edge, &names);
-    let mut restarts: BTreeMap<&str, u64> = names.iter().map(|name| (name.as_str(), 0)).collect();
+    // A pod is killed once, and loses power once: what restarts more often waits longer each time.
+    for number in 0..dice.rounds.div_ceil(2 * KILLS) {
+        ten_pods_live_and_go(&edge, &mut dice, &format!("ten-{number}"));
+        let told = format!("nothing to be left over, seed {}, ten {number}", dice.seed);
+        until(&told, MENDED, || Things::of(&edge).beyond(&before).is_empty().then_some(()));
+    }
+}
 
-    for _ in 0..dice.rounds.div_ceil(2) {
-        let name = names[dice.below(PODS)].as_str();
+/// Ten pods are made, parts of some are killed, then everything at once while the cloud is away, and they are removed.
+fn ten_pods_live_and_go(edge: &Edge, dice: &mut Dice, prefix: &str) {
+    let mut names: Vec<String> = (0..PODS).map(|number| format!("{prefix}-{number}")).collect();
+    names.iter().for_each(|name| create(edge, name));
+    until("ten pods", MENDED, || all_ready(edge, &names).then_some(()));
+    let first = identities(edge, &names);
+    let mut restarts: BTreeMap<String, u64> = names.iter().map(|name| (name.clone(), 0)).collect();
+
+    for done in 0..KILLS as usize {
+        names.swap(done, done + dice.below(PODS - done));
+        let name = names[done].as_str();
         let (uid, _) = &first[name];
         if dice.roll() < 0.5 {
             kill(Pid::from_raw(mains(uid)[0]), Signal::SIGKILL).unwrap();
@@ -100,33 +113,29 @@ fn ten_pods_come_back_whatever_is_killed() {
         }
         *restarts.get_mut(name).unwrap() += 1;
         until(&format!("{name} to run again, seed {}", dice.seed), MENDED, || {
-            (restarts_of(&edge, name) == restarts[name] && all_ready(&edge, &names)).then_some(())
+            (restarts_of(edge, name) == restarts[name] && all_ready(edge, &names)).then_some(())
         });
-        assert_eq!(identities(&edge, &names), first, "seed {}", dice.seed);
+        assert_eq!(identities(edge, &names), first, "seed {}", dice.seed);
     }
 
     // The node loses power while nobody is there to help it.
     edge.toono_here(&["lab", "cut"], &["pool-a"]);
-    cut_power(&edge);
+    cut_power(edge);
     edge.run_up_without_waiting();
     let back = Instant::now();
-    until("ten pods without the cloud", BACK, || {
+    until(&format!("ten pods without the cloud, seed {}", dice.seed), BACK, || {
         first.values().all(|(uid, _)| mains(uid).len() == 1).then_some(())
     });
     eprintln!("ten pods were back {:?} after the start of the node", back.elapsed());
     edge.toono_here(&["lab", "heal"], &["pool-a"]);
     restarts.values_mut().for_each(|count| *count += 1);
-    until("true restart counts", Duration::from_secs(60), || {
-        (all_ready(&edge, &names)
-            && names.iter().all(|name| restarts_of(&edge, name) == restarts[name.as_str()]))
+    until(&format!("true restart counts, seed {}", dice.seed), Duration::from_secs(60), || {
+        (all_ready(edge, &names)
+            && names.iter().all(|name| restarts_of(edge, name) == restarts[name.as_str()]))
         .then_some(())
     });
-    assert_eq!(identities(&edge, &names), first, "the same pods at the same addresses");
-
+    assert_eq!(identities(edge, &names), first, "the same pods at the same addresses");
     edge.kubectl(&["delete", "pods", "-l", "app=chaos", "--wait=false"]);
-    until("nothing to be left over", MENDED, || {
-        Things::of(&edge).beyond(&before).is_empty().then_some(())
-    });
 }
 
 /// Stops the daemon, does something that it has to hear of, and kills it a while after it goes on; then starts it.
