@@ -42,7 +42,7 @@ use self::{
 };
 use crate::fleet::{Inner, State};
 
-/// A node that leaves its pool can ask the pool's hub for so long. One whose pass ended gets another with its
+/// A node that leaves its pool can ask the pool's others for so long. One whose pass ended gets another with its
 /// bundle.
 const PASS_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
@@ -109,9 +109,11 @@ pub(crate) fn news(inner: &Inner, node: &str) -> Option<PoolNews> {
         let pool = state.table.named(node).map_or("", |(_, member)| &*member.pool);
         (pool.to_owned(), state.versions.of(pool)?, hub(inner, &state, pool))
     };
+    let is_pooled = !name.is_empty();
     let visits = hub.as_ref().is_some_and(|hub| hub.node != node);
-    let pass = visits.then(|| pass(inner, &name, node)).flatten();
-    let key = (!name.is_empty()).then(|| key(inner, &name));
+    // Also where there is no hub: nodes of a pool ask each other for layers of images.
+    let pass = (is_pooled || visits).then(|| pass(inner, &name, node)).flatten();
+    let key = is_pooled.then(|| key(inner, &name));
     Some(PoolNews { name, version, hub, pass, key })
 }
 

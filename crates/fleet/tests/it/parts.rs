@@ -166,6 +166,9 @@ async fn endpoints_of_a_near_service_stay_in_their_pool() {
     world.api.put(SERVICE, service(false));
     a.until(&world, "10.0.0.2", Some("edge-b")).await;
     b.until(&world, "10.0.0.1", Some("edge-a")).await;
+    // Its pool has no hub, and has neighbours whom it may ask for layers.
+    let (_, bundle) = world.ask(Method::GET, path::BUNDLE, &b.node.user, &json!({})).await;
+    assert!(bundle["pool"]["pass"].is_string(), "{bundle}");
 }
 
 #[tokio::test]
@@ -189,6 +192,7 @@ async fn of_a_pool_with_a_hub_only_the_hub_is_poked() {
     b.node.beat().await;
     let (_, bundle) = world.ask(Method::GET, path::BUNDLE, &a.node.user, &json!({})).await;
     assert_eq!(bundle["pool"]["hub"], hub);
+    assert!(bundle["pool"]["pass"].is_string(), "{bundle}");
 }
 
 #[tokio::test]
