@@ -27,7 +27,7 @@ pub fn judge(record: &EndpointRecord, address: IpAddr, view: &View<'_>) -> Optio
     let is_used = !record.is_unready || record.still_serves;
     match view.standing {
         Standing::Unknown => None,
-        Standing::Dead => is_used.then(unready),
+        Standing::Dead => is_used.then(|| EndpointRecord { is_silent: true, ..unready() }),
         Standing::Alive => {
             let word = view.word.filter(|_| view.is_pod)?;
             if !word.is_ready(address) {
@@ -45,7 +45,7 @@ pub fn judge(record: &EndpointRecord, address: IpAddr, view: &View<'_>) -> Optio
 mod tests {
     use super::*;
 
-    /// `r` ready, `u` unready, `t` terminating and still serving; none where it stays.
+    /// `r` ready, `u` unready, `t` terminating and still serving, `s` silent; none where it stays.
     fn judged(record: &str, standing: Standing, word: Option<bool>, cut: bool) -> Option<String> {
         let of = |text: &str| EndpointRecord {
             is_unready: text != "r",
@@ -58,10 +58,11 @@ mod tests {
         let word = word.flatten();
         let view = View { standing, word: word.as_ref(), is_pod: true, is_cut_off: cut };
         let now = judge(&of(record), address, &view)?;
-        Some(match (now.is_unready, now.still_serves) {
-            (false, _) => "r".to_owned(),
-            (true, true) => "t".to_owned(),
-            (true, false) => "u".to_owned(),
+        Some(match (now.is_unready, now.still_serves, now.is_silent) {
+            (false, ..) => "r".to_owned(),
+            (true, true, _) => "t".to_owned(),
+            (true, false, false) => "u".to_owned(),
+            (true, false, true) => "s".to_owned(),
         })
     }
 
@@ -70,8 +71,8 @@ mod tests {
         use Standing::{Alive, Dead, Unknown};
         for (record, standing, word, cut, expected) in [
             ("r", Unknown, None, true, None),
-            ("r", Dead, Some(true), false, Some("u")),
-            ("t", Dead, None, false, Some("u")),
+            ("r", Dead, Some(true), false, Some("s")),
+            ("t", Dead, None, false, Some("s")),
             ("u", Dead, None, true, None),
             ("r", Alive, None, true, None),
             ("r", Alive, Some(true), false, None),

@@ -85,7 +85,9 @@ struct Candidate<'a> {
     is_own: bool,
     is_ready: bool,
     /// It ends, and still answers.
-    is_last_resort: bool,
+    still_answers: bool,
+    /// Its node's agent does not answer; the endpoint itself might.
+    is_silent: bool,
     hints: Hints,
 }
 
@@ -172,7 +174,15 @@ pub(crate) fn of_pod(ports: &[HostPort], family: Family) -> Plan {
 
 fn served_here(address: SocketAddr) -> Candidate<'static> {
     let hints = Hints::default();
-    Candidate { address, node: "", is_own: true, is_ready: true, is_last_resort: false, hints }
+    Candidate {
+        address,
+        node: "",
+        is_own: true,
+        is_ready: true,
+        still_answers: false,
+        is_silent: false,
+        hints,
+    }
 }
 
 /// The endpoints that this node may use.
@@ -199,7 +209,8 @@ fn candidates<'a>(
                 is_own: endpoint.node == site.vantage.node,
                 hints: Hints::of(endpoint, site.vantage),
                 is_ready: !endpoint.is_unready || service.publish_not_ready,
-                is_last_resort: endpoint.still_serves && endpoint.is_terminating,
+                still_answers: endpoint.still_serves && endpoint.is_terminating,
+                is_silent: endpoint.is_silent,
             });
         }
     }
@@ -280,13 +291,13 @@ fn preferred(candidates: &[Candidate<'_>]) -> BTreeSet<SocketAddr> {
     BTreeSet::new()
 }
 
-/// Those that are ready; where none is, those that end and still answer.
+/// Those that are ready; where none is, those that end and still answer; where none does, those whose nodes are
+/// silent: an agent may be dead and its pods well, and who would be refused loses nothing by trying.
 fn usable<'a>(candidates: impl Iterator<Item = &'a Candidate<'a>> + Clone) -> BTreeSet<SocketAddr> {
-    let ready: BTreeSet<_> =
-        candidates.clone().filter(|it| it.is_ready).map(|it| it.address).collect();
-    if ready.is_empty() {
-        candidates.filter(|it| it.is_last_resort).map(|it| it.address).collect()
-    } else {
-        ready
-    }
+    let tiers: [fn(&Candidate<'_>) -> bool; 3] =
+        [|it| it.is_ready, |it| it.still_answers, |it| it.is_silent];
+    let of = |tier: fn(&Candidate<'_>) -> bool| -> BTreeSet<SocketAddr> {
+        candidates.clone().filter(|it| tier(it)).map(|it| it.address).collect()
+    };
+    tiers.into_iter().map(of).find(|found| !found.is_empty()).unwrap_or_default()
 }

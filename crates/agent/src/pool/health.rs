@@ -35,6 +35,9 @@ use crate::{
 
 /// Nothing is said of this node's pods before they had time to be taken up.
 const TAKE_UP: Duration = Duration::from_secs(5);
+/// After a return the cloud calls neighbours unready that it has not heard again, for as long as their links take
+/// to come back. For so long what nodes say themselves goes before that.
+const RETURN: Duration = Duration::from_secs(60);
 /// How long changes of pods wait for each other.
 const COALESCE: Duration = Duration::from_millis(100);
 /// Before a port that is taken is tried again.
@@ -115,6 +118,7 @@ impl Running {
         let mut link = self.health.link.clone();
         let mut inbox = Inbox::new(BATCH, MAX_DATAGRAM + 1);
         let mut says = Some(self.started + TAKE_UP);
+        let mut believes_cloud = None;
         loop {
             let next = self.circle.next().map(|at| self.health.clock.instant(at));
             tokio::select! {
@@ -129,15 +133,27 @@ impl Running {
                     says = says.or_else(|| Some(Instant::now() + COALESCE));
                 },
                 changed = link.changed() => if changed.is_ok() {
-                    let is_up = *link.borrow_and_update();
-                    self.health.pool.cut_off(!is_up);
+                    believes_cloud = self.link_changed(*link.borrow_and_update());
                 },
+                () = until(believes_cloud) => {
+                    believes_cloud = None;
+                    self.health.pool.cut_off(false);
+                }
             }
             let now = self.now();
             self.circle.wake(now);
             self.send(&socket, is_v6);
             self.show();
         }
+    }
+
+    /// When the cloud's word is to be the last again, where it is not.
+    fn link_changed(&self, is_up: bool) -> Option<Instant> {
+        let pool = &self.health.pool;
+        if !is_up {
+            pool.cut_off(true);
+        }
+        (is_up && pool.is_cut_off()).then(|| Instant::now() + RETURN)
     }
 
     fn now(&self) -> Duration {
@@ -169,7 +185,9 @@ impl Running {
     /// Says which of this node's pods are ready, to whoever asks; and asks all to ask when the cloud cannot tell it.
     fn say(&mut self) {
         let cidr = self.health.cidr;
-        self.health.pool.cut_off(!*self.health.link.borrow());
+        if !*self.health.link.borrow() {
+            self.health.pool.cut_off(true);
+        }
         let ready = self.health.outbox.ready_addresses();
         let word = Word::new(ready.into_iter().filter(|it| cidr.contains(*it)).collect());
         let tells = self.health.pool.is_cut_off();

@@ -161,17 +161,17 @@ mod tests {
         let changed = shown.see(&signed, "a", Some(sight(Standing::Dead, &[])));
         assert_eq!(changed, [Arc::from(a)]);
         let text = |shown: &Shown, key| shown.records().unwrap().get(key).unwrap().to_string();
-        assert_eq!(text(&shown, a), r#"{"node":"a","unready":true}"#);
+        assert_eq!(text(&shown, a), r#"{"node":"a","unready":true,"silent":true}"#);
         assert_eq!((text(&shown, b), signed.digest()), (r#"{"node":"b"}"#.to_owned(), digest));
         // The cloud says something else meanwhile.
         let key = signed.put(a, r#"{"node":"a","zone":"z"}"#).unwrap();
         shown.follow(&signed, &[Touched::Keys(vec![key])]);
-        assert_eq!(text(&shown, a), r#"{"node":"a","zone":"z","unready":true}"#);
+        assert_eq!(text(&shown, a), r#"{"node":"a","zone":"z","unready":true,"silent":true}"#);
         let key = signed.remove(b).unwrap();
         shown.follow(&signed, &[Touched::Keys(vec![key])]);
         assert!(shown.records().unwrap().get(b).is_none());
         shown.follow(&signed, &[Touched::All]);
-        assert_eq!(text(&shown, a), r#"{"node":"a","zone":"z","unready":true}"#);
+        assert_eq!(text(&shown, a), r#"{"node":"a","zone":"z","unready":true,"silent":true}"#);
         assert_eq!(shown.see(&signed, "a", None), [Arc::from(a)]);
         assert!(shown.records().is_none(), "nothing differs any more");
         // What the cloud saw last counts until it cannot be asked.

@@ -304,6 +304,7 @@ impl SliceEndpoint {
             is_unready: !is_ready,
             still_serves: !is_ready && self.conditions.serving.unwrap_or(false),
             is_terminating: self.conditions.terminating.unwrap_or(false),
+            is_silent: false,
         };
         let text = serde_json::to_string(&record)?.into();
         Ok(Some(Endpoint { address: address.into(), node: record.node.into(), text }))

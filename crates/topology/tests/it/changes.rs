@@ -109,7 +109,9 @@ fn service(form: u8) -> String {
 fn endpoint(form: u8) -> String {
     let bit = |bit: u8| form & (1 << bit) != 0;
     let node = if bit(0) { "here" } else { "there" };
-    json!({"node": node, "unready": bit(1), "serving": bit(2), "terminating": bit(2)}).to_string()
+    json!({"node": node, "unready": bit(1), "serving": bit(2), "terminating": bit(2),
+        "silent": bit(1) && bit(3)})
+    .to_string()
 }
 
 fn here() -> SocketAddr {

@@ -60,10 +60,14 @@ fn who_is_ready_and_who_only_still_answers() {
     let unready = json!({"node": "here", "unready": true});
     let ending = json!({"node": "here", "unready": true, "serving": true, "terminating": true});
     let ended = json!({"node": "here", "unready": true, "terminating": true});
+    let silent = json!({"node": "there", "unready": true, "silent": true});
     for (endpoints, expected) in [
         (vec![&ready, &unready, &ending], to(&[0])),
         (vec![&unready, &ending, &ended, &ending], to(&[1, 3])),
         (vec![&unready, &ended], Refused),
+        (vec![&silent, &ready], to(&[1])),
+        (vec![&silent, &ending], to(&[1])),
+        (vec![&unready, &silent, &ended, &silent], to(&[1, 3])),
     ] {
         let mut node = Node::new();
         node.service(json!({}));
@@ -239,6 +243,9 @@ fn keys_of_places_are_tried_one_after_another() {
     assert_eq!(node.web(), [(); 3].map(|()| to(&[1])));
     node.endpoint(1, json!({"node": "here", "unready": true}));
     assert_eq!(node.web(), [(); 3].map(|()| to(&[2])));
+    node.endpoint(2, json!({"node": "near", "unready": true, "silent": true}));
+    assert_eq!(node.web(), [(); 3].map(|()| to(&[3])), "the silent come last");
+    node.endpoint(2, json!({"node": "near"}));
     // A node leaves the pool, or comes.
     node.remove("node/near");
     assert_eq!(node.web(), [(); 3].map(|()| to(&[2, 3])));

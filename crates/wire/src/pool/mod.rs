@@ -234,6 +234,10 @@ pub struct EndpointRecord {
     /// `conditions.terminating` is true.
     #[serde(rename = "terminating", skip_serializing_if = "is_false")]
     pub is_terminating: bool,
+    /// Its node does not answer. Said by a neighbour to itself alone, never by the cloud: it is used where nothing
+    /// else is left.
+    #[serde(rename = "silent", skip_serializing_if = "is_false")]
+    pub is_silent: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands on references")]
