@@ -1,8 +1,11 @@
 //! A read-only image registry: OCI image layouts over plain HTTP, as the OCI distribution specification has
-//! it. It owns the requests and the checks of their names; it writes nothing and knows no image.
+//! it. It owns the requests and the checks of their names; it writes nothing but a line of its log for each request,
+//! and knows no image.
 
 use std::convert::Infallible;
 use std::io::SeekFrom;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,8 +46,9 @@ const CONTENT_DIGEST: &str = "Docker-Content-Digest";
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// Serves the image layouts below `root` (`root/REPOSITORY/index.json`) until it is dropped.
-pub async fn serve(listener: TcpListener, root: PathBuf) -> Infallible {
+/// Serves the image layouts below `root` (`root/REPOSITORY/index.json`) until it is dropped. With a pace, each
+/// answer's body is no more than so many bytes a second, as behind a slow link.
+pub async fn serve(listener: TcpListener, root: PathBuf, pace: Option<NonZeroU32>) -> Infallible {
     let root: Arc<Path> = root.into();
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = tokio::task::JoinSet::new();
@@ -52,8 +56,8 @@ pub async fn serve(listener: TcpListener, root: PathBuf) -> Infallible {
         while connections.try_join_next().is_some() {}
         // The semaphore is never closed, so this always holds a permit.
         let permit = permits.clone().acquire_owned().await.ok();
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "the registry cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -65,7 +69,7 @@ pub async fn serve(listener: TcpListener, root: PathBuf) -> Infallible {
             let _permit = permit;
             let service = service_fn(move |request| {
                 let root = root.clone();
-                async move { Ok::<_, Infallible>(respond(&root, &request).await) }
+                async move { Ok::<_, Infallible>(respond(&root, pace, peer, &request).await) }
             });
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -79,15 +83,37 @@ pub async fn serve(listener: TcpListener, root: PathBuf) -> Infallible {
     }
 }
 
-async fn respond(root: &Path, request: &Request<Incoming>) -> Response<Body> {
-    let mut response = answer(root, request).await.unwrap_or_else(Refusal::into_response);
+async fn respond(
+    root: &Path,
+    pace: Option<NonZeroU32>,
+    peer: SocketAddr,
+    request: &Request<Incoming>,
+) -> Response<Body> {
+    let answer = answer(root, pace, request).await;
+    let mut response = answer.unwrap_or_else(Refusal::into_response);
+    tracing::info!(
+        %peer,
+        method = %request.method(),
+        path = request.uri().path(),
+        range = range(request).unwrap_or_default(),
+        status = response.status().as_u16(),
+        "answered"
+    );
     if request.method() == Method::HEAD {
         *response.body_mut() = empty();
     }
     response
 }
 
-async fn answer(root: &Path, request: &Request<Incoming>) -> Result<Response<Body>, Refusal> {
+fn range(request: &Request<Incoming>) -> Option<&str> {
+    request.headers().get(RANGE).and_then(|range| range.to_str().ok())
+}
+
+async fn answer(
+    root: &Path,
+    pace: Option<NonZeroU32>,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Refusal::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -104,8 +130,7 @@ async fn answer(root: &Path, request: &Request<Incoming>) -> Result<Response<Bod
         }
         Target::Manifest { repository, reference } => manifest(root, repository, reference).await,
         Target::Blob { repository, digest } => {
-            let range = request.headers().get(RANGE).and_then(|range| range.to_str().ok());
-            blob(root, repository, digest, range).await
+            blob(root, repository, digest, range(request), pace).await
         }
     }
 }
@@ -128,7 +153,7 @@ async fn manifest(
     let (digest, media_type) =
         text(found, "digest").zip(text(found, "mediaType")).ok_or_else(unknown)?;
     let path = blob_path(root, repository, &digest).ok_or_else(unknown)?;
-    let mut response = file(&path, None).await.map_err(|_| unknown())?;
+    let mut response = file(&path, None, None).await.map_err(|_| unknown())?;
     set(&mut response, CONTENT_TYPE.as_str(), &media_type);
     set(&mut response, CONTENT_DIGEST, &digest);
     Ok(response)
@@ -139,10 +164,11 @@ async fn blob(
     repository: &str,
     digest: &str,
     range: Option<&str>,
+    pace: Option<NonZeroU32>,
 ) -> Result<Response<Body>, Refusal> {
     let unknown = || Refusal::new(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", digest);
     let path = blob_path(root, repository, digest).ok_or_else(unknown)?;
-    let mut response = file(&path, range).await.map_err(|error| match error.kind() {
+    let mut response = file(&path, range, pace).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::InvalidInput => Refusal::new(
             StatusCode::RANGE_NOT_SATISFIABLE,
             "BLOB_UPLOAD_INVALID",
@@ -165,7 +191,11 @@ async fn read_index(root: &Path, repository: &str) -> Result<Value, Refusal> {
 }
 
 /// The file, or the part of it that is asked for. A range that is out of it is invalid input.
-async fn file(path: &Path, range: Option<&str>) -> std::io::Result<Response<Body>> {
+async fn file(
+    path: &Path,
+    range: Option<&str>,
+    pace: Option<NonZeroU32>,
+) -> std::io::Result<Response<Body>> {
     let mut file = File::open(path).await?;
     let size = file.metadata().await?.len();
     let part = range.and_then(|range| parse_range(range, size));
@@ -175,7 +205,8 @@ async fn file(path: &Path, range: Option<&str>) -> std::io::Result<Response<Body
         Some(None) => return Err(std::io::ErrorKind::InvalidInput.into()),
     };
     file.seek(SeekFrom::Start(first)).await?;
-    let stream = ReaderStream::with_capacity(file.take(length), CHUNK).map_ok(Frame::data);
+    let stream = ReaderStream::with_capacity(file.take(length), CHUNK);
+    let stream = stream.and_then(move |chunk| paced(chunk, pace)).map_ok(Frame::data);
     let mut response = Response::new(StreamBody::new(stream).boxed_unsync());
     set(&mut response, CONTENT_LENGTH.as_str(), &length.to_string());
     if part.is_some() {
@@ -184,6 +215,14 @@ async fn file(path: &Path, range: Option<&str>) -> std::io::Result<Response<Body
         set(&mut response, CONTENT_RANGE.as_str(), &format!("bytes {first}-{last}/{size}"));
     }
     Ok(response)
+}
+
+/// The chunk, when it is its time.
+async fn paced(chunk: Bytes, pace: Option<NonZeroU32>) -> std::io::Result<Bytes> {
+    if let (Some(pace), Ok(length)) = (pace, u32::try_from(chunk.len())) {
+        tokio::time::sleep(Duration::from_secs(1) * length / pace.get()).await;
+    }
+    Ok(chunk)
 }
 
 /// The start and the length of a single range. The outer `None` is a header to ignore (RFC 9110, section

@@ -62,7 +62,7 @@ async fn an_image_is_built_and_served() {
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(registry::serve(listener, dir.path().to_owned()));
+    let server = tokio::spawn(registry::serve(listener, dir.path().to_owned(), None));
     let stream = TcpStream::connect(address).await.unwrap();
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);

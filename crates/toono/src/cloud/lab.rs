@@ -1,6 +1,6 @@
 //! `toono lab`: the sites that `up` built, to play with.
 
-use std::{path::Path, process::ExitCode};
+use std::{num::NonZeroU32, path::Path, process::ExitCode};
 
 use tokio::net::TcpListener;
 use toono_lab::{LabError, LabName, Loss};
@@ -33,12 +33,18 @@ pub(crate) async fn run(args: LabArgs) -> Result<ExitCode, Failure> {
                 .map_err(|error| explain(&error))?;
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)));
         }
-        LabCommand::Registry { listen, root } => registry(listen, &root).await?,
+        LabCommand::Registry { listen, root, bytes_per_second } => {
+            registry(listen, &root, bytes_per_second).await?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn registry(listen: std::net::SocketAddr, root: &Path) -> Result<(), Failure> {
+async fn registry(
+    listen: std::net::SocketAddr,
+    root: &Path,
+    pace: Option<NonZeroU32>,
+) -> Result<(), Failure> {
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         Failure::new(
             "port-taken",
@@ -49,7 +55,7 @@ async fn registry(listen: std::net::SocketAddr, root: &Path) -> Result<(), Failu
     let shutdown = Shutdown::on_signal()?;
     tokio::select! {
         () = shutdown.wait() => Ok(()),
-        never = toono_lab::registry::serve(listener, root.to_owned()) => match never {},
+        never = toono_lab::registry::serve(listener, root.to_owned(), pace) => match never {},
     }
 }
 

@@ -99,7 +99,20 @@ impl Edge {
 
     /// `up` is to make one pool of one node.
     pub(crate) fn plan_one_node(&mut self, options: &[&str], server_options: &[&str]) {
-        let more = [&["--pools", "1", "--nodes-per-pool", "1"], options, &["--"], server_options];
+        self.plan(1, 1, options, server_options);
+    }
+
+    /// `up` is to make so many pools of so many nodes.
+    pub(crate) fn plan(
+        &mut self,
+        pools: u8,
+        nodes_per_pool: u8,
+        options: &[&str],
+        server_options: &[&str],
+    ) {
+        let (pools, nodes) = (pools.to_string(), nodes_per_pool.to_string());
+        let size = ["--pools", &pools, "--nodes-per-pool", &nodes];
+        let more = [&size, options, &["--"], server_options];
         self.more = more.concat().into_iter().map(str::to_owned).collect();
     }
 
@@ -211,11 +224,11 @@ impl Edge {
 
     /// That process, if it has started: a program that a script starts has the script's command line until then.
     pub(crate) fn find_process(&self, command: &str, part: &str) -> Option<i32> {
-        let mut found = self.processes();
-        found.retain(|(_, line)| line.split(' ').nth(1) == Some(command) && line.contains(part));
-        // What it forks has its command line too, for a moment.
-        let all: Vec<i32> = found.iter().map(|(pid, _)| *pid).collect();
-        found.retain(|(pid, _)| parent(*pid).is_some_and(|parent| !all.contains(&parent)));
+        let found: Vec<_> = self
+            .processes()
+            .into_iter()
+            .filter(|(_, line)| line.split(' ').nth(1) == Some(command) && line.contains(part))
+            .collect();
         assert!(found.len() <= 1, "toono {command} … {part}: {found:?}");
         found.first().map(|(pid, _)| *pid)
     }
@@ -350,12 +363,6 @@ pub(crate) fn kubectls() -> Vec<PathBuf> {
     found.sort();
     found.insert(0, first);
     found
-}
-
-/// None of a process that has ended.
-fn parent(pid: i32) -> Option<i32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// A port that nothing has, and that nothing gets by chance: those that the kernel gives begin above.

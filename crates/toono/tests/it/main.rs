@@ -26,6 +26,7 @@ mod forward;
 mod full_disk;
 mod images;
 mod journal;
+mod lan_layers;
 mod leftovers;
 mod life;
 mod main_job;

@@ -1,6 +1,6 @@
 //! The command line of `toono up`, `down` and `lab`, with its defaults. It decides nothing.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -87,5 +87,8 @@ pub(crate) enum LabCommand {
         listen: SocketAddr,
         #[arg(long)]
         root: PathBuf,
+        /// As behind a slow link.
+        #[arg(long)]
+        bytes_per_second: Option<NonZeroU32>,
     },
 }
