@@ -13,16 +13,22 @@ use std::{
 pub(crate) struct Seen {
     pub(crate) packets: BTreeMap<Ipv4Addr, u32>,
     pub(crate) tcp: u32,
+    /// TCP packets by each of their two ports.
+    pub(crate) ports: BTreeMap<u16, u32>,
     pub(crate) bytes: u64,
 }
 
 /// Captures for `duration` on `interface`; `cloud` is the cloud's address there.
 pub(crate) fn record(interface: &str, cloud: Ipv4Addr, duration: Duration) -> Seen {
-    let socket = open(interface);
-    let mut seen = Seen::default();
     let end = Instant::now() + duration;
+    record_while(&open(interface), cloud, || Instant::now() < end)
+}
+
+/// Captures for as long as it is to, which is asked a few times a second at least.
+pub(crate) fn record_while(socket: &OwnedFd, cloud: Ipv4Addr, goes_on: impl Fn() -> bool) -> Seen {
+    let mut seen = Seen::default();
     let mut frame = [0u8; 2048];
-    while Instant::now() < end {
+    while goes_on() {
         let read =
             unsafe { libc::recv(socket.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len(), 0) };
         let Ok(length) = usize::try_from(read) else { continue };
@@ -36,12 +42,20 @@ pub(crate) fn record(interface: &str, cloud: Ipv4Addr, duration: Duration) -> Se
         let other = if from == cloud { to } else { from };
         *seen.packets.entry(other).or_default() += 1;
         seen.tcp += u32::from(packet[9] == 6);
+        let header = usize::from(packet[0] & 0xf) * 4;
+        if packet[9] == 6 && packet.len() >= header + 4 {
+            for at in [header, header + 2] {
+                let port = u16::from_be_bytes([packet[at], packet[at + 1]]);
+                *seen.ports.entry(port).or_default() += 1;
+            }
+        }
         seen.bytes += u64::from(u16::from_be_bytes([packet[2], packet[3]]));
     }
     seen
 }
 
-fn open(interface: &str) -> OwnedFd {
+/// What arrives at an interface of this thread's network namespace, from now on.
+pub(crate) fn open(interface: &str) -> OwnedFd {
     // Protocol 0 receives nothing until the bind below names the interface.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     assert!(fd >= 0, "packet socket: {}", std::io::Error::last_os_error());

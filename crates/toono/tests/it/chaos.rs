@@ -38,7 +38,7 @@ const DEFAULT_ROUNDS: u32 = 8;
 fn a_daemon_killed_at_any_step_of_a_pods_life_leaves_nothing_over() {
     let edge = Edge::up_with_one_node(&[], &[]);
     remove_hello(&edge);
-    let mut dice = Dice::new();
+    let mut dice = Dice::new(DEFAULT_ROUNDS);
     let before = settled(&edge);
     let rounds = dice.rounds;
     for round in 0..rounds {
@@ -84,7 +84,7 @@ fn a_daemon_killed_at_any_step_of_a_pods_life_leaves_nothing_over() {
 fn ten_pods_come_back_whatever_is_killed() {
     let edge = Edge::up_with_one_node(&[], &[]);
     remove_hello(&edge);
-    let mut dice = Dice::new();
+    let mut dice = Dice::new(DEFAULT_ROUNDS);
     let before = settled(&edge);
     // A pod is killed once, and loses power once: what restarts more often waits longer each time.
     for number in 0..dice.rounds.div_ceil(2 * KILLS) {
@@ -328,20 +328,21 @@ fn cgroup_root(edge: &Edge) -> String {
 }
 
 /// What decides when: SplitMix64, so that a seed is one number.
-struct Dice {
-    seed: u64,
+pub(crate) struct Dice {
+    pub(crate) seed: u64,
     state: u64,
-    rounds: u32,
+    pub(crate) rounds: u32,
 }
 
 impl Dice {
-    fn new() -> Self {
+    /// The seed and the rounds that the environment says, or else those.
+    pub(crate) fn new(rounds: u32) -> Self {
         let number = |name: &str| {
             let text = std::env::var_os(name)?.into_string().unwrap();
             Some(text.parse::<u64>().unwrap())
         };
         let seed = number("TOONO_CHAOS_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-        let rounds = number("TOONO_CHAOS_ROUNDS").map_or(DEFAULT_ROUNDS, |rounds| rounds as u32);
+        let rounds = number("TOONO_CHAOS_ROUNDS").map_or(rounds, |rounds| rounds as u32);
         Self { seed, state: seed, rounds }
     }
 
@@ -354,11 +355,11 @@ impl Dice {
     }
 
     /// From 0 to 1.
-    fn roll(&mut self) -> f64 {
+    pub(crate) fn roll(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
 }

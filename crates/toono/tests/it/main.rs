@@ -33,6 +33,7 @@ mod main_job;
 mod node_api;
 mod ota;
 mod outage;
+mod partitions;
 mod referents;
 mod refusals;
 mod replicas;
