@@ -152,7 +152,7 @@ impl Site {
         for (number, node) in self.nodes.iter().enumerate() {
             let from = self.apart.iter().filter(|(_, to)| *to == number).map(|(from, _)| *from);
             let sources = from.flat_map(|from| self.nodes[from].sources);
-            let rules: Vec<Rule> = sources.map(|source| dropped(source)).collect();
+            let rules: Vec<Rule> = sources.map(dropped).collect();
             let mut nft = Nftables::in_namespace(&node.ns).unwrap();
             if rules.is_empty() {
                 nft.delete(Family::Inet, &name).unwrap();
