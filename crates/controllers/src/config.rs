@@ -32,10 +32,12 @@ pub const CONTROLLERS: &[&str] = &[
     "certificatesigningrequest",
     "clusterrole-aggregation",
     "cronjob",
+    "daemonpodupdater",
     "daemonset",
     "deployment",
     "disruption",
     "endpoints",
+    "event-expiry",
     "garbagecollector",
     "hubleader",
     "job",
@@ -57,6 +59,17 @@ pub const CONTROLLERS: &[&str] = &[
     "yurtstaticset",
 ];
 
+/// Those of OpenYurt's kinds: what runs beside a Kubernetes that has all others itself.
+pub const BESIDE_OTHERS: &[&str] = &[
+    "daemonpodupdater",
+    "hubleader",
+    "nodebucket",
+    "nodepool",
+    "podbinding",
+    "yurtappset",
+    "yurtstaticset",
+];
+
 /// Which controllers run, as kube-controller-manager's `--controllers` says it: `name` runs, `-name` does not, `*`
 /// are all others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +86,27 @@ impl Switches {
         });
         named.next().unwrap_or_else(|| self.0.iter().any(|item| item == "*"))
     }
+
+    /// The same where only [`BESIDE_OTHERS`] may run; `*` are all of those.
+    ///
+    /// # Errors
+    /// The first one named that the cluster has itself.
+    pub fn beside_others(&self) -> Result<Self, NotBeside> {
+        for item in &self.0 {
+            let name = item.strip_prefix('-').unwrap_or(item);
+            if item != "*" && !BESIDE_OTHERS.contains(&name) {
+                return Err(NotBeside(name.to_owned()));
+            }
+        }
+        let running = BESIDE_OTHERS.iter().filter(|name| self.runs(name));
+        Ok(Self(running.map(|name| (*name).to_owned()).collect()))
+    }
 }
+
+/// A controller that the cluster runs itself, or that has nothing to do there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is for the cluster's own controllers to do: two would undo each other's work")]
+pub struct NotBeside(String);
 
 impl Default for Switches {
     fn default() -> Self {
@@ -185,5 +218,20 @@ mod tests {
         assert!(runs("*", "nodebucket") && !runs("-nodebucket,*", "nodebucket"));
         assert!(runs("-nodebucket,*", "job") && !runs("job", "nodebucket") && runs("job", "job"));
         assert!("-nodebuckets".parse::<Switches>().unwrap_err().contains("nodebucket,"));
+    }
+
+    #[test]
+    fn beside_others_nothing_runs_that_they_run() {
+        let beside = |text: &str| text.parse::<Switches>().unwrap().beside_others();
+        let all = beside("*").unwrap();
+        for name in CONTROLLERS {
+            assert_eq!(all.runs(name), BESIDE_OTHERS.contains(name), "{name}");
+        }
+        let some = beside("*,-yurtappset").unwrap();
+        assert!(some.runs("nodepool") && !some.runs("yurtappset") && !some.runs("deployment"));
+        for text in ["deployment", "nodepool,scheduler", "*,-garbagecollector"] {
+            assert!(beside(text).is_err(), "{text}");
+        }
+        assert!(beside("scheduler").unwrap_err().to_string().starts_with("scheduler "));
     }
 }

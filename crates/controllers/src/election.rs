@@ -23,7 +23,9 @@ use crate::error::{chain, is_already_exists, is_conflict, is_not_found};
 
 const NAMESPACE: &str = "kube-system";
 /// One lease for all controllers and the scheduler, which are one loop here.
-const NAME: &str = "kube-controller-manager";
+pub const CLUSTER_LEASE: &str = "kube-controller-manager";
+/// The lease of those that run beside the controllers of another Kubernetes.
+pub const BESIDE_LEASE: &str = "toono-controllers";
 /// Others wait so long for a holder that is silent: Kubernetes' defaults, as the next two.
 const DURATION: Duration = Duration::from_secs(15);
 /// The holder stops when it could not renew for so long.
@@ -32,11 +34,14 @@ const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const JITTER_MILLISECONDS: u64 = 400;
 /// Between two tries.
 const RETRY: Duration = Duration::from_secs(2);
+/// What cannot be helped by trying again is said so often.
+const COMPLAINTS_APART: Duration = Duration::from_secs(60);
 
-/// Has `work` done whenever this process is the leader, until `shutdown`. `work` gets a future that
+/// Has `work` done whenever this process holds the lease of this name, until `shutdown`. `work` gets a future that
 /// completes when it has to stop; only once it has stopped the lease is given back.
 pub async fn lead<W, F>(
     client: Client,
+    lease: &str,
     identity: &str,
     shutdown: impl Future<Output = ()> + Send,
     mut work: W,
@@ -44,8 +49,13 @@ pub async fn lead<W, F>(
     W: FnMut(futures::future::BoxFuture<'static, ()>) -> F,
     F: Future<Output = ()>,
 {
-    let mut candidate =
-        Candidate { leases: Api::namespaced(client, NAMESPACE), identity, seen: None };
+    let mut candidate = Candidate {
+        leases: Api::namespaced(client, NAMESPACE),
+        lease,
+        identity,
+        seen: None,
+        told: None,
+    };
     let mut shutdown = pin!(shutdown);
     loop {
         let won = {
@@ -87,22 +97,25 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 
 struct Candidate<'i> {
     leases: Api<Lease>,
+    lease: &'i str,
     identity: &'i str,
     /// The revision of the lease as last seen, and when it was first seen: clocks of machines differ, so
     /// only this one's passing counts.
     seen: Option<(String, Instant)>,
+    /// When it was last said that the lease cannot be taken.
+    told: Option<Instant>,
 }
 
 impl Candidate<'_> {
     /// Waits until the lease is ours.
     async fn win(&mut self) {
-        let events = watcher::watch_object(self.leases.clone(), NAME);
+        let events = watcher::watch_object(self.leases.clone(), self.lease);
         let mut events = pin!(events);
         loop {
             match self.try_to_win().await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => debug!(error = chain(&error), "cannot take the lease"),
+                Err(error) => self.complain(&error),
             }
             // A lease that is given back is taken at once.
             let pause = pin!(tokio::time::sleep(RETRY + jitter()));
@@ -110,10 +123,21 @@ impl Candidate<'_> {
         }
     }
 
+    /// In one line a while.
+    fn complain(&mut self, error: &kube::Error) {
+        let error = chain(error);
+        if self.told.is_some_and(|told| told.elapsed() < COMPLAINTS_APART) {
+            debug!(error, "cannot take the lease");
+        } else {
+            warn!(error, lease = self.lease, "cannot take the lease; trying again");
+            self.told = Some(Instant::now());
+        }
+    }
+
     async fn try_to_win(&mut self) -> Result<bool, kube::Error> {
-        let Some(lease) = self.leases.get_opt(NAME).await? else {
+        let Some(lease) = self.leases.get_opt(self.lease).await? else {
             let lease = Lease {
-                metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+                metadata: ObjectMeta { name: Some(self.lease.to_owned()), ..ObjectMeta::default() },
                 spec: Some(self.held(0)),
             };
             return settled(self.leases.create(&PostParams::default(), &lease).await);
@@ -137,7 +161,7 @@ impl Candidate<'_> {
         }
         let transitions = spec.lease_transitions.unwrap_or(0).saturating_add(1);
         let taken = Lease { spec: Some(self.held(transitions)), ..lease };
-        settled(self.leases.replace(NAME, &PostParams::default(), &taken).await)
+        settled(self.leases.replace(self.lease, &PostParams::default(), &taken).await)
     }
 
     /// Renews the lease until that has failed for too long.
@@ -162,14 +186,14 @@ impl Candidate<'_> {
 
     /// Whether the lease is still ours.
     async fn renew(&self) -> Result<bool, kube::Error> {
-        let lease = self.leases.get(NAME).await?;
+        let lease = self.leases.get(self.lease).await?;
         let Some(spec) = self.own(&lease) else { return Ok(false) };
         let spec = LeaseSpec { renew_time: Some(MicroTime(Timestamp::now())), ..spec };
         let renewed = Lease { spec: Some(spec), ..lease };
-        match self.leases.replace(NAME, &PostParams::default(), &renewed).await {
+        match self.leases.replace(self.lease, &PostParams::default(), &renewed).await {
             // Somebody wrote to it, which need not mean that somebody took it.
             Err(error) if is_conflict(&error) => {
-                Ok(self.own(&self.leases.get(NAME).await?).is_some())
+                Ok(self.own(&self.leases.get(self.lease).await?).is_some())
             }
             written => written.map(|_| true),
         }
@@ -183,7 +207,7 @@ impl Candidate<'_> {
     /// Gives the lease back, so that another one need not wait for its end.
     async fn release(&self) {
         let given_back = async {
-            let lease = self.leases.get(NAME).await?;
+            let lease = self.leases.get(self.lease).await?;
             let Some(spec) = self.own(&lease) else { return Ok(()) };
             let spec = LeaseSpec {
                 holder_identity: Some(String::new()),
@@ -192,7 +216,7 @@ impl Candidate<'_> {
                 ..spec
             };
             let free = Lease { spec: Some(spec), ..lease };
-            self.leases.replace(NAME, &PostParams::default(), &free).await.map(drop)
+            self.leases.replace(self.lease, &PostParams::default(), &free).await.map(drop)
         };
         match tokio::time::timeout(RETRY, given_back).await {
             Ok(Ok(())) => info!(identity = self.identity, "gave the lease back"),

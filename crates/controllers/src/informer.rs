@@ -17,10 +17,10 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use tokio::sync::watch;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
-    error::chain,
+    error::{chain, is_forbidden},
     key::{Key, Keys},
     object::{Claimable, Metadata, Object},
     pods::controller_of,
@@ -91,6 +91,8 @@ pub(crate) struct Informer<K, V = K> {
     handlers: Vec<Handler<V>>,
     /// Only objects with these fields are watched.
     fields: Option<&'static str>,
+    /// Some controller that runs goes by it: else nothing is watched.
+    wanted: watch::Sender<bool>,
     synced: watch::Sender<bool>,
     watched: PhantomData<fn() -> K>,
 }
@@ -107,6 +109,7 @@ where
             index_fns,
             handlers: Vec::new(),
             fields: None,
+            wanted: watch::Sender::new(false),
             synced: watch::Sender::new(false),
             watched: PhantomData,
         }
@@ -120,18 +123,25 @@ where
 
     /// Has `handler` told of each change, after the cache shows it. It must be quick.
     pub(crate) fn on_change(&mut self, handler: impl Fn(&Change<V>) + Send + Sync + 'static) {
+        self.want();
         self.handlers.push(Box::new(handler));
     }
 
     /// A handle for reading the cache, for handlers of other kinds.
     pub(crate) fn reader(&self) -> Reader<V> {
+        self.want();
         Reader { cache: Arc::clone(&self.cache) }
     }
 
     /// Completes when the first list is in the cache.
     pub(crate) async fn wait_synced(&self) {
+        self.want();
         // The sender lives as long as `self`, so waiting ends only by the value.
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    fn want(&self) {
+        self.wanted.send_replace(true);
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<V>> {
@@ -152,8 +162,10 @@ where
         cache.indexes.get(&index).into_iter().flat_map(HashMap::keys).cloned().collect()
     }
 
-    /// Watches for ever; failures are retried with a jittered back-off by the stream.
+    /// Watches for ever, once a controller goes by it; failures are retried with a jittered back-off by the stream.
     pub(crate) async fn run(&self, api: Api<K>) {
+        // The sender lives as long as `self`, so waiting ends only by the value.
+        let _ = self.wanted.subscribe().wait_for(|wanted| *wanted).await;
         let mut config = watcher::Config::default().any_semantic();
         if let Some(fields) = self.fields {
             config = config.fields(fields);
@@ -174,6 +186,9 @@ where
                 Ok(watcher::Event::Apply(object)) => drop(self.put(object)),
                 Ok(watcher::Event::Delete(object)) => {
                     self.delete(&Key::of(object.meta()), Some(object.into()))
+                }
+                Err(error) if is_refused(&error) => {
+                    warn!(kind = %K::kind(&()), error = chain(&error), "may not be watched; trying again");
                 }
                 Err(error) => debug!(kind = %K::kind(&()), error = chain(&error), "watch restarts"),
             }
@@ -255,6 +270,16 @@ where
         for handler in &self.handlers {
             handler(change);
         }
+    }
+}
+
+/// Whether rights are missing, which somebody has to grant: beside another cluster's controllers that happens.
+fn is_refused(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => {
+            is_forbidden(error)
+        }
+        _ => false,
     }
 }
 

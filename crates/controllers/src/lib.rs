@@ -63,9 +63,11 @@ use kube::Client;
 use tokio::task::JoinSet;
 use toono_pki::{ClusterCa, TokenKey};
 
-pub use config::{CONTROLLERS, ControllersConfig, EvictionConfig, Switches};
+pub use config::{
+    BESIDE_OTHERS, CONTROLLERS, ControllersConfig, EvictionConfig, NotBeside, Switches,
+};
 use context::Context;
-pub use election::lead;
+pub use election::{BESIDE_LEASE, CLUSTER_LEASE, lead};
 
 /// What signs for the cluster. Against a cluster that has its own controllers there is nothing.
 #[derive(Clone, Default)]
@@ -94,7 +96,6 @@ pub async fn run(
     for start in started {
         tasks.spawn(start(Arc::clone(&context)));
     }
-    tasks.spawn(expiry::run(Arc::clone(&context)));
     shutdown.await;
     tasks.shutdown().await;
 }
@@ -118,11 +119,26 @@ impl Loops {
         C: Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        debug_assert!(config::CONTROLLERS.contains(&name), "{name} cannot be switched");
-        if self.context.config.controllers.runs(name) {
+        if self.runs(name) {
             let controller = new(&mut self.context);
             self.started.push(Box::new(move |context| Box::pin(run(controller, context))));
         }
+    }
+
+    fn runs(&self, name: &'static str) -> bool {
+        debug_assert!(config::CONTROLLERS.contains(&name), "{name} cannot be switched");
+        self.context.config.controllers.runs(name)
+    }
+
+    /// Two names and one loop: who replaces a daemon must know of which template the next one will be.
+    fn add_daemons(&mut self) {
+        let duties = daemonset::Duties {
+            keeps: self.runs("daemonset"),
+            upgrades: self.runs("daemonpodupdater"),
+        };
+        let name = if duties.keeps { "daemonset" } else { "daemonpodupdater" };
+        let new = |context: &mut Context| daemonset::Controller::new(context, duties);
+        self.add(name, new, daemonset::Controller::run);
     }
 }
 
@@ -132,7 +148,7 @@ fn register(loops: &mut Loops, signers: Signers) {
     loops.add("scheduler", scheduler::Scheduler::new, |it, context| Arc::new(it).run(context));
     loops.add("replicaset", replicaset::Controller::new, replicaset::Controller::run);
     loops.add("deployment", deployment::Controller::new, deployment::Controller::run);
-    loops.add("daemonset", daemonset::Controller::new, daemonset::Controller::run);
+    loops.add_daemons();
     loops.add("nodelifecycle", nodelifecycle::Controller::new, nodelifecycle::Controller::run);
     loops.add("podbinding", podbinding::Controller::new, podbinding::Controller::run);
     loops.add("endpoints", endpoints::Controllers::new, endpoints::Controllers::run);
@@ -158,6 +174,7 @@ fn register(loops: &mut Loops, signers: Signers) {
     loops.add("hubleader", hubleader::Controller::new, hubleader::Controller::run);
     loops.add("yurtappset", yurtappset::Controller::new, yurtappset::Controller::run);
     loops.add("yurtstaticset", yurtstaticset::Controller::new, yurtstaticset::Controller::run);
+    loops.add("event-expiry", |_: &mut Context| (), |(), context| expiry::run(context));
     loops.add("garbagecollector", garbage::Suspects::new, |suspects, context| {
         garbage::run(context, suspects)
     });

@@ -36,8 +36,18 @@ const COMPONENT: &str = "daemonset-controller";
 /// The label that ties a pod to the revision of its template.
 const HASH_LABEL: &str = "controller-revision-hash";
 
+/// What of daemon sets is done here, and not by other controllers of the cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Duties {
+    /// A daemon on each node that is to have one, the revisions of the template, the status.
+    pub(crate) keeps: bool,
+    /// Daemons are replaced as an annotation says. Whoever keeps them makes the new ones.
+    pub(crate) upgrades: bool,
+}
+
 /// The daemon set controller.
 pub(crate) struct Controller {
+    duties: Duties,
     queue: Arc<WorkQueue<Key>>,
     expectations: Arc<Expectations>,
     /// What was told last of sets whose annotations say nothing that can be meant: it is told once.
@@ -45,7 +55,7 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    pub(crate) fn new(context: &mut Context) -> Self {
+    pub(crate) fn new(context: &mut Context, duties: Duties) -> Self {
         let queue = Arc::new(WorkQueue::new());
         let expectations = Arc::new(Expectations::default());
         context.daemon_sets.on_change({
@@ -83,7 +93,20 @@ impl Controller {
                 }
             }
         });
-        Self { queue, expectations, complaints: Mutex::default() }
+        if !duties.keeps {
+            // Others make them, and what is the newest one decides what is old.
+            context.revisions.on_change({
+                let queue = Arc::clone(&queue);
+                move |change| {
+                    change
+                        .latest()
+                        .and_then(|it| history::set_of(it))
+                        .into_iter()
+                        .for_each(|key| queue.add(key))
+                }
+            });
+        }
+        Self { duties, queue, expectations, complaints: Mutex::default() }
     }
 
     pub(crate) async fn run(self, context: Arc<Context>) {
@@ -108,34 +131,66 @@ impl Controller {
             return Ok(None);
         }
         let may_manage = self.expectations.satisfied(key);
-        let Some(selector) = selector("DaemonSet", key, &spec.selector)? else { return Ok(None) };
-        let pods = claim::claim(context, &*set, &selector, &context.pods).await?;
-        let history = history::sync(context, &set, &selector, &pods).await?;
-        let work =
-            Work { context, set: &set, key, hash: &history, expectations: &self.expectations };
+        let Some((hash, pods)) = self.history_and_pods(context, key, &set).await? else {
+            return Ok(None);
+        };
+        let work = Work { context, set: &set, key, hash: &hash, expectations: &self.expectations };
         let daemons = work.survey(pods);
         if may_manage {
-            work.manage(&daemons).await?;
+            if self.duties.keeps {
+                work.manage(&daemons, self.duties).await?;
+            }
             if self.expectations.satisfied(key) {
                 self.upgrade(&work, &daemons).await?;
             }
         }
         let now = Timestamp::now();
-        let settling = status::write(&work, &daemons, now).await?;
+        let settling = match self.duties.keeps {
+            true => status::write(&work, &daemons, now).await?,
+            false => status::is_settling(&status::count(&work, &daemons, now)),
+        };
         let min_ready = u64::try_from(spec.min_ready_seconds.unwrap_or(0)).unwrap_or(0);
         Ok((settling && min_ready > 0).then(|| Duration::from_secs(min_ready)))
     }
 }
 
 impl Controller {
+    /// The hash of the present template, and the set's pods: brought up to date, or as others have them. Nothing
+    /// where there is nothing to do.
+    async fn history_and_pods(
+        &self,
+        context: &Context,
+        key: &Key,
+        set: &DaemonSet,
+    ) -> Result<Option<(String, Vec<Arc<Pod>>)>, SyncError> {
+        let Some(spec) = &set.spec else { return Ok(None) };
+        if self.duties.keeps {
+            let Some(selector) = selector("DaemonSet", key, &spec.selector)? else {
+                return Ok(None);
+            };
+            let pods = claim::claim(context, set, &selector, &context.pods).await?;
+            let hash = history::sync(context, set, &selector, &pods).await?;
+            return Ok(Some((hash, pods)));
+        }
+        if upgrade::strategy(set) == Ok(None) {
+            self.complaints().remove(key);
+            return Ok(None);
+        }
+        let hash = history::as_others_have_it(context, set);
+        Ok(hash.map(|hash| (hash, context.pods.by(Index::Owner, uid(&set.metadata)))))
+    }
+
     /// Replaces daemons of an old template, in the way that the set says.
     async fn upgrade(&self, work: &Work<'_>, daemons: &Daemons) -> Result<(), SyncError> {
-        match upgrade::strategy(work.set) {
+        let Duties { keeps, upgrades } = self.duties;
+        let strategy = if upgrades { upgrade::strategy(work.set) } else { Ok(None) };
+        match strategy {
             Ok(strategy) => {
                 self.complaints().remove(work.key);
                 match strategy {
                     Some(strategy) => upgrade::step(work, daemons, &strategy).await,
-                    None => update::step(work, daemons).await,
+                    None if keeps => update::step(work, daemons).await,
+                    None => Ok(()),
                 }
             }
             Err(bad) => {
@@ -145,7 +200,7 @@ impl Controller {
                     let recorder = &work.context.recorder;
                     recorder.record(COMPONENT, work.set, Severity::Warning, bad.reason(), text);
                 }
-                update::step(work, daemons).await
+                if keeps { update::step(work, daemons).await } else { Ok(()) }
             }
         }
     }
@@ -222,7 +277,7 @@ impl Work<'_> {
         }
     }
 
-    async fn manage(&self, daemons: &Daemons) -> Result<(), SyncError> {
+    async fn manage(&self, daemons: &Daemons, duties: Duties) -> Result<(), SyncError> {
         let mut lacking = Vec::new();
         let mut surplus: Vec<_> =
             daemons.stray.iter().filter(|pod| !leaving(pod)).cloned().collect();
@@ -244,7 +299,7 @@ impl Work<'_> {
         }
         lacking.sort_unstable();
         self.create_on(&lacking).await?;
-        let heirs = upgrade::heirs(self, daemons);
+        let heirs = if duties.upgrades { upgrade::heirs(self, daemons) } else { Vec::new() };
         let heirs =
             heirs.iter().map(|it| nodes::pod_for(self.set, &it.template, &it.hash, &it.node));
         self.control().create(heirs.collect()).await?;

@@ -11,7 +11,7 @@ use crate::{
     pods::{is_available, is_ready},
 };
 
-fn count(work: &Work<'_>, daemons: &Daemons, now: Timestamp) -> DaemonSetStatus {
+pub(super) fn count(work: &Work<'_>, daemons: &Daemons, now: Timestamp) -> DaemonSetStatus {
     let min_ready = work.set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
     let (mut updated, mut available) = (0, 0);
     let mut status =
@@ -40,6 +40,11 @@ fn count(work: &Work<'_>, daemons: &Daemons, now: Timestamp) -> DaemonSetStatus 
     status
 }
 
+/// Whether daemons are ready but not yet available.
+pub(super) fn is_settling(status: &DaemonSetStatus) -> bool {
+    status.number_ready != status.number_available.unwrap_or(0)
+}
+
 /// Writes the status if it changed; says whether daemons are ready but not yet available.
 pub(super) async fn write(
     work: &Work<'_>,
@@ -47,7 +52,7 @@ pub(super) async fn write(
     now: Timestamp,
 ) -> Result<bool, SyncError> {
     let new = count(work, daemons, now);
-    let settling = new.number_ready != new.number_available.unwrap_or(0);
+    let settling = is_settling(&new);
     let old = work.set.status.clone().unwrap_or_default();
     let numbers = |status: &DaemonSetStatus| {
         [

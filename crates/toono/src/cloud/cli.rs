@@ -1,6 +1,7 @@
 //! The command line of `toono server` and of those who administer it, with its defaults. It decides nothing.
 
 mod app;
+mod attach;
 mod ota;
 mod pool;
 
@@ -23,6 +24,7 @@ use crate::{
 };
 
 pub(crate) use app::{AppArgs, AppCommand, AppName};
+pub(crate) use attach::{AttachArgs, Cluster};
 pub(crate) use ota::{OtaArgs, OtaCommand, OtaScope};
 pub(crate) use pool::{PoolArgs, PoolCommand, PoolFormat, PoolKind, PoolView};
 
@@ -44,6 +46,8 @@ pub(crate) enum CloudCommand {
     Token(TokenArgs),
     /// Print the definitions of OpenYurt's kinds (NodePool, YurtAppSet and others) for `kubectl apply -f -`.
     Crds,
+    /// Print the account and the rights that `toono server --attach` needs, for `kubectl apply -f -`.
+    Rbac,
     /// Show and make pools of nodes.
     Pool(PoolArgs),
     /// Look at workloads that run in many pools (YurtAppSets), and take them back to what they were.
@@ -61,6 +65,8 @@ pub(crate) enum CloudCommand {
 pub(crate) struct ServerArgs {
     #[command(subcommand)]
     pub(crate) command: Option<ServerCommand>,
+    #[command(flatten)]
+    pub(crate) attach: AttachArgs,
     #[command(flatten)]
     pub(crate) data: DataDir,
     /// HTTPS and the nodes' datagrams arrive here (TCP and UDP, one number).

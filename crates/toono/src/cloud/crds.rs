@@ -3,7 +3,7 @@
 //!
 //! What somebody else installed is left as it is, and so is what a newer program did.
 
-use std::io::Write as _;
+use std::{io::Write as _, time::Duration};
 
 use kube::{
     Api, Client,
@@ -14,6 +14,9 @@ use serde_json::Value;
 use toono_openyurt::crd::{ALL, Crd, RELEASE, RELEASE_NOW};
 
 use crate::{cloud::kubeconfig::unreachable, failure::Failure};
+
+/// Between two looks at those that others are to install.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Prints all of them, so that `kubectl apply -f -` takes them.
 pub(crate) fn print() -> Result<(), Failure> {
@@ -32,15 +35,69 @@ pub(crate) fn print() -> Result<(), Failure> {
 /// Installs those that are not there, exchanges those of an older program, and waits until all are served.
 pub(crate) async fn install(client: &Client) -> Result<(), Failure> {
     let api = definitions(client);
-    futures::future::try_join_all(ALL.map(|crd| ensure(&api, crd))).await.map(drop)
+    let ensure = async |crd: Crd| {
+        put(&api, crd.name, wanted(crd)?).await.map_err(|error| unreachable(&error))?;
+        let established = await_condition(api.clone(), crd.name, Established).await;
+        established.map(drop).map_err(|error| {
+            Failure::caused(
+                "crds-not-served",
+                &error,
+                "look at the server's log; kubectl get crds shows why",
+            )
+        })
+    };
+    futures::future::try_join_all(ALL.map(ensure)).await.map(drop)
 }
 
-async fn ensure(api: &Api<DynamicObject>, crd: Crd) -> Result<(), Failure> {
-    let mut wanted: DynamicObject =
-        serde_json::from_value(document(crd)?).map_err(|error| defect(crd, &error))?;
-    let failed = |error: kube::Error| unreachable(&error);
-    match api.get_opt(crd.name).await.map_err(failed)? {
-        Some(present) if !is_older(&present) => {}
+/// The same in a cluster of others, where this may only look at them: then it says what to run, and waits until
+/// all are served.
+pub(crate) async fn install_or_wait(client: &Client) -> Result<(), Failure> {
+    let api = definitions(client);
+    for crd in ALL {
+        match put(&api, crd.name, wanted(crd)?).await {
+            Err(kube::Error::Api(status)) if status.code == 403 => tracing::warn!(
+                definition = crd.name,
+                "is not installed, or of an earlier release, and may not be written: run `toono crds | kubectl apply --server-side -f -`"
+            ),
+            written => written.map_err(|error| unreachable(&error))?,
+        }
+    }
+    for crd in ALL {
+        while !Established.matches_object(present(&api, crd.name).await?.as_ref()) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    Ok(())
+}
+
+/// One that may not even be looked at is no use waiting for.
+async fn present(api: &Api<DynamicObject>, name: &str) -> Result<Option<DynamicObject>, Failure> {
+    match api.get_opt(name).await {
+        Err(kube::Error::Api(status)) if status.code == 403 => Err(Failure::new(
+            "no-rights",
+            status.message,
+            "grant what is needed: toono rbac | kubectl apply -f -",
+        )),
+        // Whoever was there a moment ago comes back.
+        Err(error) => {
+            tracing::debug!(%error, definition = name, "cannot be looked at now");
+            Ok(None)
+        }
+        Ok(present) => Ok(present),
+    }
+}
+
+fn wanted(crd: Crd) -> Result<DynamicObject, Failure> {
+    serde_json::from_value(document(crd)?).map_err(|error| defect(crd, &error))
+}
+
+async fn put(
+    api: &Api<DynamicObject>,
+    name: &str,
+    mut wanted: DynamicObject,
+) -> Result<(), kube::Error> {
+    match api.get_opt(name).await? {
+        Some(present) if !is_older(&present) => Ok(()),
         Some(present) => {
             wanted.metadata.resource_version = present.metadata.resource_version.clone();
             let mut labels = present.metadata.labels.unwrap_or_default();
@@ -49,20 +106,12 @@ async fn ensure(api: &Api<DynamicObject>, crd: Crd) -> Result<(), Failure> {
             let mut annotations = present.metadata.annotations.unwrap_or_default();
             annotations.extend(wanted.metadata.annotations.take().unwrap_or_default());
             wanted.metadata.annotations = Some(annotations);
-            settled(api.replace(crd.name, &PostParams::default(), &wanted).await)
-                .map_err(failed)?;
-            tracing::info!(definition = crd.name, "exchanged for that of this release");
+            settled(api.replace(name, &PostParams::default(), &wanted).await)?;
+            tracing::info!(definition = name, "exchanged for that of this release");
+            Ok(())
         }
-        None => settled(api.create(&PostParams::default(), &wanted).await).map_err(failed)?,
+        None => settled(api.create(&PostParams::default(), &wanted).await),
     }
-    let established = await_condition(api.clone(), crd.name, Established).await;
-    established.map(drop).map_err(|error| {
-        Failure::caused(
-            "crds-not-served",
-            &error,
-            "look at the server's log; kubectl get crds shows why",
-        )
-    })
 }
 
 /// Whether we made it, in an earlier release. One that does not say is somebody else's.

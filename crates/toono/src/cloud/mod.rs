@@ -2,10 +2,12 @@
 
 mod allocator;
 mod app;
+mod attach;
 pub(crate) mod cli;
 mod crds;
 mod kubeconfig;
 mod lab;
+mod leader;
 mod node_link;
 mod ota;
 mod pool;
@@ -45,6 +47,7 @@ pub(crate) async fn run(command: CloudCommand) -> Result<ExitCode, Failure> {
         CloudCommand::Status(args) => status::run(&args).await.map(done),
         CloudCommand::Pool(args) => pool::run(&args.command).await.map(done),
         CloudCommand::Crds => crds::print().map(done),
+        CloudCommand::Rbac => attach::print_rights().map(done),
         CloudCommand::Ota(args) => ota::run(&args).await.map(done),
         CloudCommand::Token(args) => token::run(&args).await.map(done),
         CloudCommand::App(args) => app::run(&args).await.map(done),

@@ -16,7 +16,7 @@ use tokio::{
 };
 use toono_api::UserInfo;
 use toono_apiserver::{ApiConfig, ApiServer, AuditConfig};
-use toono_controllers::{ControllersConfig, Signers};
+use toono_controllers::{CLUSTER_LEASE, ControllersConfig, Signers};
 use toono_fleet::{ClusterCidr, Fleet, FleetConfig, RotateReply, RotateRequest};
 use toono_http::server::Limits;
 use toono_pki::{BootstrapToken, ClusterCa, TokenKey};
@@ -24,8 +24,9 @@ use toono_wire::path;
 
 use crate::{
     cloud::{
+        attach,
         cli::{ClientArgs, ServerArgs, ServerCommand, StoreKind},
-        crds, kubeconfig,
+        crds, kubeconfig, leader,
         node_link::{FleetLink, FleetLiveness},
         rotation::Rotation,
         secret,
@@ -53,7 +54,12 @@ pub(crate) async fn run(args: &ServerArgs) -> Result<(), Failure> {
         Some(ServerCommand::RotateSecret { client, revoke }) => {
             rotate_secret(client, RotateRequest { revoke: *revoke }).await
         }
-        None => serve(args).await,
+        None => match &args.attach.attach {
+            Some(cluster) => {
+                attach::run(cluster, args.attach.context.as_deref(), &args.controllers).await
+            }
+            None => serve(args).await,
+        },
     }
 }
 
@@ -215,14 +221,7 @@ async fn run_controllers(
     if !shares {
         return toono_controllers::run(client, config, signers, shutdown.wait()).await;
     }
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    let process = toono_pki::random_secret().unwrap_or_default();
-    let process: String = process.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let identity = format!("{}_{process}", host.unwrap_or_default());
-    toono_controllers::lead(client.clone(), &identity, shutdown.wait(), |stop| {
-        toono_controllers::run(client.clone(), config.clone(), signers.clone(), stop)
-    })
-    .await;
+    leader::run(client, CLUSTER_LEASE, config, signers, shutdown).await;
 }
 
 /// The token that this server shares with the others of its cluster, if it was given one.

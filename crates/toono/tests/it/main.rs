@@ -10,6 +10,7 @@
 )]
 
 mod attach;
+mod attach_cluster;
 mod capture;
 mod certificates;
 mod chaos;
