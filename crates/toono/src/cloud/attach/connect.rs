@@ -120,18 +120,27 @@ fn hopeless(error: &kube::Error) -> Option<Failure> {
 
 /// Whether one of both ends does not trust the other's certificate.
 fn is_distrust(error: &(dyn Error + 'static)) -> bool {
-    let mut at = Some(error);
-    while let Some(error) = at {
-        // An I/O error is not the source of what it wraps, and hides that.
-        let wrapped = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
-        let wrapped = wrapped.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(error) = wrapped.or_else(|| error.downcast_ref()) {
-            return matches!(
-                error,
-                rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)
-            );
-        }
-        at = error.source();
+    if let Some(error) = error.downcast_ref() {
+        return matches!(
+            error,
+            rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)
+        );
     }
-    false
+    // An I/O error is not the source of what it wraps, and hides that; some wrap others of their kind.
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    wrapped.is_some_and(|inner| is_distrust(inner)) || error.source().is_some_and(is_distrust)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distrust_is_seen_however_it_is_wrapped() {
+        let bad = || rustls::Error::InvalidCertificate(rustls::CertificateError::BadSignature);
+        let inner = std::io::Error::new(std::io::ErrorKind::InvalidData, bad());
+        assert!(is_distrust(&bad()) && is_distrust(&std::io::Error::other(inner)));
+        assert!(!is_distrust(&std::io::Error::other("refused")));
+        assert!(!is_distrust(&rustls::Error::HandshakeNotComplete));
+    }
 }
