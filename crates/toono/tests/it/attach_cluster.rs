@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cloud::{Cloud, assert_refused},
-    edge::{TOONO, success},
+    edge::{TOONO, Turn, success},
     wait::until,
 };
 
@@ -242,6 +242,7 @@ fn asked(audit: &Path) -> BTreeMap<String, usize> {
 
 #[test]
 fn openyurts_controllers_run_beside_a_plain_kubernetes_and_touch_nothing_else() {
+    let _turn = Turn::beside();
     let scratch = tempfile::tempdir().unwrap();
     let audit = scratch.path().join("audit.log");
     let cloud = plain(&audit);
@@ -365,6 +366,7 @@ fn an_upgrade_goes_around_a_node_that_is_away(cloud: &Cloud) {
 
 #[test]
 fn what_cannot_be_attached_to_is_refused_by_name() {
+    let _turn = Turn::beside();
     let cloud = Cloud::start_with(&["--controllers", PLAIN]);
     let admin = cloud.dir.path().join("admin.kubeconfig");
     let refused = |kubeconfig: &Path, more: &[&str], code: &str, says: &str| {
@@ -406,6 +408,7 @@ fn what_cannot_be_attached_to_is_refused_by_name() {
 
 #[test]
 fn an_attached_one_waits_for_the_server_and_for_definitions() {
+    let _turn = Turn::beside();
     let mut cloud = Cloud::start_with(&["--controllers", PLAIN]);
     let kubeconfig = account(&cloud);
     cloud.end();
