@@ -403,7 +403,7 @@ fn what_cannot_be_attached_to_is_refused_by_name() {
     let both = attach(&admin).args(["--listen", "127.0.0.1:0"]).output().unwrap();
     assert_eq!(both.status.code(), Some(2));
     let around = attach(Path::new("in-cluster")).output().unwrap();
-    assert_refused(&around, "no-kubeconfig", "in-cluster");
+    assert_refused(&around, "no-kubeconfig", "incluster environment variable");
 }
 
 #[test]
