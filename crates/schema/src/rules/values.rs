@@ -77,8 +77,13 @@ fn convert_map(
     let has_user_keys = node.is_none_or(is_map);
     let mut fields = HashMap::with_capacity(map.len());
     for (name, value) in map {
-        let schema = node.and_then(|node| node.child(name));
         let implicit = matches!(name.as_str(), "apiVersion" | "kind" | "metadata");
+        let bare = |child: &Node| {
+            child.kind == Some(Type::Object) && child.properties.is_empty() && !is_map(child)
+        };
+        let schema = node.and_then(|node| node.child(name));
+        // Most schemas say no more of metadata than that it is an object.
+        let schema = schema.filter(|child| name != "metadata" || !bare(child));
         // What a schema does not name, rules cannot see.
         if schema.is_none() && !has_user_keys && !implicit {
             continue;

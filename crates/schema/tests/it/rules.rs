@@ -179,20 +179,23 @@ fn rules_wait_for_a_sound_object() {
 
 #[test]
 fn rules_of_the_root_see_the_name() {
-    let raw = yaml(
-        "{type: object, properties: {spec: {type: object, properties: {a: {type: string}}}},
-          x-kubernetes-validations: [{rule: \"self.metadata.name.startsWith(self.spec.a)\"}]}",
-    );
-    let schema = Schema::compile(&raw, "schema").expect("sound");
-    let object = json!({"kind": "K", "metadata": {"name": "x1"}, "spec": {"a": "x"}});
-    assert!(schema.validate(&object, None, &Budget::default()).is_empty());
-    let object = json!({"kind": "K", "metadata": {"name": "y1"}, "spec": {"a": "x"}});
-    assert_eq!(
-        texts(&schema.validate(&object, None, &Budget::default())),
-        [
-            r#"<nil>: Invalid value: "object": failed rule: self.metadata.name.startsWith(self.spec.a)"#
-        ]
-    );
+    // Whether the schema names metadata or not.
+    for metadata in ["", "metadata: {type: object}, "] {
+        let raw = yaml(&format!(
+            "{{type: object, properties: {{{metadata}spec: {{type: object, properties: {{a: {{type: string}}}}}}}},
+              x-kubernetes-validations: [{{rule: \"self.metadata.name.startsWith(self.spec.a)\"}}]}}"
+        ));
+        let schema = Schema::compile(&raw, "schema").expect("sound");
+        let object = json!({"kind": "K", "metadata": {"name": "x1"}, "spec": {"a": "x"}});
+        assert_eq!(texts(&schema.validate(&object, None, &Budget::default())), [""; 0]);
+        let object = json!({"kind": "K", "metadata": {"name": "y1"}, "spec": {"a": "x"}});
+        assert_eq!(
+            texts(&schema.validate(&object, None, &Budget::default())),
+            [
+                r#"<nil>: Invalid value: "object": failed rule: self.metadata.name.startsWith(self.spec.a)"#
+            ]
+        );
+    }
 }
 
 #[test]
