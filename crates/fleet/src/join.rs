@@ -315,8 +315,10 @@ fn dress(node: &mut Value, request: &JoinRequest, identity: &Identity) {
     label("kubernetes.io/os", "linux");
     label("kubernetes.io/arch", architecture(&request.status));
     label("openyurt.io/is-edge-worker", "true");
-    if let Some(pool) = &request.pool {
-        label(LABEL_POOL, pool);
+    let is_free = at(node, &["metadata", "labels", LABEL_POOL]).as_str().is_none_or(str::is_empty);
+    if let Some(pool) = request.pool.as_ref().filter(|_| is_free) {
+        // Who is in a pool stays there: its owner may have moved it since the node was told.
+        set(node, &["metadata", "labels", LABEL_POOL], pool.as_str());
     }
     let mut annotate =
         |key: &str, value: String| set(node, &["metadata", "annotations", key], value);

@@ -13,7 +13,7 @@ use crate::pool::{PoolNews, ServiceRecord};
 pub struct JoinRequest {
     /// A DNS-1123 subdomain; becomes the Node's name.
     pub node_name: String,
-    /// Becomes the label `apps.openyurt.io/nodepool`; none leaves the node in no pool.
+    /// Becomes the label `apps.openyurt.io/nodepool` of a Node that is in no pool; one that joins anew stays in its own.
     pub pool: Option<String>,
     /// A PKCS#10 request, PEM. Only its public key is used: the server chooses subject and usages.
     pub csr_pem: String,

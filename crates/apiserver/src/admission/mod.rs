@@ -9,6 +9,7 @@ pub(crate) mod authority;
 mod certificates;
 mod lifecycle;
 mod limit_ranger;
+mod node_pool;
 mod priority;
 mod quota;
 mod service_account;
@@ -82,6 +83,7 @@ pub(crate) async fn mutate(
 pub(crate) async fn validate(review: &Review<'_>, object: &Value) -> Result<Vec<String>, ApiError> {
     authority::check(review, object)?;
     lifecycle::validate(review)?;
+    node_pool::validate(review, object)?;
     limit_ranger::validate(review, object)?;
     priority::validate(review, object)?;
     webhooks::validate(review, object).await

@@ -119,6 +119,32 @@ async fn priorities_come_from_classes_alone() {
 }
 
 #[tokio::test]
+async fn a_node_leaves_its_pool_before_it_joins_another() {
+    let cluster = Cluster::start().await;
+    let put = async |labels: Value, path: &str| {
+        let node = json!({"metadata": {"name": "edge-1", "labels": labels}});
+        send(&cluster, Method::PUT, &format!("/api/v1/nodes/edge-1{path}"), node).await
+    };
+    let inside = |pool: &str| json!({"apps.openyurt.io/nodepool": pool});
+    create(&cluster, "/api/v1/nodes", json!({"metadata": {"name": "edge-1"}})).await;
+    for labels in [inside("a"), inside("a"), json!({}), inside("b"), inside(""), inside("a")] {
+        let (code, said) = put(labels.clone(), "").await;
+        assert_eq!(code, StatusCode::OK, "{labels}: {said}");
+    }
+    for path in ["", "/status"] {
+        let (code, said) = put(inside("b"), path).await;
+        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{path:?} {said}");
+        assert_eq!(
+            said["message"],
+            "Node \"edge-1\" is invalid: metadata.labels[apps.openyurt.io/nodepool]: Invalid value: \"b\": \
+             the node is in pool \"a\" and leaves it before it joins another: take the label away first \
+             (kubectl label node edge-1 apps.openyurt.io/nodepool-)"
+        );
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn limit_ranges_fill_in_and_refuse() {
     let cluster = Cluster::start().await;
     let ranges = "/api/v1/namespaces/default/limitranges";

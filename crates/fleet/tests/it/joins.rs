@@ -28,6 +28,21 @@ async fn a_join_makes_a_node_with_its_labels_addresses_and_session() {
 }
 
 #[tokio::test]
+async fn a_node_that_joins_anew_stays_in_the_pool_that_it_is_in() {
+    const NODE: &str = "/api/v1/nodes/edge-1";
+    let world = World::start().await;
+    world.try_join("edge-1").await.unwrap();
+    let mut node = world.api.get(NODE).unwrap();
+    for (pool, after) in [(json!("east"), "east"), (json!(""), "west")] {
+        node["metadata"]["labels"]["apps.openyurt.io/nodepool"] = pool;
+        world.api.put(NODE, node);
+        world.try_join("edge-1").await.unwrap();
+        node = world.api.get(NODE).unwrap();
+        assert_eq!(node["metadata"]["labels"]["apps.openyurt.io/nodepool"], after);
+    }
+}
+
+#[tokio::test]
 async fn refused_joins_leave_no_node_behind() {
     let world = World::start().await;
     let good = join_request("edge-1");
