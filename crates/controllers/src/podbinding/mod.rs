@@ -2,8 +2,10 @@
 //! else evicts. What their authors wrote is kept beside it and comes back when the node's autonomy ends.
 //!
 //! A toleration only ever becomes longer than its author wrote it. Daemons and mirrors of static pods stay anyway.
+//! The node's condition `Autonomy` says what it is trusted with.
 
 mod plan;
+mod told;
 
 use std::sync::Arc;
 
@@ -52,11 +54,22 @@ pub(crate) struct Controller {
     pods: Arc<WorkQueue<Key>>,
     /// Nodes whose autonomy changed before somebody's eyes, for the events.
     told: Arc<WorkQueue<Key>>,
+    /// Nodes whose condition does not say what it should.
+    conditions: Arc<WorkQueue<Key>>,
 }
 
 impl Controller {
     pub(crate) fn new(context: &mut Context) -> Self {
         let (queue, told) = (Arc::new(WorkQueue::new()), Arc::new(WorkQueue::new()));
+        let conditions = Arc::new(WorkQueue::new());
+        context.nodes.on_change({
+            let conditions = Arc::clone(&conditions);
+            move |change| {
+                if let Some(node) = change.new.as_deref().filter(|node| !told::is_told(node)) {
+                    conditions.add(Key::of(&node.metadata));
+                }
+            }
+        });
         context.nodes.on_change({
             let (queue, told) = (Arc::clone(&queue), Arc::clone(&told));
             let pods = context.pods.reader();
@@ -75,7 +88,7 @@ impl Controller {
                 }
             }
         });
-        Self { pods: queue, told }
+        Self { pods: queue, told, conditions }
     }
 
     pub(crate) async fn run(self, context: Arc<Context>) {
@@ -84,9 +97,11 @@ impl Controller {
         let shared = &context;
         let sync = |key: Key| async move { sync(shared, &key).await };
         let tell = |key: Key| async move { tell(shared, &key) };
+        let condition = |key: Key| async move { told::sync(shared, &key).await };
         futures::join!(
             worker::run(COMPONENT, AT_ONCE, self.pods, sync),
-            worker::run(COMPONENT, 1, self.told, tell)
+            worker::run(COMPONENT, 1, self.told, tell),
+            worker::run(COMPONENT, AT_ONCE, self.conditions, condition)
         );
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::{
-    core::v1::{Event, Pod, Service},
+    core::v1::{Event, Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
@@ -115,6 +115,39 @@ async fn pods_tolerate_the_silence_of_their_node_as_long_as_it_may_keep_them() {
         events.iter().any(|event| event.reason.as_deref() == Some("InvalidAutonomyDuration"))
     })
     .await;
+}
+
+/// The status and the reason of a node's condition `Autonomy`.
+fn told(nodes: &[Node], name: &str) -> Option<(String, String)> {
+    let node = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(name))?;
+    let mut conditions = node.status.as_ref()?.conditions.iter().flatten();
+    let found = conditions.find(|condition| condition.type_ == "Autonomy")?;
+    Some((found.status.clone(), found.reason.clone().unwrap_or_default()))
+}
+
+#[tokio::test]
+async fn a_node_says_whether_it_is_trusted_by_either_annotation() {
+    let cluster = Cluster::start(&["a1", "a2"]).await;
+    let is = async |status: &'static str, reason: &'static str| {
+        let expected = Some((status.to_owned(), reason.to_owned()));
+        wait_for(cluster.nodes(), &format!("{expected:?}"), |all| told(all, "a1") == expected).await
+    };
+    annotate(&cluster, "a1", json!({AUTONOMY: "12h"})).await;
+    is("True", "AutonomyEnabled").await;
+    let disk = |status: &str| json!({"status": {"conditions": [{"type": "DiskPressure", "status": status}]}});
+    let set_disk = async |status: &'static str| {
+        let change = Patch::Strategic(disk(status));
+        cluster.nodes().patch_status("a1", &PatchParams::default(), &change).await.unwrap();
+    };
+    set_disk("True").await;
+    is("Unknown", "DiskPressure").await;
+    set_disk("False").await;
+    is("True", "AutonomyEnabled").await;
+    annotate(&cluster, "a1", json!({AUTONOMY: null})).await;
+    is("False", "AutonomyDisabled").await;
+    annotate(&cluster, "a1", json!({"node.beta.openyurt.io/autonomy": "true"})).await;
+    let nodes = is("True", "AutonomyEnabled").await;
+    assert_eq!(told(&nodes, "a2"), None, "nobody asked for it");
 }
 
 #[tokio::test]

@@ -174,6 +174,26 @@ fn is_led(pool: &NodePool, expected: &str) -> bool {
 }
 
 #[tokio::test]
+async fn a_pool_that_cannot_give_what_it_says_holds_up_no_other() {
+    let cluster = Cluster::start(&["a1", "b1"]).await;
+    create(&cluster, "a", json!({"labels": {"no key!": "north"}})).await;
+    create(&cluster, "b", json!({"labels": {"region": "south"}})).await;
+    has_labels(&cluster, "b1", &[("region", Some("south"))]).await;
+    wait_for(cluster.api::<Event>(), "the pool's event", |events| {
+        events.iter().any(|event| {
+            let why = event.message.as_deref().unwrap_or_default();
+            event.reason.as_deref() == Some("InvalidAttributes")
+                && event.involved_object.name.as_deref() == Some("a")
+                && why.contains("a1")
+        })
+    })
+    .await;
+    let good = json!({"spec": {"labels": {"no key!": null, "region": "north"}}});
+    change(&cluster, "a", good).await.unwrap();
+    has_labels(&cluster, "a1", &[("region", Some("north"))]).await;
+}
+
+#[tokio::test]
 async fn leaders_are_elected_among_ready_nodes_and_replaced() {
     let cluster = Cluster::start(&["a1", "a2", "a3"]).await;
     for name in ["a1", "a2", "a3"] {
@@ -213,6 +233,14 @@ async fn leaders_are_elected_among_ready_nodes_and_replaced() {
                     {"apiGroups": ["discovery.k8s.io"], "resources": ["endpoints", "endpointslices"],
                      "verbs": ["list", "watch"]}])
         })
+    })
+    .await;
+    // What no pool shares any more, no leader may read any more.
+    change(&cluster, "a", json!({"spec": {"poolScopeMetadata": []}})).await.unwrap();
+    wait_for(Api::<ClusterRole>::all(cluster.client.clone()), "a smaller role", |roles| {
+        let named =
+            |role: &&ClusterRole| role.metadata.name.as_deref() == Some(keys::HUB_LEADER_ROLE);
+        !json!(roles.iter().find(named)).to_string().contains("\"endpoints\"")
     })
     .await;
     change(&cluster, "a", json!({"spec": {"enableLeaderElection": false}})).await.unwrap();
@@ -265,6 +293,18 @@ async fn versions_of_a_pool_say_the_same_and_rules_hold() {
     let spec = made.unwrap().data["spec"].clone();
     for version in ["v1beta1", "v1beta2"] {
         assert_eq!(of(version).get("old").await.unwrap().data["spec"], spec, "{version}");
+    }
+    for selector in [
+        json!({"matchLabels": {"apps.openyurt.io/nodepool": "old"}}),
+        json!({"matchLabels": {"area": "east"}}),
+        json!({"matchExpressions": [{"key": "area", "operator": "Exists"}]}),
+    ] {
+        let wide = json!({"apiVersion": "apps.openyurt.io/v1alpha1", "kind": "NodePool",
+            "metadata": {"name": "wide"}, "spec": {"selector": selector}});
+        let wide = serde_json::from_value(wide).unwrap();
+        let refused = of("v1alpha1").create(&PostParams::default(), &wide).await.unwrap_err();
+        let told = "nodes are in a pool by their label apps.openyurt.io/nodepool alone";
+        assert!(refused.to_string().contains(told), "pools that overlap: {refused}");
     }
     assert_eq!(of("v1beta2").list(&ListParams::default()).await.unwrap().items.len(), 1);
     for (patch, why) in [

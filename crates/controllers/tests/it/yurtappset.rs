@@ -230,6 +230,39 @@ async fn bad_input_is_told_by_pool_and_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn a_template_that_no_pool_can_run_is_told_of_each_and_holds_up_no_other_set() {
+    let cluster = cluster(&["a1", "b1"]).await;
+    let named = |name: &str, template: Value| {
+        let mut set = set(json!([]));
+        set["metadata"]["name"] = name.into();
+        let spec = &mut set["spec"]["workload"]["workloadTemplate"]["deploymentTemplate"]["spec"];
+        for (field, value) in template.as_object().unwrap() {
+            spec["template"]["spec"][field] = value.clone();
+        }
+        set
+    };
+    let refused = named("refused", json!({"restartPolicy": "Never"}));
+    cluster.create::<YurtAppSet>(refused).await;
+    let unplaced = named("unplaced", json!({"nodeSelector": {"disk": "tape"}}));
+    cluster.create::<YurtAppSet>(unplaced).await;
+    cluster.create::<YurtAppSet>(set(json!([]))).await;
+    wait_for(cluster.api::<YurtAppSet>(), "each set's state", |all| {
+        let told = |name: &str, type_: &str| {
+            let set = all.iter().find(|set| set.metadata.name.as_deref() == Some(name));
+            set.and_then(|set| condition(set, type_)).unwrap_or_default()
+        };
+        let (status, reason, why) = told("refused", "AppDispatched");
+        let refused = status == "False" && reason == "CreateWorkloadError";
+        let by_pool = why.contains("a (") && why.contains("b (") && why.contains("restartPolicy");
+        let (status, _, why) = told("unplaced", "AppReady");
+        let waits = |pool: &str| why.contains(&format!("{pool} (0 of 1 ready"));
+        let unplaced = status == "False" && waits("a") && waits("b");
+        refused && by_pool && unplaced && told("web", "AppReady").0 == "True"
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn older_revisions_are_gone_back_to_and_only_so_many_are_kept() {
     let cluster = cluster(&["a1"]).await;
     let mut wanted = set(json!([]));
