@@ -139,6 +139,18 @@ impl PodNetwork {
         Ok(())
     }
 
+    /// Makes good what somebody else took from the rules; whether anything was gone.
+    pub(crate) async fn mend(&self) -> Result<bool, NetworkError> {
+        let spared = self.inner.spared.lock().await;
+        let wanted = table(&self.inner.bridge, self.inner.network, &spared)?;
+        let mut nft = Nftables::current()?;
+        let found = nft.read_frame(wanted.family, &wanted.name)?;
+        if found.is_some_and(|found| found.chains == wanted.chains) {
+            return Ok(false);
+        }
+        Ok(nft.apply(&wanted)?)
+    }
+
     /// The node's own network namespace.
     pub(crate) fn host(&self) -> &Netlink {
         &self.inner.host

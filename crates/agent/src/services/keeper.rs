@@ -84,10 +84,26 @@ impl Services {
                         keeper.look = Some(Instant::now() + COMPARE_EVERY);
                     }
                 },
-                () = until(keeper.look) => keeper.look_at_frame(),
+                () = until(keeper.look) => {
+                    keeper.look_at_frame();
+                    mend(&network).await;
+                }
                 () = until(keeper.due) => keeper.compare().await,
             }
             keeper.program().await;
+        }
+    }
+}
+
+/// Who changed rulesets may have taken away more than those of Services.
+async fn mend(network: &PodNetwork) {
+    match network.mend().await {
+        Ok(false) => {}
+        Ok(true) => {
+            tracing::warn!("somebody changed the rules of the pod network; they are made good")
+        }
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "the rules of the pod network may be gone");
         }
     }
 }
