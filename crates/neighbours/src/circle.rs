@@ -8,11 +8,14 @@ use std::{
 };
 
 use crate::{
-    EVERY, MOST_WATCHED, SAY_AGAIN, SWEEP,
+    EVERY, LOOK_AROUND_REST, MANY_SILENT, MOST_WATCHED, SAY_AGAIN, SWEEP,
     datagram::{Content, Datagram, Key},
     member::{Due, Member, Standing},
     word::Word,
 };
+
+/// What names take in one datagram: they fit in beside everything else.
+const SUBJECTS_SIZE: usize = 1_000;
 
 /// A node of the pool, as its record has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct Circle {
     /// When the next of the others is, and who was last.
     sweep: Option<Duration>,
     swept: Option<Arc<str>>,
+    /// When all who are used were looked at last because many were silent.
+    looked_around: Option<Duration>,
     /// What is to be said once more.
     again: Vec<(Duration, Arc<str>)>,
     out: Vec<(IpAddr, Vec<u8>)>,
@@ -58,6 +63,7 @@ impl Circle {
             round: None,
             sweep: None,
             swept: None,
+            looked_around: None,
             again: Vec::new(),
             out: Vec::new(),
             changed: BTreeSet::new(),
@@ -88,9 +94,12 @@ impl Circle {
                 member.ask_by(now);
             }
             member.is_used = neighbour.is_used;
-            if !member.is_used && member.standing != Standing::Unknown {
+            if !member.is_used {
+                // Also who never answered would be asked for ever.
+                if member.standing != Standing::Unknown {
+                    self.changed.insert(neighbour.name);
+                }
                 member.rest();
-                self.changed.insert(neighbour.name);
             }
         }
         for name in gone {
@@ -124,7 +133,7 @@ impl Circle {
         }
         self.word = word;
         if tells {
-            self.ask_all_to_look(now, &self.own.clone());
+            self.ask_all_to_look(now, vec![self.own.clone()]);
         }
     }
 
@@ -153,8 +162,10 @@ impl Circle {
         match content {
             Content::Probe { known } => self.answer(now, number, &from, known),
             Content::Look { at } => {
-                if let Some(member) = self.members.get_mut(&*at).filter(|it| it.is_used) {
-                    member.told(now);
+                for name in at {
+                    if let Some(member) = self.members.get_mut(&name).filter(|it| it.is_used) {
+                        member.told(now);
+                    }
                 }
             }
             Content::Answer { digest, word } => {
@@ -205,13 +216,31 @@ impl Circle {
         let (due, later) = std::mem::take(&mut self.again).into_iter().partition(|it| it.0 <= now);
         self.again = later;
         let due: Vec<(Duration, Arc<str>)> = due;
-        due.into_iter().for_each(|(_, subject)| self.tell_all(&subject));
+        self.tell_all(&due.into_iter().map(|(_, subject)| subject).collect::<Vec<_>>());
+        self.look_around(now);
         let names: Vec<Arc<str>> = self.members.keys().cloned().collect();
-        names.into_iter().for_each(|name| self.look_after(now, &name));
+        let dead = names.into_iter().filter(|name| self.look_after(now, name)).collect();
+        self.ask_all_to_look(now, dead);
     }
 
-    fn look_after(&mut self, now: Duration, name: &Arc<str>) {
-        let Some(member) = self.members.get_mut(name) else { return };
+    /// Many are silent at once: perhaps the pool is cut in two, and then those are silent too whom only nodes of the
+    /// other half watch.
+    fn look_around(&mut self, now: Duration) {
+        let silent = self.members.values().filter(|it| it.is_silent(now)).count();
+        let rests = self.looked_around.is_some_and(|at| now < at + LOOK_AROUND_REST);
+        if silent < MANY_SILENT || rests {
+            return;
+        }
+        self.looked_around = Some(now);
+        let others = |it: &&mut Member| {
+            it.is_used && !it.is_watched && it.standing == Standing::Alive && !it.is_suspect
+        };
+        self.members.values_mut().filter(others).for_each(|it| it.told(now));
+    }
+
+    /// Does what is due of one; whether it is found dead, and the others are to be told.
+    fn look_after(&mut self, now: Duration, name: &Arc<str>) -> bool {
+        let Some(member) = self.members.get_mut(name) else { return false };
         match member.due(now) {
             Due::Nothing => {}
             Due::Probe => {
@@ -222,13 +251,17 @@ impl Circle {
                 self.send(name, address, number, Content::Probe { known });
             }
             Due::Silent { is_news } => {
+                // Those who watch it say so, also when they were told: some of what they say gets lost. If everybody
+                // did, a pool of n nodes would say it n² times.
+                let tells = is_news && (member.is_watched || !member.is_suspect);
                 member.give_up(is_news, now);
                 if is_news {
                     self.changed.insert(name.clone());
-                    self.ask_all_to_look(now, name);
                 }
+                return tells;
             }
         }
+        false
     }
 
     /// One of those that are not watched is asked, each in its turn.
@@ -244,24 +277,30 @@ impl Circle {
             .collect();
         let count = u32::try_from(others.len()).unwrap_or(1).max(1);
         self.sweep = Some(now + SWEEP / count);
-        let after = others.iter().find(|name| self.swept.as_ref().is_none_or(|it| *name > it));
+        // Each begins behind itself: else all would ask the same one at the same time.
+        let last = self.swept.as_ref().unwrap_or(&self.own);
+        let after = others.iter().find(|name| *name > last);
         self.swept = after.or_else(|| others.first()).cloned();
         if let Some(member) = self.swept.as_ref().and_then(|name| self.members.get_mut(name)) {
             member.ask_by(now);
         }
     }
 
-    fn ask_all_to_look(&mut self, now: Duration, subject: &Arc<str>) {
-        self.tell_all(subject);
-        self.again.retain(|(_, known)| known != subject);
-        self.again.push((now + SAY_AGAIN, subject.clone()));
+    fn ask_all_to_look(&mut self, now: Duration, subjects: Vec<Arc<str>>) {
+        self.tell_all(&subjects);
+        self.again.retain(|(_, known)| !subjects.contains(known));
+        self.again.extend(subjects.into_iter().map(|subject| (now + SAY_AGAIN, subject)));
     }
 
-    fn tell_all(&mut self, subject: &Arc<str>) {
-        let others = self.members.iter().filter(|(name, _)| *name != subject);
-        let to: Vec<_> = others.map(|(name, it)| (name.clone(), it.address)).collect();
-        for (name, address) in to {
-            self.send(&name, address, 0, Content::Look { at: subject.to_string() });
+    fn tell_all(&mut self, subjects: &[Arc<str>]) {
+        let longest = subjects.iter().map(|subject| subject.len() + 1).max().unwrap_or(1);
+        for some in subjects.chunks((SUBJECTS_SIZE / longest).max(1)) {
+            let others =
+                self.members.iter().filter(|(name, _)| !matches!(some, [it] if it == *name));
+            let to: Vec<_> = others.map(|(name, it)| (name.clone(), it.address)).collect();
+            for (name, address) in to {
+                self.send(&name, address, 0, Content::Look { at: some.to_vec() });
+            }
         }
     }
 

@@ -6,11 +6,11 @@
 //! | 8 | number: of a probe, that its answer repeats |
 //! | 1, n | length and text of the sender's name |
 //! | 8 | digest: of the word that the prober has of who it asks; of the word of who answers |
-//! | 1, n | look: length and text of the name of whom to look at |
+//! | 1, n … | look: for each of whom to look at, length and text of its name |
 //! | 1, 4 or 16 … | answer, if the prober has another word: for each address 4 or 6, and the address |
 //! | 16 | the first half of HMAC-SHA256 over all before and the receiver's name |
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ring::hmac;
 
@@ -61,7 +61,7 @@ pub(crate) struct Datagram {
 pub(crate) enum Content {
     Probe { known: u64 },
     Answer { digest: u64, word: Option<Word> },
-    Look { at: String },
+    Look { at: Vec<Arc<str>> },
 }
 
 impl Datagram {
@@ -77,7 +77,7 @@ impl Datagram {
         put_name(&mut out, &self.from)?;
         out.extend(digest.to_be_bytes());
         match &self.content {
-            Content::Look { at } => put_name(&mut out, at)?,
+            Content::Look { at } => at.iter().try_for_each(|name| put_name(&mut out, name))?,
             Content::Answer { word: Some(word), .. } => {
                 word.addresses().for_each(|address| put_address(&mut out, address));
             }
@@ -111,7 +111,7 @@ impl Datagram {
         let digest = u64::from_be_bytes(*reader.take()?);
         let content = match kind {
             PROBE => Content::Probe { known: digest },
-            LOOK => Content::Look { at: reader.name()? },
+            LOOK => Content::Look { at: reader.names()? },
             _ => Content::Answer { digest, word: reader.word(digest)? },
         };
         reader.0.is_empty().then_some(Self { number, from, content })
@@ -153,6 +153,15 @@ impl<'b> Reader<'b> {
         String::from_utf8(name.to_vec()).ok().filter(|name| !name.is_empty())
     }
 
+    /// The names that are left: one at least.
+    fn names(&mut self) -> Option<Vec<Arc<str>>> {
+        let mut names = vec![self.name()?.into()];
+        while !self.0.is_empty() {
+            names.push(self.name()?.into());
+        }
+        Some(names)
+    }
+
     /// The word that is left, if there is one; nothing if it is not the one that it is called.
     fn word(&mut self, digest: u64) -> Option<Option<Word>> {
         if self.0.is_empty() {
@@ -189,7 +198,8 @@ mod tests {
             Content::Answer { digest: word.digest(), word: None },
             Content::Answer { digest: word.digest(), word: Some(word) },
             Content::Answer { digest: silent.digest(), word: Some(silent) },
-            Content::Look { at: "edge-3".into() },
+            Content::Look { at: vec!["edge-3".into()] },
+            Content::Look { at: vec!["edge-3".into(), "edge-4".into()] },
         ]
         .map(|content| Datagram { number: 9, from: "edge-1".into(), content })
         .into()

@@ -33,7 +33,7 @@ pub(crate) struct Member {
     /// When it is to be asked, while it is not being asked.
     next: Option<Duration>,
     /// Somebody found it dead: it is asked less often before that is believed.
-    is_suspect: bool,
+    pub(crate) is_suspect: bool,
     last_sent: Option<Duration>,
 }
 
@@ -95,6 +95,17 @@ impl Member {
             None if self.next.is_some_and(|next| next <= now) => Due::Probe,
             None => Due::Nothing,
         }
+    }
+
+    /// It does not answer, as far as one can say by now of who was said to be dead, or was found so.
+    pub(crate) fn is_silent(&self, now: Duration) -> bool {
+        let fails = |asking: Asking| {
+            let is_last = asking.sent >= asking.most;
+            asking.at <= now && (is_last || self.is_suspect) || asking.sent > 1 && self.is_suspect
+        };
+        self.is_used
+            && self.was_heard
+            && (self.standing == Standing::Dead || self.asking.is_some_and(fails))
     }
 
     /// A probe leaves; the number that it has. Who is known to be silent is asked once, and again later.
