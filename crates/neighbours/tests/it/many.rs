@@ -105,10 +105,13 @@ fn nobody_healthy_of_many_is_called_dead_and_the_dead_are() {
     assert_eq!(pool.thought_dead(), [], "seed {seed}: it is back");
 }
 
+/// Whether a node is in the one half.
+type Side = fn(usize) -> bool;
+
 /// However the halves lie in the ring, also where most of one half are watched by none of the other.
 #[test]
 fn halves_of_many_leave_each_other_in_time_and_come_together() {
-    let sides: [(usize, fn(usize) -> bool); 4] = [
+    let sides: [(usize, Side); 4] = [
         (MANY, |node| node < 100),
         (80, |node| node % 2 == 0),
         (80, |node| node % 50 < 25),
