@@ -8,9 +8,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt};
 use http_body_util::BodyExt;
+use k8s_openapi::Resource as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+use toono_openyurt::NodePool;
 
 /// Objects per page of a list: some MB, so that no answer needs much memory at once.
 const PAGE: usize = 2_000;
@@ -57,6 +59,8 @@ pub trait Feed: Send + Sync + 'static {
     fn config_maps(&self) -> BoxStream<'static, Change>;
     /// All Secrets.
     fn secrets(&self) -> BoxStream<'static, Change>;
+    /// All NodePools. Where the API does not know them there are none.
+    fn node_pools(&self) -> BoxStream<'static, Change>;
     /// All of one of the four kinds of `rbac.authorization.k8s.io`, by its plural.
     fn grants(&self, plural: &'static str) -> BoxStream<'static, Change>;
 }
@@ -115,6 +119,10 @@ impl Feed for WatchFeed {
 
     fn secrets(&self) -> BoxStream<'static, Change> {
         self.follow("/api/v1/secrets")
+    }
+
+    fn node_pools(&self) -> BoxStream<'static, Change> {
+        self.follow(format!("/apis/{}/{}", NodePool::API_VERSION, NodePool::URL_PATH_SEGMENT))
     }
 
     fn grants(&self, plural: &'static str) -> BoxStream<'static, Change> {

@@ -192,6 +192,7 @@ impl Fleet {
         tasks.spawn(follow::pods(self.inner.clone(), read));
         let (services, slices) = (self.inner.feed.services(), self.inner.feed.endpoint_slices());
         tasks.spawn(parts::follow(self.inner.clone(), services, slices));
+        tasks.spawn(parts::leaders(self.inner.clone(), self.inner.feed.node_pools()));
         tasks.spawn(parts::cue(self.inner.clone()));
         tasks.spawn(readiness::watch_over(self.inner.clone()));
         tasks.spawn(liveness::watch_over(self.inner.clone()));

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use toono_api::{ApiError, GroupResource, UserInfo, names, user::GROUP_BOOTSTRAPPERS};
+use toono_openyurt::keys;
 use toono_session::{NodeIndex, NodeUid};
 use toono_wire::join::{JoinRequest, JoinResponse, SessionGrant};
 
@@ -14,8 +15,8 @@ use crate::{
     certificates,
     fleet::Inner,
     objects::{
-        ANNOTATION_CERTIFICATE, ANNOTATION_GENERATION, ANNOTATION_INDEX, LABEL_POOL, NodeObject,
-        at, set, set_condition,
+        ANNOTATION_CERTIFICATE, ANNOTATION_GENERATION, ANNOTATION_INDEX, NodeObject, at, set,
+        set_condition,
     },
     parts, readiness,
     table::Taken,
@@ -314,11 +315,11 @@ fn dress(node: &mut Value, request: &JoinRequest, identity: &Identity) {
     label("kubernetes.io/hostname", &request.node_name);
     label("kubernetes.io/os", "linux");
     label("kubernetes.io/arch", architecture(&request.status));
-    label("openyurt.io/is-edge-worker", "true");
-    let is_free = at(node, &["metadata", "labels", LABEL_POOL]).as_str().is_none_or(str::is_empty);
+    label(keys::IS_EDGE_WORKER, "true");
+    let is_free = at(node, &["metadata", "labels", keys::NODE_POOL]).as_str().is_none_or(str::is_empty);
     if let Some(pool) = request.pool.as_ref().filter(|_| is_free) {
         // Who is in a pool stays there: its owner may have moved it since the node was told.
-        set(node, &["metadata", "labels", LABEL_POOL], pool.as_str());
+        set(node, &["metadata", "labels", keys::NODE_POOL], pool.as_str());
     }
     let mut annotate =
         |key: &str, value: String| set(node, &["metadata", "annotations", key], value);

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use toono_api::Uid;
+use toono_openyurt::keys;
 use toono_session::{PodDigest, PodFacts};
 use toono_wire::pool::NodeRecord;
 use toono_wire::referent::ReferentKind;
@@ -26,8 +27,6 @@ const LABEL_HUB: &str = "toono.io/pool-hub";
 /// The fingerprints of the certificates that the node's identity of today has, in hexadecimal: see
 /// [`Certificates`].
 pub(crate) const ANNOTATION_CERTIFICATE: &str = "toono.io/session-certificate";
-/// OpenYurt's label of the pool that a node belongs to.
-pub(crate) const LABEL_POOL: &str = "apps.openyurt.io/nodepool";
 /// Kubernetes' label of the zone that a node is in.
 const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -118,7 +117,7 @@ impl NodeObject {
         self.metadata
             .labels
             .as_ref()
-            .and_then(|labels| labels.get(LABEL_POOL))
+            .and_then(|labels| labels.get(keys::NODE_POOL))
             .map_or("", String::as_str)
     }
 

@@ -121,6 +121,10 @@ impl Feed for Fixed {
         all(std::iter::once((0..TEMPLATES).map(|it| named(&format!("key-{it}"))).collect()))
     }
 
+    fn node_pools(&self) -> BoxStream<'static, Change> {
+        all(std::iter::empty())
+    }
+
     fn grants(&self, _plural: &'static str) -> BoxStream<'static, Change> {
         all(std::iter::empty())
     }

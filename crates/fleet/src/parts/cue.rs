@@ -1,14 +1,15 @@
 //! Tells nodes that their pool's part has moved: waves of pokes, one a second at most, evenly in time.
 //!
-//! Of a pool with a hub only the hub is poked; the others hear of it from the hub. A fetch costs a node that
+//! Of a pool with hubs only those are poked; the others hear of it from them. When other nodes lead than before, all
+//! are, once, since they follow the old ones. A fetch costs a node that
 //! has no connection a TLS handshake, so a wave over many nodes takes its time.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, sleep_until};
 use toono_session::NodeIndex;
 
-use super::{hub_of, index::Moved};
+use super::{hubs_of, index::Moved};
 use crate::fleet::{Inner, State};
 
 /// From the beginning of a wave to that of the next: no node is poked twice in it.
@@ -20,6 +21,13 @@ const STEP: Duration = Duration::from_millis(50);
 /// Members looked at before other work is let in: the fleet's lock is held meanwhile.
 const LOOKS: usize = 4_096;
 
+/// Whom a wave of pokes concerns.
+struct Wave {
+    moved: Moved,
+    /// Pools of which all members are poked.
+    has_other_leaders: HashSet<Arc<str>>,
+}
+
 /// Until its task is dropped.
 pub(crate) async fn cue(inner: Arc<Inner>) {
     loop {
@@ -27,19 +35,23 @@ pub(crate) async fn cue(inner: Arc<Inner>) {
         let moved = std::mem::take(&mut inner.parts.kept().to_cue);
         let next = Instant::now() + WAVE;
         if !moved.is_nothing() {
-            hubs(&inner, &moved).await;
-            members(&inner, &moved).await;
+            let news = inner.state().hubs.take_news(|pool| moved.concerns(pool));
+            let wave = Wave { moved, has_other_leaders: news.into_iter().collect() };
+            hubs(&inner, &wave).await;
+            members(&inner, &wave).await;
         }
         sleep_until(next).await;
     }
 }
 
 /// Pokes the hubs of the pools concerned.
-async fn hubs(inner: &Inner, moved: &Moved) {
+async fn hubs(inner: &Inner, wave: &Wave) {
     let due: Vec<NodeIndex> = {
         let state = inner.state();
-        let pools = state.hubs.pools().filter(|pool| moved.concerns(pool));
-        pools.filter_map(|pool| hub_of(inner, &state, pool).map(|(index, _)| index)).collect()
+        let is_concerned =
+            |pool: &&Arc<str>| wave.moved.concerns(pool) && !wave.has_other_leaders.contains(*pool);
+        let pools = state.hubs.pools().filter(is_concerned);
+        pools.flat_map(|pool| hubs_of(inner, &state, pool)).map(|(index, _)| index).collect()
     };
     for some in due.chunks(POKES) {
         poke(&mut inner.state(), some);
@@ -48,11 +60,11 @@ async fn hubs(inner: &Inner, moved: &Moved) {
     }
 }
 
-/// Pokes the members of the pools concerned that have no hub.
-async fn members(inner: &Inner, moved: &Moved) {
+/// Pokes the members of the pools concerned that have no hub, or others than before.
+async fn members(inner: &Inner, wave: &Wave) {
     let mut from = NodeIndex(0);
     loop {
-        let (poked, next) = some_members(inner, &mut inner.state(), moved, from);
+        let (poked, next) = some_members(inner, &mut inner.state(), wave, from);
         if poked > 0 {
             inner.poked.notify_one();
         }
@@ -70,7 +82,7 @@ async fn members(inner: &Inner, moved: &Moved) {
 fn some_members(
     inner: &Inner,
     state: &mut State,
-    moved: &Moved,
+    wave: &Wave,
     from: NodeIndex,
 ) -> (usize, Option<NodeIndex>) {
     let (mut due, mut next) = (Vec::new(), None);
@@ -79,8 +91,13 @@ fn some_members(
             next = Some(index);
             break;
         }
-        let has_hub = !state.hubs.is_empty() && hub_of(inner, state, &member.pool).is_some();
-        if moved.concerns(&member.pool) && !has_hub && state.table.fresh(index).is_some() {
+        let pool = &member.pool;
+        let hears_of_it = || {
+            !state.hubs.is_empty()
+                && !wave.has_other_leaders.contains(pool)
+                && !hubs_of(inner, state, pool).is_empty()
+        };
+        if wave.moved.concerns(pool) && state.table.fresh(index).is_some() && !hears_of_it() {
             due.push(index);
         }
     }

@@ -56,7 +56,7 @@ pub(crate) async fn answer(
     let (pool, hub) = {
         let state = inner.state();
         let pool = state.table.named(node).map_or_else(Arc::default, |(_, it)| it.pool.clone());
-        let hub = parts::hub(inner, &state, &pool);
+        let hub = parts::hub(inner, &state, &pool, node);
         (pool, hub)
     };
     let mut response = Response::new(toono_http::full(frame(inner, &pool, since).await?));

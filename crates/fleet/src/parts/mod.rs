@@ -11,11 +11,13 @@ mod hubs;
 mod index;
 #[cfg(test)]
 mod index_tests;
+mod leaders;
 mod nodes;
 mod objects;
 mod versions;
 
 use std::{
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -32,6 +34,7 @@ pub(crate) use self::{
     encode::answer,
     follow::follow,
     hubs::Hubs,
+    leaders::leaders,
     nodes::{node_gone, node_seen, nodes_listed},
     versions::Versions,
 };
@@ -107,7 +110,7 @@ pub(crate) fn news(inner: &Inner, node: &str) -> Option<PoolNews> {
     let (name, version, hub) = {
         let state = inner.state();
         let pool = state.table.named(node).map_or("", |(_, member)| &*member.pool);
-        (pool.to_owned(), state.versions.of(pool)?, hub(inner, &state, pool))
+        (pool.to_owned(), state.versions.of(pool)?, hub(inner, &state, pool, node))
     };
     let is_pooled = !name.is_empty();
     let visits = hub.as_ref().is_some_and(|hub| hub.node != node);
@@ -140,13 +143,21 @@ fn pass(inner: &Inner, pool: &str, node: &str) -> Option<String> {
     Some(pass.to_string())
 }
 
-/// Who serves a pool's part to the others of the pool.
-pub(crate) fn hub(inner: &Inner, state: &State, pool: &str) -> Option<Hub> {
-    let (index, address) = hub_of(inner, state, pool)?;
+/// Who serves a pool's part to a node of it: the node itself, if it is a hub. The others share the hubs.
+pub(crate) fn hub(inner: &Inner, state: &State, pool: &str, node: &str) -> Option<Hub> {
+    let hubs = hubs_of(inner, state, pool);
+    let own = state.table.index(node);
+    let place = own.and_then(|index| usize::try_from(index.0).ok()).unwrap_or_default();
+    let itself = hubs.iter().find(|(index, _)| Some(*index) == own);
+    let (index, address) = *itself.or_else(|| hubs.get(place.checked_rem(hubs.len())?))?;
     let node = state.table.member(index)?.name.to_string();
     Some(Hub { node, address, port: HUB_PORT })
 }
 
-fn hub_of(inner: &Inner, state: &State, pool: &str) -> Option<(NodeIndex, std::net::IpAddr)> {
-    state.hubs.of(pool, |index| inner.alive(state, index))
+fn hubs_of(inner: &Inner, state: &State, pool: &str) -> Vec<(NodeIndex, IpAddr)> {
+    let named = |name: &str| {
+        let (index, member) = state.table.named(name)?;
+        (*member.pool == *pool).then_some(index)
+    };
+    state.hubs.of(pool, |index| inner.alive(state, index), named)
 }

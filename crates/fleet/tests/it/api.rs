@@ -138,6 +138,7 @@ impl MemoryApi {
             "services",
             "endpointslices",
             "configmaps",
+            "nodepools",
             "secrets",
             "roles",
             "rolebindings",

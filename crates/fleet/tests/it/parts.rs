@@ -1,20 +1,27 @@
 //! What all nodes of a pool must know: who is poked, what is fetched, and that it is the cloud's word.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use toono_pki::CaKeys;
+use toono_pki::{CaKeys, ClusterCa};
 use toono_session::{NodeEvent, Poke};
 use toono_wire::{
     path,
     pool::{EndpointRecord, Part, Version, frame::Frame},
 };
 
-use crate::world::{Node, World};
+use crate::{
+    api::MemoryApi,
+    world::{HEARTBEAT, Node, World},
+};
 
 const SERVICE: &str = "/api/v1/namespaces/shop/services/till";
+const POOL: &str = "/apis/apps.openyurt.io/v1beta2/nodepools/west";
 const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/till-1";
 /// Longer than a wave of pokes, its fetches and a heartbeat take on a busy machine.
 const QUIET: Duration = Duration::from_millis(1_500);
@@ -193,6 +200,105 @@ async fn of_a_pool_with_a_hub_only_the_hub_is_poked() {
     let (_, bundle) = world.ask(Method::GET, path::BUNDLE, &a.node.user, &json!({})).await;
     assert_eq!(bundle["pool"]["hub"], hub);
     assert!(bundle["pool"]["pass"].is_string(), "{bundle}");
+}
+
+/// The pool's object when these lead it.
+fn led_by(elects: bool, leaders: &[&str]) -> Value {
+    let end = |name: &&str| json!({"nodeName": name, "address": "192.0.2.9"});
+    json!({"apiVersion": "apps.openyurt.io/v1beta2", "kind": "NodePool", "metadata": {"name": "west"},
+           "spec": {"interConnectivity": true, "enableLeaderElection": elects},
+           "status": {"leaderEndpoints": leaders.iter().map(end).collect::<Vec<_>>()}})
+}
+
+/// Nodes of a pool, and a server that believes for a minute that they live.
+async fn three() -> (World, [Reader; 3]) {
+    let ca = Arc::new(ClusterCa::generate().unwrap());
+    let world = World::of(MemoryApi::new(), ca, Duration::from_secs(60)).await;
+    let a = Reader::join(&world, "edge-a").await;
+    let b = Reader::join(&world, "edge-b").await;
+    let c = Reader::join(&world, "edge-c").await;
+    (world, [a, b, c])
+}
+
+#[tokio::test]
+async fn where_a_pool_elects_leaders_those_are_its_hubs_and_no_others() {
+    let (world, [mut a, mut b, mut c]) = three().await;
+    let node_path = "/api/v1/nodes/edge-c";
+    let mut node = world.api.get(node_path).unwrap();
+    node["metadata"]["labels"]["toono.io/pool-hub"] = "true".into();
+    node["status"]["addresses"] = json!([{"type": "InternalIP", "address": "192.0.2.7"}]);
+    world.api.put(node_path, node);
+    until_hub(&world, &mut a, "edge-c").await;
+    while c.poked_within(QUIET).await.is_some() {}
+
+    // Also while nobody could be elected there is none.
+    world.api.put(POOL, led_by(true, &[]));
+    until_hub(&world, &mut a, "").await;
+    world.api.put(POOL, led_by(true, &["edge-b", "of-elsewhere"]));
+    for reader in [&mut a, &mut b, &mut c] {
+        until_hub(&world, reader, "edge-b").await;
+        while reader.poked_within(Duration::from_millis(10)).await.is_some() {}
+    }
+
+    // The first wave reaches all, since they may follow others; then only the hub is poked.
+    world.api.put(SERVICE, service(false));
+    for reader in [&mut a, &mut b, &mut c] {
+        reader.poked().await;
+    }
+    world.api.put(SLICE, slice(&[("10.0.0.1", "edge-a")]));
+    b.poked().await;
+    for reader in [&mut a, &mut c] {
+        assert_eq!(reader.poked_within(QUIET).await, None, "it hears of it from its hub");
+    }
+
+    // Of two each is told itself, and the others one of them.
+    world.api.put(POOL, led_by(true, &["edge-a", "edge-b"]));
+    until_hub(&world, &mut a, "edge-a").await;
+    until_hub(&world, &mut b, "edge-b").await;
+    let shared = c.fetch(&world).await.1["node"].clone();
+    assert!(shared == "edge-a" || shared == "edge-b", "{shared}");
+
+    for pool in [Some(led_by(false, &["edge-a"])), None] {
+        match pool {
+            Some(elects_nobody) => drop(world.api.put(POOL, elects_nobody)),
+            None => drop(world.api.delete(POOL)),
+        }
+        until_hub(&world, &mut a, "edge-c").await;
+        world.api.put(POOL, led_by(true, &["edge-b"]));
+        until_hub(&world, &mut a, "edge-b").await;
+    }
+}
+
+#[tokio::test]
+async fn a_leader_that_falls_silent_is_no_hub_though_the_pool_still_says_so() {
+    let world = World::start().await;
+    let mut a = Reader::join(&world, "edge-a").await;
+    let mut b = Reader::join(&world, "edge-b").await;
+    world.api.put(POOL, led_by(true, &["edge-a", "edge-b"]));
+    let until = Instant::now() + Duration::from_secs(30);
+    while a.fetch(&world).await.1["node"] != "edge-a" {
+        assert!(Instant::now() < until, "edge-a is not the hub");
+        a.node.beat().await;
+    }
+    // Only one of them goes on.
+    while a.fetch(&world).await.1["node"] != "edge-b" {
+        assert!(Instant::now() < until, "edge-a stays the hub");
+        b.node.beat().await;
+        tokio::time::sleep(HEARTBEAT).await;
+    }
+}
+
+/// Fetches until this node is named as the hub; nobody, if it is empty.
+async fn until_hub(world: &World, reader: &mut Reader, node: &str) {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let hub = reader.fetch(world).await.1;
+        if hub["node"].as_str().unwrap_or_default() == node {
+            return;
+        }
+        assert!(Instant::now() < until, "{hub} is not {node:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]

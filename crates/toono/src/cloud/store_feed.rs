@@ -5,7 +5,9 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
+use k8s_openapi::Resource as _;
 use toono_fleet::{Change, Feed};
+use toono_openyurt::NodePool;
 use toono_store::{EventKind, Key, Prefix, Rev, Store, WatchItem, Watcher};
 
 /// Objects at once: some MB, and some milliseconds of unpacking.
@@ -37,6 +39,10 @@ impl Feed for StoreFeed {
 
     fn secrets(&self) -> BoxStream<'static, Change> {
         self.follow("", "secrets")
+    }
+
+    fn node_pools(&self) -> BoxStream<'static, Change> {
+        self.follow(NodePool::GROUP, NodePool::URL_PATH_SEGMENT)
     }
 
     fn grants(&self, plural: &'static str) -> BoxStream<'static, Change> {
