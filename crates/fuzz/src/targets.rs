@@ -5,6 +5,7 @@ mod images;
 mod names;
 mod objects;
 mod patches;
+mod pool;
 mod requests;
 mod rules;
 mod streams;
@@ -38,6 +39,10 @@ pub static TARGETS: &[Target] = &[
     wire::FRAMES,
     wire::REPORTS,
     wire::POOL,
+    pool::NEIGHBOUR,
+    pool::LAYER_SOURCES,
+    pool::LAYER_REQUEST,
+    pool::OFFER,
     names::QUESTION,
     names::ANSWER,
     images::LAYER,

@@ -19,6 +19,9 @@ pub const IMAGE_READY: &str = "PodImageReady";
 /// The condition by which a node approves; its message is the offer's revision.
 pub const APPROVED_HERE: &str = "PodUpgradeApproved";
 
+/// As long as the name of a ControllerRevision.
+const LONGEST_REVISION: usize = 253;
+
 /// What a pod would be replaced by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -48,8 +51,14 @@ impl Offer {
     /// Of an annotation; none where it is no offer.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok().filter(|offer: &Self| !offer.revision.is_empty())
+        serde_json::from_str(text).ok().filter(|offer: &Self| is_revision(&offer.revision))
     }
+}
+
+/// Revisions are digests or names of revisions; messages, which begin with one, can be told apart.
+fn is_revision(text: &str) -> bool {
+    let may = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=LONGEST_REVISION).contains(&text.len()) && text.bytes().all(may)
 }
 
 /// The message of [`IMAGE_READY`]: of which revision, and what is to be said.
@@ -78,7 +87,9 @@ mod tests {
         };
         assert_eq!(offer.to_text(), r#"{"revision":"5d9","images":["web:2"]}"#);
         assert_eq!(Offer::parse(&offer.to_text()), Some(offer));
-        for text in ["", "{}", r#"{"revision":""}"#, "true", r#"{"images":[]}"#] {
+        let wrong =
+            ["", "{}", r#"{"revision":""}"#, r#"{"revision":"a: b"}"#, "true", r#"{"images":[]}"#];
+        for text in wrong {
             assert_eq!(Offer::parse(text), None, "{text}");
         }
     }

@@ -14,7 +14,10 @@ mod part;
 mod pass;
 mod records;
 
-pub use layers::{BadLayerSources, LayerSources, MAX_LAYER_SOURCES};
+pub use layers::{
+    BadLayerRequest, BadLayerSources, LayerRequest, LayerSources, LayerWish, MAX_LAYER_ANSWER,
+    MAX_LAYER_SOURCES,
+};
 pub use part::{Misfit, Part, Touched};
 pub use pass::{BadPass, Pass};
 pub use records::{Records, record_digest};

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Collected, Limited};
 use hyper::body::Incoming;
 use tokio::{
     net::TcpStream,
@@ -16,11 +17,11 @@ use toono_http::{
 use toono_images::{Digest, Found, NotServed};
 use toono_wire::{
     path,
-    pool::{LayerSources, NodeRecord, node_key},
+    pool::{LayerRequest, LayerSources, LayerWish, MAX_LAYER_ANSWER, NodeRecord, node_key},
 };
 
-use super::{Layers, server::PATH};
-use crate::{cloud::read, join::chain};
+use super::Layers;
+use crate::join::chain;
 
 /// A neighbour on a LAN takes a connection at once, or is not there.
 const CONNECT: Duration = Duration::from_millis(500);
@@ -64,8 +65,7 @@ impl Layers {
         offset: u64,
     ) -> Result<Body, NotServed> {
         let mut connection = self.connect(node).await.map_err(NotServed::Failed)?;
-        let target = format!("{PATH}{}?from={offset}", blob.hex());
-        let asked = self.send(&mut connection, Request::get(target)).await;
+        let asked = self.send(&mut connection, blob, LayerWish::Bytes { from: offset }).await;
         let response = asked.map_err(NotServed::Failed)?;
         match response.status() {
             StatusCode::OK => Ok(response.into_body().map_err(Into::into).boxed_unsync()),
@@ -83,13 +83,12 @@ impl Layers {
         claims: bool,
     ) -> Result<Found, String> {
         let mut connection = self.connect(tracker).await?;
-        let (hex, without) = (blob.hex(), failed.join(","));
-        let target = format!("{PATH}{hex}/sources?claims={claims}&without={without}");
-        let response = self.send(&mut connection, Request::post(target)).await?;
+        let wish = LayerWish::Sources { claims, without: failed.to_vec() };
+        let response = self.send(&mut connection, blob, wish).await?;
         if !response.status().is_success() {
             return Err(self.refused(response.status()));
         }
-        let body = timeout(ANSWER, read(response)).await.map_err(|_| "it fell silent")??;
+        let body = read(response).await?;
         let sources = LayerSources::decode(&body).map_err(|error| error.to_string())?;
         Ok(Found { from: sources.from, keep: sources.keep })
     }
@@ -102,14 +101,13 @@ impl Layers {
         are_here: bool,
     ) -> Result<(), String> {
         let mut connection = self.connect(tracker).await?;
-        let what = if are_here { "have" } else { "lack" };
         for blob in blobs {
-            let target = format!("{PATH}{}/{what}", blob.hex());
-            let response = self.send(&mut connection, Request::post(target)).await?;
+            let wish = if are_here { LayerWish::Have } else { LayerWish::Lack };
+            let response = self.send(&mut connection, blob, wish).await?;
             if !response.status().is_success() {
                 return Err(self.refused(response.status()));
             }
-            timeout(ANSWER, read(response)).await.map_err(|_| "it fell silent")??;
+            read(response).await?;
         }
         Ok(())
     }
@@ -142,8 +140,12 @@ impl Layers {
     async fn send(
         &self,
         connection: &mut Connection,
-        mut request: http::request::Builder,
+        blob: &Digest,
+        wish: LayerWish,
     ) -> Result<Response<Incoming>, String> {
+        let asked = LayerRequest { hex: blob.hex(), wish };
+        let method = if asked.is_post() { Method::POST } else { Method::GET };
+        let mut request = Request::builder().method(method).uri(asked.target());
         if let Some(pass) = self.inner.pool.held().news().and_then(|news| news.pass.clone()) {
             request = request.header(path::PASS_HEADER, pass);
         }
@@ -159,6 +161,13 @@ impl Layers {
         }
         format!("it answered {status}")
     }
+}
+
+/// All of a short answer.
+async fn read(response: Response<Incoming>) -> Result<Bytes, String> {
+    let body = Limited::new(response.into_body(), MAX_LAYER_ANSWER).collect();
+    let body = timeout(ANSWER, body).await.map_err(|_| "it fell silent")?;
+    body.map(Collected::to_bytes).map_err(|error| error.to_string())
 }
 
 /// The first address that a node's record has.

@@ -15,13 +15,11 @@ use tokio::{
 };
 use toono_http::{Body, Handler, server::Limits};
 use toono_images::{BlobReader, Digest};
-use toono_wire::pool::{LayerSources, node_key};
+use toono_wire::pool::{BadLayerRequest, LayerRequest, LayerSources, LayerWish, node_key};
 
 use super::{Layers, peers::address};
 use crate::{join::chain, pool::hub::status};
 
-/// What all paths begin with; then comes the layer's digest in hex.
-pub(super) const PATH: &str = "/layers/";
 /// Neighbours that are connected at once.
 const MOST_CONNECTIONS: usize = 64;
 /// Before a port that is taken, or an address that is not there yet, is tried again.
@@ -33,8 +31,6 @@ const BYTES_PER_SECOND: u64 = 40 << 20;
 const STALL: Duration = Duration::from_secs(30);
 /// Chunks that wait for the connection.
 const CHUNKS: usize = 2;
-/// A neighbour's list of those that failed it has no more names than this.
-const MOST_FAILED: usize = 16;
 /// Whether the certificate was renewed is looked at so often.
 const RENEWAL_LOOK: Duration = Duration::from_secs(60 * 60);
 
@@ -103,33 +99,30 @@ impl Layers {
         let Some(neighbour) = self.inner.pool.neighbour(request) else {
             return status(StatusCode::FORBIDDEN);
         };
-        let rest = request.uri().path().strip_prefix(PATH).unwrap_or_default();
-        let (hex, what) = rest.split_once('/').unwrap_or((rest, ""));
-        let Ok(blob) = format!("sha256:{hex}").parse::<Digest>() else {
+        let is_post = request.method() == Method::POST;
+        if !is_post && request.method() != Method::GET {
+            return status(StatusCode::NOT_FOUND);
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let asked = match LayerRequest::parse(is_post, request.uri().path(), query) {
+            Ok(asked) => asked,
+            Err(BadLayerRequest::NoOffset) => return status(StatusCode::BAD_REQUEST),
+            Err(BadLayerRequest::Unknown) => return status(StatusCode::NOT_FOUND),
+        };
+        let Ok(blob) = format!("sha256:{}", asked.hex).parse::<Digest>() else {
             return status(StatusCode::NOT_FOUND);
         };
-        let query = request.uri().query().unwrap_or_default();
-        let field = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name));
-        match (request.method(), what) {
-            (&Method::GET, "") => {
-                let Some(offset) = field("from=").and_then(|from| from.parse().ok()) else {
-                    return status(StatusCode::BAD_REQUEST);
-                };
-                self.send_layer(&neighbour, &blob, offset).await
-            }
-            (&Method::POST, "sources") => {
-                let failed = field("without=").unwrap_or_default().split(',');
-                let failed: Vec<String> = failed.map(str::to_owned).take(MOST_FAILED).collect();
-                let claims = field("claims=") == Some("true");
-                let found = self.sources(&neighbour, &blob, &failed, claims);
+        match asked.wish {
+            LayerWish::Bytes { from } => self.send_layer(&neighbour, &blob, from).await,
+            LayerWish::Sources { claims, without } => {
+                let found = self.sources(&neighbour, &blob, &without, claims);
                 let sources = LayerSources { from: found.from, keep: found.keep };
                 Response::new(toono_http::full(sources.encode()))
             }
-            (&Method::POST, "have" | "lack") => {
-                self.note(&neighbour, &blob, what == "have");
+            wish @ (LayerWish::Have | LayerWish::Lack) => {
+                self.note(&neighbour, &blob, wish == LayerWish::Have);
                 Response::new(toono_http::empty())
             }
-            _ => status(StatusCode::NOT_FOUND),
         }
     }
 
