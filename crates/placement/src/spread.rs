@@ -5,6 +5,8 @@
 //! Kubernetes counts domains among the nodes that it sampled for the pod at hand; here nothing is
 //! sampled and the number is that of the label's values in the cluster, which is cheap to know.
 
+use toono_openyurt::keys;
+
 use crate::{
     cluster::{Cluster, Seen},
     demand::Kin,
@@ -20,11 +22,8 @@ use crate::{
 /// How pods of one owner spread when they ask for nothing: over nodes and over zones, as
 /// Kubernetes' system defaults say, and over node pools, which are this system's places. All are
 /// preferences. The numbers are the skews.
-const DEFAULTS: [(&str, i32); 3] = [
-    ("kubernetes.io/hostname", 3),
-    ("topology.kubernetes.io/zone", 5),
-    ("apps.openyurt.io/nodepool", 5),
-];
+const DEFAULTS: [(&str, i32); 3] =
+    [("kubernetes.io/hostname", 3), ("topology.kubernetes.io/zone", 5), (keys::NODE_POOL, 5)];
 
 /// Of the sites that a required constraint counts: how many values its label has there, and where
 /// each node is a domain of its own.

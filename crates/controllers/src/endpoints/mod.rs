@@ -1,5 +1,6 @@
 //! The endpoints of services: slices for pods that a selector selects, the older kind `Endpoints`
-//! beside them, and slices for the `Endpoints` that somebody else writes.
+//! beside them, and slices for the `Endpoints` that somebody else writes. What of a service's topology keys is not
+//! understood is told here, too.
 
 mod kinds;
 mod legacy;
@@ -8,6 +9,7 @@ mod mirror;
 mod plan;
 mod slices;
 mod subsets;
+mod topology;
 mod write;
 
 use std::sync::Arc;
@@ -17,11 +19,12 @@ use kube::Api;
 use crate::{context::Context, informer::Informer};
 use kinds::{EndpointSlice, Endpoints};
 
-/// The three controllers; they share the caches of slices and endpoints.
+/// The controllers; they share the caches of slices and endpoints.
 pub(crate) struct Controllers {
     slices: slices::Controller,
     legacy: legacy::Controller,
     mirror: mirror::Controller,
+    topology: topology::Controller,
     slice_cache: Informer<EndpointSlice>,
     endpoints_cache: Informer<Endpoints>,
 }
@@ -34,6 +37,7 @@ impl Controllers {
             slices: slices::Controller::new(context, &mut slice_cache),
             legacy: legacy::Controller::new(context, &mut endpoints_cache),
             mirror: mirror::Controller::new(context, &mut slice_cache, &mut endpoints_cache),
+            topology: topology::Controller::new(context),
             slice_cache,
             endpoints_cache,
         }
@@ -46,6 +50,7 @@ impl Controllers {
             self.slices.run(&context, &self.slice_cache),
             self.legacy.run(&context, &self.endpoints_cache),
             self.mirror.run(&context, &self.slice_cache, &self.endpoints_cache),
+            self.topology.run(&context),
         );
     }
 }

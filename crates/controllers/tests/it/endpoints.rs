@@ -1,7 +1,7 @@
 //! Endpoints follow pods and services.
 
 use k8s_openapi::api::{
-    core::v1::{Endpoints, Pod, Service},
+    core::v1::{Endpoints, Event, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -189,4 +189,42 @@ async fn endpoints_that_somebody_writes_are_mirrored() {
     cluster.api::<Endpoints>().delete("outside", &DeleteParams::default()).await.unwrap();
     wait_for(cluster.api::<EndpointSlice>(), "no slice", |all| in_slices(all, "outside").is_none())
         .await;
+}
+
+#[tokio::test]
+async fn a_topology_key_that_is_none_is_told_once_a_change() {
+    let cluster = Cluster::start(&[]).await;
+    service(&cluster).await;
+    let keys =
+        |value: &str| json!({"metadata": {"annotations": {"openyurt.io/topologyKeys": value}}});
+    let told = |events: &[Event]| -> Vec<String> {
+        let ours = events.iter().filter(|it| it.reason.as_deref() == Some("UnknownTopologyKey"));
+        let about = |it: &Event| {
+            let object = &it.involved_object;
+            assert_eq!(
+                (object.kind.as_deref(), object.name.as_deref()),
+                (Some("Service"), Some("web"))
+            );
+            assert_eq!((it.type_.as_deref(), it.count), (Some("Warning"), Some(1)));
+            it.message.clone().unwrap()
+        };
+        ours.map(about).collect()
+    };
+    cluster.patch::<Service>("web", keys("openyurt.io/nodepool")).await;
+    cluster.patch::<Service>("web", keys("openyurt.io/nodepools, *")).await;
+    let known = "kubernetes.io/hostname, openyurt.io/nodepool, kubernetes.io/zone, *";
+    let first =
+        wait_for(cluster.api::<Event>(), "a word about it", |all| !told(all).is_empty()).await;
+    assert_eq!(
+        told(&first),
+        [format!(
+            "openyurt.io/topologyKeys: openyurt.io/nodepools: not known and passed over; the other \
+             keys count. Known are: {known}"
+        )]
+    );
+    // Another change of the service is none of its keys.
+    cluster.patch::<Service>("web", json!({"metadata": {"labels": {"tier": "back"}}})).await;
+    cluster.patch::<Service>("web", keys("hostname")).await;
+    let both = wait_for(cluster.api::<Event>(), "the next", |all| told(all).len() > 1).await;
+    assert_eq!(told(&both).len(), 2);
 }

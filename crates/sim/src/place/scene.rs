@@ -4,12 +4,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
+use toono_openyurt::keys::NODE_POOL as POOL;
 use toono_placement::{Image, NodeView, Offer, PodView};
 
 use super::PlaceError;
 
 pub(super) const ZONE: &str = "topology.kubernetes.io/zone";
-const POOL: &str = "apps.openyurt.io/nodepool";
 const HOST: &str = "kubernetes.io/hostname";
 const ARCH: &str = "kubernetes.io/arch";
 

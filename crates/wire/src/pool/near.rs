@@ -12,6 +12,13 @@ pub struct Vantage {
     pub zone: String,
 }
 
+// OpenYurt's keys, which `toono_openyurt::keys` has too: a controller's test compares them. This crate is also a small
+// node's, and does not depend on that one.
+const NODE: &str = "kubernetes.io/hostname";
+const POOL: &str = "openyurt.io/nodepool";
+const ZONE: &str = "kubernetes.io/zone";
+const ANY: &str = "*";
+
 /// How near an endpoint is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
@@ -28,9 +35,9 @@ impl Key {
     /// A zone is a pool, as it is to OpenYurt.
     fn parse(text: &str) -> Option<Self> {
         match text {
-            "kubernetes.io/hostname" => Some(Self::Node),
-            "openyurt.io/nodepool" | "kubernetes.io/zone" => Some(Self::Pool),
-            "*" => Some(Self::Any),
+            NODE => Some(Self::Node),
+            POOL | ZONE => Some(Self::Pool),
+            ANY => Some(Self::Any),
             _ => None,
         }
     }
@@ -41,6 +48,9 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 impl TopologyKeys {
+    /// All that there are.
+    pub const KNOWN: [&str; 4] = [NODE, POOL, ZONE, ANY];
+
     /// The value of `openyurt.io/topologyKeys`: keys with commas in between. What is no key is passed over; without any key every
     /// endpoint is as good as another.
     #[must_use]
