@@ -316,7 +316,8 @@ fn dress(node: &mut Value, request: &JoinRequest, identity: &Identity) {
     label("kubernetes.io/os", "linux");
     label("kubernetes.io/arch", architecture(&request.status));
     label(keys::IS_EDGE_WORKER, "true");
-    let is_free = at(node, &["metadata", "labels", keys::NODE_POOL]).as_str().is_none_or(str::is_empty);
+    let is_free =
+        at(node, &["metadata", "labels", keys::NODE_POOL]).as_str().is_none_or(str::is_empty);
     if let Some(pool) = request.pool.as_ref().filter(|_| is_free) {
         // Who is in a pool stays there: its owner may have moved it since the node was told.
         set(node, &["metadata", "labels", keys::NODE_POOL], pool.as_str());
