@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     cloud::Cloud,
     site::{Site, in_own_namespace},
+    statics::until,
 };
 
 fn pod(uid: &str, priority: i32, spec: &Value) -> Value {
@@ -117,7 +118,9 @@ fn who_takes_more_of_the_disk_than_it_may_is_evicted() {
             status.message.as_deref(),
             Some("Usage of EmptyDir volume \"v\" exceeds the limit \"2Mi\". ")
         );
-        assert!(!site.pod_dir("volume").join("volumes/v").exists(), "what it wrote is gone");
+        // Removed after the pod is said to have failed.
+        let volume = site.pod_dir("volume").join("volumes/v");
+        until("what it wrote to be gone", async || !volume.exists()).await;
         assert!(site.pod_dir("volume").join("logs/main/0.log").exists(), "its log is not");
         let status = cloud.until("root", |_, status| has_failed(status)).await;
         assert_eq!(
