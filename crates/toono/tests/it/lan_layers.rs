@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use nix::{
@@ -37,6 +37,7 @@ fn a_layer_crosses_the_wan_once_for_a_pool() {
     edge.run_up();
     far.start();
     until_neighbours(&edge);
+    until_on_disk(&edge);
 
     let layers = far.publish(&edge, "together", &[PACE / 2, PACE]);
     run_everywhere(&edge, "together");
@@ -236,6 +237,21 @@ fn until_neighbours(edge: &Edge) {
         until(&format!("{node} to know its neighbours"), SOON, || {
             let routes = edge.toono_here(&["lab", "shell"], &[node, "--", "ip", "-o", "route"]);
             cidrs.iter().all(|cidr| routes.contains(cidr)).then_some(())
+        });
+    }
+}
+
+/// Until what each node knows of its pool now is on its disk, for the daemon that is started after a death: that is
+/// written ten seconds after the last time.
+fn until_on_disk(edge: &Edge) {
+    let since = SystemTime::now();
+    // A change, so that there is something to write.
+    edge.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "change"},
+        "spec": {"ports": [{"port": 80}]}}));
+    for node in NODES {
+        let part = edge.data().join("nodes").join(node).join("pool/part");
+        until(&format!("{node} to write its pool's part"), SOON, || {
+            (fs::metadata(&part).ok()?.modified().unwrap() > since).then_some(())
         });
     }
 }
