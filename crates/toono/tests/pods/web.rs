@@ -1,5 +1,7 @@
 //! nginx as people run it: pages and settings from ConfigMaps, without root, behind probes, beside an application.
 
+use std::{io::Read as _, process::Stdio};
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -246,9 +248,8 @@ fn endings() -> Vec<Case> {
                 Fact::Holds("Ready"),
                 Fact::Does(|stage, namespace| {
                     let words = last_words(stage, namespace);
-                    assert!(
-                        words.contains("signal 15 (SIGTERM) received") && words.contains("exiting")
-                    );
+                    let received = words.contains("signal 15 (SIGTERM) received");
+                    assert!(received && words.contains("exiting"), "{words}");
                     assert!(!words.contains("gracefully"), "{words}");
                 }),
             ],
@@ -260,10 +261,14 @@ fn endings() -> Vec<Case> {
 fn last_words(stage: &Stage, namespace: &str) -> String {
     let follow = ["-n", namespace, "logs", "-f", "p"];
     let mut follow = stage.edge.kubectl_command(&follow);
-    let child = follow.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = follow.stdout(Stdio::piped()).spawn().unwrap();
+    // Its first words are there before it is asked to end: somebody listens.
+    let (mut stdout, mut words) = (child.stdout.take().unwrap(), vec![0]);
+    stdout.read_exact(&mut words).unwrap();
     stage.kubectl(namespace, &["delete", "pod", "p", "--timeout=60s"]);
-    let output = child.wait_with_output().unwrap();
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    stdout.read_to_end(&mut words).unwrap();
+    child.wait().unwrap();
+    String::from_utf8(words).unwrap()
 }
 
 fn company() -> Vec<Case> {
