@@ -71,6 +71,7 @@ async fn simulate(args: &AppsetArgs) -> Result<(), Failure> {
     if args.json {
         println!("{}", Value::Object(figures.0));
     }
+    scene.load.end()?;
     scene.server.end().await?;
     Ok(std::fs::remove_dir_all(&args.data)?)
 }

@@ -1,5 +1,7 @@
 //! The server, the pools with their nodes, and the set.
 
+use std::time::Duration;
+
 use k8s_openapi::serde::Serialize;
 use kube::{
     Api, Client, Config, Resource,
@@ -7,17 +9,21 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 use toono_openyurt::{NodePool, YurtAppSet};
 use toono_pki::NodeKey;
 
-use super::AppsetArgs;
+use super::{AppsetArgs, LIMIT};
 use crate::{
     Failure,
     access::Access,
-    fleet::{NETWORK, join},
+    fleet::{NETWORK, drive::Load, join, watch::Readiness},
     server::Server,
 };
 
+/// Heartbeats leave from so many addresses.
+const SOCKETS: usize = 8;
+const LOOK: Duration = Duration::from_millis(20);
 /// The set's name.
 pub(super) const SET: &str = "web";
 /// The audit log, in the data directory.
@@ -26,6 +32,8 @@ pub(super) const AUDIT: &str = "audit.log";
 pub(super) struct Scene {
     pub(super) server: Server,
     pub(super) client: Client,
+    /// The nodes' heartbeats.
+    pub(super) load: Load,
 }
 
 /// As join requests name it.
@@ -37,8 +45,7 @@ impl Scene {
     pub(super) async fn set_up(args: &AppsetArgs) -> Result<Self, Failure> {
         let audit = args.data.join(AUDIT);
         let audit = audit.to_str().ok_or("--data is no text")?;
-        // Nobody sends heartbeats.
-        let own = ["--node-monitor-grace-period", "1h", "--audit-log-path", audit];
+        let own = ["--audit-log-path", audit];
         let server = Server::start(&args.toono, &args.data, &[&NETWORK[..], &own].concat()).await?;
         let access = Access::read(&args.data, server.port)?;
         let file = Kubeconfig::read_from(args.data.join("admin.kubeconfig"))?;
@@ -47,16 +54,27 @@ impl Scene {
         let key = NodeKey::generate("sim")?;
         let token = std::fs::read_to_string(args.data.join("node-token"))?;
         let mut connection = access.connect_anonymously().await?;
+        let (mut joined, csr) = (Vec::new(), &key.csr_pem);
         for number in 0..args.pools * args.nodes {
-            let csr = &key.csr_pem;
-            join::one_of(&mut connection, token.trim(), number, args.nodes, csr).await?;
+            let one = join::one_of(&mut connection, token.trim(), number, args.nodes, csr).await?;
+            joined.push(one);
+        }
+        let readiness = Readiness::follow(&access, joined.len()).await?;
+        let load = Load::start(&joined, SOCKETS, None)?;
+        let began = Instant::now();
+        while readiness.ready()? < joined.len() {
+            if began.elapsed() > LIMIT {
+                let (ready, all) = (readiness.ready()?, joined.len());
+                return Err(format!("{ready} of {all} nodes are ready").into());
+            }
+            sleep(LOOK).await;
         }
         let pools: Api<NodePool> = Api::all(client.clone());
         for number in 0..args.pools {
             let object = json!({"metadata": {"name": pool(number), "labels": {"sim": "all"}}});
             create(&pools, object).await?;
         }
-        Ok(Self { server, client })
+        Ok(Self { server, client, load })
     }
 
     fn sets(&self) -> Api<YurtAppSet> {
