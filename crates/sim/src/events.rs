@@ -1,12 +1,17 @@
 //! What the API says of a collection's objects, as any client sees it: a list, and a watch from there on.
 
-use std::time::Duration;
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use crate::{
     Failure,
@@ -59,6 +64,84 @@ impl Object {
         let mut conditions = conditions.into_iter().flatten();
         conditions.any(|it| it["type"] == condition && it["status"] == "True")
     }
+}
+
+/// What is made of all that is told, by watches that last until this is dropped.
+pub(crate) struct Watch<S> {
+    told: Arc<Mutex<Told<S>>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+struct Told<S> {
+    seen: S,
+    /// Why something may be missing.
+    failed: Option<String>,
+}
+
+impl<S: Send + 'static> Watch<S> {
+    /// Begins with what is there. `take` is told every change, with the collection that it is in.
+    pub(crate) async fn begin(
+        access: &Access,
+        collections: &[&'static str],
+        seen: S,
+        take: fn(&mut S, &str, &Event),
+    ) -> Result<Self, Failure> {
+        let told = Arc::new(Mutex::new(Told { seen, failed: None }));
+        let mut watch = Self { told, tasks: Vec::new() };
+        for &collection in collections {
+            let list = list(access, collection).await?;
+            for object in list.items {
+                let event = Event { r#type: "ADDED".to_owned(), object };
+                take(&mut lock(&watch.told).seen, collection, &event);
+            }
+            let (told, access) = (Arc::clone(&watch.told), access.clone());
+            watch.tasks.push(tokio::spawn(async move {
+                let since = list.metadata.resource_version;
+                let tell = |event: &Event| take(&mut lock(&told).seen, collection, event);
+                let error = follow(&access, collection, since, tell).await;
+                lock(&told).failed = Some(format!("the watch of {collection} ended: {error}"));
+            }));
+        }
+        Ok(watch)
+    }
+
+    /// What was told so far; an error if a watch has ended, since something may be missing then.
+    pub(crate) fn seen(&self) -> Result<Seen<'_, S>, Failure> {
+        let told = lock(&self.told);
+        match &told.failed {
+            None => Ok(Seen(told)),
+            Some(why) => Err(why.clone().into()),
+        }
+    }
+}
+
+impl<S> Drop for Watch<S> {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// What was told, held still while it is looked at.
+pub(crate) struct Seen<'w, S>(MutexGuard<'w, Told<S>>);
+
+impl<S> Deref for Seen<'_, S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.0.seen
+    }
+}
+
+impl<S> DerefMut for Seen<'_, S> {
+    fn deref_mut(&mut self) -> &mut S {
+        &mut self.0.seen
+    }
+}
+
+fn lock<S>(told: &Mutex<Told<S>>) -> MutexGuard<'_, Told<S>> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is there now.

@@ -22,10 +22,11 @@ use http::Method;
 use serde_json::{Value, json};
 use toono_lab::Loss;
 
-use self::seen::Watch;
+use self::seen::{PODS, Seen};
 use crate::{
     Failure,
     access::{Access, ask},
+    events::{Event, Watch},
     fleet::Figures,
     real::{Edge, Gauge, Place, Scene},
 };
@@ -101,7 +102,8 @@ async fn with_edge(args: &OtaArgs) -> Result<(), Failure> {
     let edge = Edge::plan(&args.toono, &args.data, &args.subnet, scene)?;
     edge.during(async {
         let access = Access::read(edge.data(), edge.port)?;
-        let watch = Watch::begin(&access).await?;
+        let take = |seen: &mut Seen, _: &str, event: &Event| seen.take(event);
+        let watch = Watch::begin(&access, &[PODS], Seen::default(), take).await?;
         let dice = Rng::with_seed(args.seed);
         let mut run = Run { args, edge: &edge, access, watch, dice, away: Vec::new() };
         let mut figures = Figures::default();
@@ -118,7 +120,7 @@ struct Run<'a> {
     args: &'a OtaArgs,
     edge: &'a Edge,
     access: Access,
-    watch: Watch,
+    watch: Watch<Seen>,
     dice: Rng,
     /// Sites that are cut off, those first that have been for longest.
     away: Vec<usize>,
@@ -278,13 +280,13 @@ impl Run<'_> {
         &self,
         what: &str,
         limit: Duration,
-        is: impl Fn(&seen::Seen) -> bool,
+        is: impl Fn(&Seen) -> bool,
     ) -> Result<(), Failure> {
         let began = Instant::now();
         while !is(&*self.watch.seen()?) {
             if began.elapsed() > limit {
                 return Err(
-                    format!("not all {what} after {limit:?}: {}", self.watch.seen()?).into()
+                    format!("not all {what} after {limit:?}: {}", *self.watch.seen()?).into()
                 );
             }
             tokio::time::sleep(LOOK).await;

@@ -3,33 +3,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Display, Formatter},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde_json::Value;
-use tokio::task::JoinHandle;
 
 use super::{NEW, OLD};
-use crate::{
-    Failure,
-    access::Access,
-    events::{self, Event, Object},
-};
+use crate::events::{Event, Object};
 
-const PODS: &str = "/api/v1/namespaces/default/pods";
-
-/// Watches until it is dropped.
-pub(super) struct Watch {
-    seen: Arc<Mutex<Seen>>,
-    task: JoinHandle<()>,
-}
+/// Where the pods are.
+pub(super) const PODS: &str = "/api/v1/namespaces/default/pods";
 
 #[derive(Default)]
 pub(super) struct Seen {
     nodes: BTreeMap<String, Node>,
     approved: BTreeSet<String>,
     faults: Vec<String>,
-    failed: Option<String>,
 }
 
 #[derive(Default)]
@@ -43,44 +31,6 @@ struct Pod {
     name: String,
     version: String,
     ready: bool,
-}
-
-impl Watch {
-    /// Begins with what is there.
-    pub(super) async fn begin(access: &Access) -> Result<Self, Failure> {
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let list = events::list(access, PODS).await?;
-        for object in list.items {
-            lock(&seen).take(&Event { r#type: "ADDED".to_owned(), object });
-        }
-        let (told, access) = (Arc::clone(&seen), access.clone());
-        let task = tokio::spawn(async move {
-            let since = list.metadata.resource_version;
-            let tell = |event: &Event| lock(&told).take(event);
-            let error = events::follow(&access, PODS, since, tell).await;
-            lock(&told).failed = Some(format!("the watch of pods ended: {error}"));
-        });
-        Ok(Self { seen, task })
-    }
-
-    /// What was told so far; an error if the watch has ended, since something may be missing then.
-    pub(super) fn seen(&self) -> Result<MutexGuard<'_, Seen>, Failure> {
-        let seen = lock(&self.seen);
-        match &seen.failed {
-            None => Ok(seen),
-            Some(why) => Err(why.clone().into()),
-        }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Seen {
@@ -119,7 +69,7 @@ impl Seen {
         faults
     }
 
-    fn take(&mut self, event: &Event) {
+    pub(super) fn take(&mut self, event: &Event) {
         let object = &event.object;
         let Some((node, version)) = place(object) else { return };
         let ready = event.r#type != "DELETED" && object.is("Ready");

@@ -36,11 +36,12 @@ use self::{
     links::Links,
     plan::Cut,
     report::{Course, Phase},
-    watch::{POD_PREFIX, PODS, Watch},
+    watch::{POD_PREFIX, PODS, Seen},
 };
 use crate::{
     Failure,
     access::{Access, ask},
+    events::Watch,
     fleet::Figures,
 };
 
@@ -118,7 +119,7 @@ fn scene(args: &EdgeArgs) -> Result<Scene, Failure> {
 async fn measure(args: &EdgeArgs, edge: &Edge) -> Result<(), Failure> {
     let began = Instant::now();
     let access = Access::read(edge.data(), edge.port)?;
-    let watch = Watch::begin(&access, &edge.names, began).await?;
+    let watch = watch::begin(&access, &edge.names, began).await?;
     let run = Run { args, edge, access, watch, began };
     let mut figures = Figures::default();
     let measured = run.all(&mut figures).await;
@@ -136,7 +137,7 @@ struct Run<'a> {
     args: &'a EdgeArgs,
     edge: &'a Edge,
     access: Access,
-    watch: Watch,
+    watch: Watch<Seen>,
     began: Instant,
 }
 

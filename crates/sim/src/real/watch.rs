@@ -2,30 +2,22 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
-use tokio::task::JoinHandle;
 
 use super::judge::Turn;
 use crate::{
     Failure,
     access::Access,
-    events::{self, Event, NODES, Object},
+    events::{Event, NODES, Object, Watch},
 };
 
 /// Where the pods are.
 pub(super) const PODS: &str = "/api/v1/namespaces/default/pods";
 /// A pod's name is this and its node's.
 pub(super) const POD_PREFIX: &str = "tiny-";
-
-/// Watches until it is dropped.
-pub(super) struct Watch {
-    seen: Arc<Mutex<Seen>>,
-    tasks: Vec<JoinHandle<()>>,
-}
 
 /// What was told so far, by number of the node.
 pub(super) struct Seen {
@@ -35,7 +27,6 @@ pub(super) struct Seen {
     pub(super) pods: Vec<Pod>,
     /// All changes, one line each.
     pub(super) history: Vec<String>,
-    failed: Option<String>,
 }
 
 /// The pod of a node. There is one, for ever.
@@ -48,58 +39,20 @@ pub(super) struct Pod {
     pub(super) faults: Vec<String>,
 }
 
-impl Watch {
-    /// Begins with what is there.
-    pub(super) async fn begin(
-        access: &Access,
-        names: &[String],
-        began: Instant,
-    ) -> Result<Self, Failure> {
-        let seen = Seen {
-            began,
-            numbers: names.iter().cloned().zip(0..).collect(),
-            nodes: vec![Vec::new(); names.len()],
-            pods: vec![Pod::default(); names.len()],
-            history: Vec::new(),
-            failed: None,
-        };
-        let mut watch = Self { seen: Arc::new(Mutex::new(seen)), tasks: Vec::new() };
-        for collection in [NODES, PODS] {
-            let list = events::list(access, collection).await?;
-            for object in list.items {
-                lock(&watch.seen).take(collection, &Event { r#type: "ADDED".to_owned(), object });
-            }
-            let (told, access) = (Arc::clone(&watch.seen), access.clone());
-            watch.tasks.push(tokio::spawn(async move {
-                let since = list.metadata.resource_version;
-                let tell = |event: &Event| lock(&told).take(collection, event);
-                let error = events::follow(&access, collection, since, tell).await;
-                lock(&told).failed = Some(format!("the watch of {collection} ended: {error}"));
-            }));
-        }
-        Ok(watch)
-    }
-
-    /// What was told so far; an error if a watch has ended, since something may be missing then.
-    pub(super) fn seen(&self) -> Result<MutexGuard<'_, Seen>, Failure> {
-        let seen = lock(&self.seen);
-        match &seen.failed {
-            None => Ok(seen),
-            Some(why) => Err(why.clone().into()),
-        }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-    }
-}
-
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
+/// Watches all of these nodes and their pods.
+pub(super) async fn begin(
+    access: &Access,
+    names: &[String],
+    began: Instant,
+) -> Result<Watch<Seen>, Failure> {
+    let seen = Seen {
+        began,
+        numbers: names.iter().cloned().zip(0..).collect(),
+        nodes: vec![Vec::new(); names.len()],
+        pods: vec![Pod::default(); names.len()],
+        history: Vec::new(),
+    };
+    Watch::begin(access, &[NODES, PODS], seen, Seen::take).await
 }
 
 impl Seen {

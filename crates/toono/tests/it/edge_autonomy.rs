@@ -16,7 +16,6 @@
 
 use std::{
     collections::BTreeSet,
-    process::{Command, Stdio},
     time::{Duration, SystemTime},
 };
 
@@ -27,7 +26,7 @@ use nix::{
 use serde_json::{Value, json};
 use toono_net::{NetNs, netns, nft::Nftables};
 
-use crate::{edge::Edge, outage::find_container_process, wait::until};
+use crate::{edge::Edge, outage::find_container_process, services::within, wait::until};
 
 /// What runs is served within this.
 const SERVED: Duration = Duration::from_secs(60);
@@ -113,7 +112,7 @@ impl<'a> Site<'a> {
             [HERE, BESIDE].iter().map(|node| Some(format!("auto-{node}"))).collect();
         for pod in &self.pods {
             until(&format!("{both:?} at {}", self.service), SERVED, || {
-                let found: BTreeSet<_> = (0..12).map(|_| get(pod, &self.service)).collect();
+                let found: BTreeSet<_> = (0..12).map(|_| within(pod, &self.service)).collect();
                 (found == both).then_some(())
             });
         }
@@ -121,7 +120,7 @@ impl<'a> Site<'a> {
     }
 
     fn reach_beside(&self) -> Option<String> {
-        get(&self.pods[0], &self.beside)
+        within(&self.pods[0], &self.beside)
     }
 
     fn kill_daemon(&self, node: &str) -> i32 {
@@ -190,20 +189,6 @@ fn containers(edge: &Edge) -> Vec<Value> {
         ])
     };
     pods["items"].as_array().unwrap().iter().map(of).collect()
-}
-
-/// What is answered at an address and a port; nothing when it cannot be had.
-fn get(ns: &NetNs, to: &str) -> Option<String> {
-    let url = format!("http://{to}");
-    let output = ns
-        .run(|| {
-            let mut command = Command::new("busybox");
-            command.args(["timeout", "5", "busybox", "wget", "-q", "-O", "-", &url]);
-            command.stdin(Stdio::null()).output().unwrap()
-        })
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    output.status.success().then_some(text)
 }
 
 /// Serves its name.

@@ -158,7 +158,8 @@ fn get(edge: &Edge, place: Place<'_>, to: &str) -> Option<String> {
     }
 }
 
-fn within(ns: &toono_net::NetNs, to: &str) -> Option<String> {
+/// What is answered at an address and a port, asked from there; nothing when it cannot be had.
+pub(crate) fn within(ns: &toono_net::NetNs, to: &str) -> Option<String> {
     let url = format!("http://{to}");
     let output = ns
         .run(|| {
